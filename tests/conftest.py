@@ -1,0 +1,55 @@
+"""Makes JAX strict for the whole run; see `[tool.pytest.ini_options]` for the rest.
+
+The environment is set before JAX starts its backend, and is inherited by subprocesses.
+To speed up repeated local runs, set `JAX_COMPILATION_CACHE_DIR` to a folder. The tests do not set
+it themselves: JAX does not write its cache atomically, and some tests kill a process at work.
+"""
+
+import os
+
+DEVICES = "--xla_force_host_platform_device_count"
+if DEVICES not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}=2".strip()
+os.environ["MPLBACKEND"] = "Agg"
+
+from collections.abc import Callable, Iterator  # noqa: E402
+from itertools import count  # noqa: E402
+
+import jax  # noqa: E402
+import jax.random as jr  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+SEED = 20260312
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    gpu_tests = [item for item in items if item.get_closest_marker("gpu")]
+    if gpu_tests and not any(device.platform == "gpu" for device in jax.devices()):
+        for item in gpu_tests:
+            item.add_marker(pytest.mark.skip(reason="JAX finds no GPU"))
+
+
+@pytest.fixture(autouse=True)
+def x64_switch_is_left_alone() -> Iterator[None]:
+    """Fail a test after which the global float64 switch stands differently than before."""
+    before = jax.config.jax_enable_x64
+    yield
+    after = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", before)
+    assert after == before, "the test changed `jax_enable_x64` for all tests after it"
+
+
+@pytest.fixture
+def key() -> jax.Array:
+    """One random key, the same in every test and every run."""
+    return jr.key(SEED)
+
+
+@pytest.fixture
+def getkey() -> Callable[[], jax.Array]:
+    """A function that returns another random key at each call, the same ones in every run."""
+    number = count()
+    root = jr.key(SEED)
+    return lambda: jr.fold_in(root, next(number))

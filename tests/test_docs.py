@@ -1,0 +1,103 @@
+"""README and reference say what is there, and all that is there."""
+
+import importlib
+import inspect
+import re
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import inojax as ij
+
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "docs" / "pages"
+README = (ROOT / "README.md").read_text()
+COMMANDS = [
+    'pip install -e ".[experiments]" && python experiments/pollu.py',
+    'pip install -e ".[test]" && pytest',
+]
+NAMESPACES = ["inojax"] + [
+    f"inojax.{init.parent.name}"
+    for init in sorted((ROOT / "inojax").glob("*/__init__.py"))
+    if not init.parent.name.startswith("_")
+]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Contents of the fenced code blocks in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def public_names(module: ModuleType) -> dict[str, object]:
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("_") and not inspect.ismodule(value)
+    }
+
+
+def local_links(page: Path) -> list[str]:
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+    return [target for target in targets if "://" not in target]
+
+
+@pytest.mark.parametrize("namespace", NAMESPACES)
+def test_reference_renders_every_namespace(namespace: str):
+    # The documentation is built with `members: true`, so a namespace brings all its names.
+    assert re.search(rf"^::: {re.escape(namespace)}$", (PAGES / "api.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("namespace", NAMESPACES)
+def test_every_public_name_is_ours_and_documented(namespace: str):
+    for name, value in public_names(importlib.import_module(namespace)).items():
+        assert getattr(value, "__module__", "").startswith("inojax"), f"{name} leaks from elsewhere"
+        text = getattr(value, "__doc__", None) or ""
+        # A dataclass without a docstring gets its signature instead.
+        documented = text.strip() and not text.startswith(f"{name}(")
+        assert documented, f"{name} has no docstring"
+
+
+def test_readme_has_exactly_the_two_commands():
+    shell = [line for language in ("bash", "sh", "console") for line in blocks(README, language)]
+    assert [block.strip() for block in shell] == COMMANDS
+
+
+def test_readme_commands_exist():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = {extra for command in COMMANDS for extra in re.findall(r"\[(\w+)\]", command)}
+    assert named <= project["optional-dependencies"].keys()
+    assert (ROOT / "experiments" / "pollu.py").is_file()
+
+
+def test_ci_runs_the_test_command():
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert "stage tests pytest" in lines
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted(PAGES.glob("*.md"))], ids=lambda page: page.stem
+)
+def test_links_and_figures_exist(page: Path):
+    assert [link for link in local_links(page) if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(PAGES.glob("*.md"))])
+def test_python_in_the_pages_uses_names_that_exist(page: Path):
+    for block in blocks(page.read_text(), "python"):
+        compile(block, f"<{page.name}>", "exec")
+        for chain in re.findall(r"\bij((?:\.\w+)+)", block):
+            value: object = ij
+            for name in chain.strip(".").split("."):
+                assert hasattr(value, name), f"{page.name} speaks of ij{chain}"
+                value = getattr(value, name)
+
+
+def test_own_equation_example_runs():
+    (block,) = [block for block in blocks(README, "python") if "ij.InverseProblem(" in block]
+    scope: dict = {}
+    exec(compile(block, "<own equation>", "exec"), scope)
+    observation = scope["observation"]
+    assert observation.values.shape == (10, 2)
+    assert observation.mask.any()
