@@ -1,0 +1,96 @@
+"""One step of Rodas5P for a batch of trajectories, with the batch as the last axis."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from . import _linalg as linalg, _rodas5p_tableau as tableau
+from ._batch_last import BatchLast
+
+# Rounding errors below this change the Jacobian by less than the method can feel.
+_WORST_BACKWARD_ERROR = 1e-7
+
+
+class RodasStep(NamedTuple):
+    """What a step gives: the new state, its error estimate, the dense output."""
+
+    y: Float[Array, "state batch"]
+    error: Float[Array, "state batch"]
+    dense: Float[Array, "3 state batch"]
+    solved: Bool[Array, " batch"]
+
+
+def rodas5p_step(
+    field: BatchLast,
+    t: Float[Array, " batch"],
+    y: Float[Array, "state batch"],
+    h: Float[Array, " batch"],
+    theta: Float[Array, "parameter batch"],
+) -> RodasStep:
+    """Try one step of size `h` in each lane."""
+    plan = field.elimination
+    t_, y_, h_, theta_ = lax.stop_gradient((t, y, h, theta))
+    jacobian = _jacobian(field, t_, y_, theta_) * h_[None, None, :]
+    factors = linalg.factor(plan, jacobian, 1.0 / tableau.GAMMA)
+
+    def matvec(x: Array) -> Array:
+        _, jx = jax.jvp(lambda u: field(t, u, theta), (y,), (x,))
+        return x / tableau.GAMMA - h[None, :] * jx
+
+    def solve(b: Array) -> Array:
+        # Forward sensitivities come from this structure's own rule, which reuses the factors:
+        # dx = W⁻¹ (db - dW x).
+        return lax.custom_linear_solve(matvec, b, lambda _, rhs: linalg.solve(plan, factors, rhs))
+
+    time_slope = _time_slope(field, t, y, theta) * jnp.square(h)[None, :]
+    nodes, d = jnp.asarray(tableau.NODES), jnp.asarray(tableau.D)
+
+    def phase(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        i, ks, value = index // 3, *carry
+        branches = (
+            lambda: y + _combine(jnp.asarray(tableau.A)[i], ks),
+            lambda: h[None, :] * field(t + nodes[i] * h, value, theta),
+            lambda: solve(value + _combine(jnp.asarray(tableau.C)[i], ks) + d[i] * time_slope),
+        )
+        value = lax.switch(index % 3, branches)
+        return ks.at[jnp.where(index % 3 == 2, i, tableau.STAGES)].set(value), value
+
+    ks = jnp.zeros((tableau.STAGES + 1, *y.shape))
+    ks, _ = lax.fori_loop(0, 3 * tableau.STAGES, phase, (ks, y))
+    first = h[None, :] * field(t, y, theta) + d[0] * time_slope
+    k1, first = lax.stop_gradient((ks[0], first))
+    wrong = linalg.backward_error(plan, jacobian, 1.0 / tableau.GAMMA, k1, first)
+    dense = jnp.stack([_combine(row, ks) for row in tableau.DENSE])
+    error = ks[tableau.STAGES - 1]
+    return RodasStep(y + _combine(tableau.B, ks), error, dense, wrong <= _WORST_BACKWARD_ERROR)
+
+
+def _combine(weights: Array | np.ndarray, ks: Array) -> Array:
+    return sum(weights[j] * ks[j] for j in range(1, tableau.STAGES)) + weights[0] * ks[0]
+
+
+def interpolate(
+    step: RodasStep, y0: Float[Array, "state batch"], theta: Float[Array, " batch"]
+) -> Float[Array, "state batch"]:
+    """The state at the fraction `theta` of the step, of order 4."""
+    theta = theta[None, :]
+    k1, k2, k3 = step.dense
+    return (1 - theta) * y0 + theta * (step.y + (1 - theta) * (k1 + theta * (k2 + theta * k3)))
+
+
+def _jacobian(field: BatchLast, t: Array, y: Array, theta: Array) -> Array:
+    def derivative(seed: Array) -> Array:
+        tangent = jnp.broadcast_to(seed[:, None], y.shape)
+        return jax.jvp(lambda u: field(t, u, theta), (y,), (tangent,))[1]
+
+    return jax.vmap(derivative)(jnp.asarray(field.elimination.seeds))
+
+
+def _time_slope(field: BatchLast, t: Array, y: Array, theta: Array) -> Array:
+    if not field.depends_on_time:
+        return jnp.zeros_like(y)
+    return jax.jvp(lambda s: field(s, y, theta), (t,), (jnp.ones_like(t),))[1]

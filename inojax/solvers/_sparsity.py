@@ -1,0 +1,87 @@
+"""Which entries of a Jacobian can be nonzero, found while the vector field is traced."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+from jaxtyping import Bool, Int
+
+from .._x64 import is_traced
+
+# Primitives through which NaN passes from any input that the output depends on. A choice between
+# values (`select_n`, `cond`, loops) is not among them: it could hide the branch not taken.
+# fmt: off
+_PASSES_NAN = frozenset((
+    "abs", "add", "add_any", "asin", "asinh", "atan", "atan2", "atanh", "broadcast_in_dim",
+    "cbrt", "concatenate", "convert_element_type", "copy", "cos", "cosh", "cumsum",
+    "custom_jvp_call", "div", "dot_general", "dynamic_slice", "erf", "erfc", "exp", "exp2",
+    "expm1", "gather", "integer_pow", "jit", "lgamma", "log", "log1p", "logistic", "max", "min",
+    "mul", "neg", "pad", "pjit", "pow", "reduce_prod", "reduce_sum", "reshape", "rev", "rsqrt",
+    "scatter", "scatter-add", "sin", "sinh", "slice", "split", "sqrt", "square", "squeeze",
+    "stack", "stop_gradient", "sub", "tan", "tanh", "transpose",
+))
+# fmt: on
+
+
+def jacobian_pattern(closed: core.ClosedJaxpr) -> Bool[np.ndarray, "state state"]:
+    """Entries of ∂f/∂y that can be nonzero, True where nothing is known.
+
+    The traced vector field is run with one state at a time set to NaN: the derivatives that
+    turn NaN are those that depend on it. With a primitive that may swallow a NaN, or with
+    constants that are themselves being traced, every entry counts as nonzero.
+
+    Args:
+        closed: The traced vector field with inputs t, y and theta.
+
+    Returns:
+        Row i, column j: whether derivative i may depend on state j; the diagonal is True.
+    """
+    t, y, theta = (var.aval for var in closed.jaxpr.invars)
+    n = y.shape[0]
+    if is_traced(closed.consts) or not set(_primitives(closed.jaxpr)) <= _PASSES_NAN:
+        return np.ones((n, n), dtype=bool)
+    rng = np.random.default_rng(0)  # any generic point will do
+    probes = rng.uniform(0.5, 1.5, (n, n))
+    np.fill_diagonal(probes, np.nan)
+    point = rng.uniform(0.5, 1.5, t.shape), rng.uniform(0.5, 1.5, theta.shape)
+    run = core.jaxpr_as_fun(closed)
+    with jax.ensure_compile_time_eval(), jax.debug_nans(False):
+        columns = jax.vmap(
+            lambda probe: run(jnp.asarray(point[0]), probe, jnp.asarray(point[1]))[0]
+        )(jnp.asarray(probes))
+        return np.isnan(np.asarray(columns)).T | np.eye(n, dtype=bool)
+
+
+def _primitives(jaxpr: core.Jaxpr) -> Iterator[str]:
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name
+        for param in equation.params.values():
+            yield from _nested(param)
+
+
+def _nested(param: Any) -> Iterator[str]:
+    if isinstance(param, core.ClosedJaxpr):
+        yield from _primitives(param.jaxpr)
+    elif isinstance(param, core.Jaxpr):
+        yield from _primitives(param)
+
+
+def color_columns(pattern: Bool[np.ndarray, "state state"]) -> Int[np.ndarray, " state"]:
+    """Colors such that two columns of one color share no row (greedy, fullest column first).
+
+    One directional derivative for each color then gives the whole Jacobian: Curtis, Powell and
+    Reid, "On the estimation of sparse Jacobian matrices", IMA J. Appl. Math. 13 (1974).
+    """
+    colors = np.full(pattern.shape[1], -1)
+    taken: list[np.ndarray] = []
+    for column in np.argsort(-pattern.sum(0), kind="stable"):
+        rows = pattern[:, column]
+        color = next((c for c, used in enumerate(taken) if not (used & rows).any()), len(taken))
+        if color == len(taken):
+            taken.append(np.zeros(pattern.shape[0], dtype=bool))
+        taken[color] |= rows
+        colors[column] = color
+    return colors
