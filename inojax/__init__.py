@@ -1,0 +1,27 @@
+"""Inverse problems of differential equations: simulate, train, invert, and know the limit."""
+
+from . import (
+    data as data,
+    methods as methods,
+    metrics as metrics,
+    models as models,
+    nn as nn,
+    noise as noise,
+    problems as problems,
+    solvers as solvers,
+    train as train,
+)
+from ._estimate import Estimate as Estimate, EstimateStatus as EstimateStatus
+from ._inverse_problem import InverseProblem as InverseProblem
+from ._observation import Observation as Observation
+from ._parameters import (
+    Design as Design,
+    Parameter as Parameter,
+    ParameterSpace as ParameterSpace,
+)
+from ._sensors import FixedTimes as FixedTimes, RandomTimes as RandomTimes, Sensors as Sensors
+from .data import Dataset as Dataset, simulate as simulate
+from .methods import save as save
+from .models import ODEModel as ODEModel
+
+__version__ = "0.1.0"

@@ -1,0 +1,214 @@
+"""What an inversion returns: parameter values with their spread and a verdict on the fit."""
+
+import enum
+import math
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ._x64 import is_traced
+
+
+class EstimateStatus(enum.IntEnum):
+    """Whether an estimate explains its readings; stored as an integer in `Estimate.status`."""
+
+    OK = 0
+    POOR_FIT = 1
+    SOLVER_FAILED = 2
+    NOT_CHECKED = 3
+
+    @property
+    def message(self) -> str:
+        """One sentence that says what it means and what to do about it."""
+        return _MESSAGES[self]
+
+
+_MESSAGES = {
+    EstimateStatus.OK: "The model, solved again at the estimate, agrees with the readings.",
+    EstimateStatus.POOR_FIT: (
+        "The model, solved again at the estimate, misses the readings by more than their noise: "
+        "refine the estimate, or check the noise level, the units and the model."
+    ),
+    EstimateStatus.SOLVER_FAILED: (
+        "The model could not be solved at the estimate: treat these values as unreliable."
+    ),
+    EstimateStatus.NOT_CHECKED: "The model has not been solved again at the estimate.",
+}
+
+_LEVEL = 0.9
+
+
+class Estimate(eqx.Module):
+    """Estimated parameters of one experiment, or of a batch.
+
+    `print(estimate)` shows a table. The arrays may carry leading batch axes, as they do after
+    `jax.vmap(inverter)(observations)`; then print one of them:
+    `print(jax.tree.map(lambda x: x[0], estimate))`.
+
+    Attributes:
+        names: Name of each parameter.
+        units: Unit of each parameter, empty where there is none.
+        value: Point estimate in physical units.
+        unit_value: Point estimate in unit coordinates (prior CDF), in [0, 1].
+        std: Standard deviation in physical units; NaN if the method gives none.
+        samples: Posterior samples or particles in physical units, or None.
+        reduced_chi2: Mean squared whitened residual of the model solved again at the estimate;
+            about 1 for a good fit, NaN until that is done.
+        status: An `EstimateStatus` as integer.
+    """
+
+    names: tuple[str, ...] = eqx.field(static=True)
+    units: tuple[str, ...] = eqx.field(static=True)
+    value: Float[Array | np.ndarray, "*batch parameter"]
+    unit_value: Float[Array | np.ndarray, "*batch parameter"]
+    std: Float[Array | np.ndarray, "*batch parameter"]
+    samples: Float[Array | np.ndarray, "*batch particle parameter"] | None = None
+    reduced_chi2: Float[Array | np.ndarray, "*batch"] = eqx.field(
+        default_factory=lambda: np.array(np.nan)
+    )
+    status: Int[Array | np.ndarray, "*batch"] = eqx.field(
+        default_factory=lambda: np.array(int(EstimateStatus.NOT_CHECKED))
+    )
+
+    def __check_init__(self) -> None:
+        """Refuse arrays that do not fit the names."""
+        count = len(self.names)
+        if len(self.units) != count:
+            raise ValueError(f"`units` must have one entry for each of {count} names.")
+        for field in ("value", "unit_value", "std", "samples"):
+            array = getattr(self, field)
+            if array is not None and np.shape(array)[-1:] != (count,):
+                raise ValueError(
+                    f"`{field}` must end in an axis of {count} parameters; "
+                    f"got shape {np.shape(array)}."
+                )
+
+    def interval(
+        self, level: float = _LEVEL
+    ) -> tuple[Float[Any, "*batch parameter"], Float[Any, "*batch parameter"]]:
+        """Central interval of the samples.
+
+        Args:
+            level: Share of the samples inside, in (0, 1).
+
+        Returns:
+            Lower and upper end for each parameter, in physical units.
+
+        Raises:
+            ValueError: If there are no samples, or `level` is out of range.
+        """
+        if self.samples is None:
+            raise ValueError("`interval` needs samples; this estimate has only `value` and `std`.")
+        if not 0.0 < level < 1.0:
+            raise ValueError(f"`level` must lie between 0 and 1; got {level!r}.")
+        xp: Any = jnp if is_traced(self.samples) else np
+        ends = np.array([0.5 - 0.5 * level, 0.5 + 0.5 * level])
+        samples = xp.asarray(self.samples)
+        with np.errstate(invalid="ignore"):  # between infinite samples
+            lower, upper = xp.quantile(samples, ends.astype(samples.dtype), axis=-2)
+        return lower, upper
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but the samples as plain Python values, ready for `json.dump`.
+
+        Returns:
+            `parameters` (name to value, unit, standard deviation and 90 % interval),
+            `reduced_chi2`, `status` and `message`; None where a number is not known.
+
+        Raises:
+            ValueError: If this is a batch of estimates.
+        """
+        self._require_single("as_dict")
+        status = EstimateStatus(int(self.status))
+        columns = [np.asarray(x).tolist() for x in (self.value, self.unit_value, self.std)]
+        intervals = self._intervals()
+        parameters = {
+            name: {
+                "value": _known(value),
+                "unit": unit,
+                "unit_value": _known(unit_value),
+                "std": _known(std),
+                "interval_90": interval,
+            }
+            for name, unit, value, unit_value, std, interval in zip(
+                self.names, self.units, *columns, intervals, strict=True
+            )
+        }
+        return {
+            "parameters": parameters,
+            "reduced_chi2": _known(float(self.reduced_chi2)),
+            "status": status.name,
+            "message": status.message,
+        }
+
+    def __str__(self) -> str:
+        """A table of the parameters, the misfit and what the status means."""
+        if is_traced(self):
+            return repr(self)
+        self._require_single("str")
+        header = ["parameter", "estimate", "+/-", "unit", "90 % interval"]
+        rows = [header, *self._rows()]
+        if self.samples is None:
+            rows = [row[:-1] for row in rows]
+        chi2 = float(self.reduced_chi2)
+        fit = f"{chi2:.3g}" if math.isfinite(chi2) else "not known"
+        message = EstimateStatus(int(self.status)).message
+        return "\n".join([*_aligned(rows), "", f"Reduced chi-squared: {fit}", message])
+
+    def _rows(self) -> list[list[str]]:
+        values, stds = np.asarray(self.value).tolist(), np.asarray(self.std).tolist()
+        rows = []
+        for name, unit, value, std, ends in zip(
+            self.names, self.units, values, stds, self._intervals(), strict=True
+        ):
+            digits = _digits(value, std)
+            interval = "" if ends is None else f"[{_text(ends[0], 4)}, {_text(ends[1], 4)}]"
+            rows.append([name, _text(value, digits), _text(std, 2), unit, interval])
+        return rows
+
+    def _intervals(self) -> list[list[float | None] | None]:
+        if self.samples is None:
+            return [None] * len(self.names)
+        lower, upper = self.interval()
+        return [[_known(a), _known(b)] for a, b in zip(lower.tolist(), upper.tolist(), strict=True)]
+
+    def _require_single(self, what: str) -> None:
+        if np.ndim(self.value) != 1:
+            raise ValueError(
+                f"`{what}` needs a single estimate; this is a batch of shape "
+                f"{np.shape(self.value)[:-1]}. Take one with "
+                "`jax.tree.map(lambda x: x[0], estimate)`."
+            )
+
+
+def _known(value: float) -> float | None:
+    """None for NaN and infinity, which JSON does not have."""
+    return value if math.isfinite(value) else None
+
+
+def _digits(value: float, std: float) -> int:
+    """Significant digits of a value that its standard deviation leaves meaningful."""
+    if not (math.isfinite(value) and math.isfinite(std)) or value == 0.0 or std <= 0.0:
+        return 4
+    digits = math.floor(math.log10(abs(value))) - math.floor(math.log10(std)) + 2
+    return min(max(digits, 2), 8)
+
+
+def _text(value: float | None, digits: int) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:#.{digits}g}".rstrip(".")
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Rows as lines; numbers to the right, names and units to the left."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if column in (1, 2) else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines

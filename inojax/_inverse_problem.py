@@ -1,0 +1,287 @@
+"""The one object that every method takes: unknowns, model, sensors and noise together."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Key
+
+from ._observation import Observation
+from ._parameters import ParameterSpace
+from ._sensors import Sensors
+from ._x64 import in_x64, is_traced
+from .models import ODEModel
+from .noise import AbstractNoise
+from .solvers import SolveStatus
+
+
+class InverseProblem(eqx.Module):
+    """Which parameters made these readings?
+
+    The methods that solve the model enter float64 themselves and return NumPy arrays on the
+    host. Inside a transformation (`jax.grad`, `jax.jit`, ...) the caller's own setting must be
+    64-bit: `with jax.enable_x64(True): jax.grad(problem.log_posterior)(theta, observation)`.
+
+    Attributes:
+        name: What observations and files made with this problem are marked with.
+        parameters: The unknowns and their priors.
+        model: The differential equation.
+        sensors: What of its solution is read.
+        noise: How readings scatter around it.
+    """
+
+    name: str = eqx.field(static=True)
+    parameters: ParameterSpace
+    model: ODEModel
+    sensors: Sensors
+    noise: AbstractNoise
+
+    def __check_init__(self) -> None:
+        """Refuse parts that do not fit together."""
+        kinds = {
+            "name": str,
+            "parameters": ParameterSpace,
+            "model": ODEModel,
+            "sensors": Sensors,
+            "noise": AbstractNoise,
+        }
+        for field, kind in kinds.items():
+            if not isinstance(getattr(self, field), kind):
+                got = type(getattr(self, field)).__name__
+                raise TypeError(f"`{field}` must be of type `{kind.__name__}`; got {got}.")
+        if not self.name.strip():
+            raise ValueError("`name` must not be empty: observations are marked with it.")
+        unknown = [name for name in self.channels if name not in self.model.states]
+        if unknown:
+            raise ValueError(
+                f"`sensors` reads channels {unknown} that the model does not have; its states are "
+                f"{', '.join(self.model.states)}."
+            )
+        self.sensors.times.check(self.model.times)
+        self.noise.check(len(self.channels))
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Name of each observed state."""
+        return self.model.states if self.sensors.channels is None else self.sensors.channels
+
+    @property
+    def channel_index(self) -> tuple[int, ...]:
+        """Where each observed state stands among the model's states."""
+        return tuple(self.model.states.index(name) for name in self.channels)
+
+    def simulate(
+        self, theta: Float[ArrayLike, " parameter"], *, key: Key[Array, ""]
+    ) -> Observation:
+        """Solve the model and measure it, as an experiment would.
+
+        Args:
+            theta: Physical parameter values.
+            key: Source of randomness of sensors and noise.
+
+        Returns:
+            A synthetic observation.
+
+        Raises:
+            ValueError: If `theta` has the wrong shape.
+            RuntimeError: If the solve fails; the message says how.
+        """
+        self._check_theta(theta)
+        solution = self.model.solve(theta)
+        if not is_traced(solution.status) and int(solution.status) != SolveStatus.SUCCESS:
+            message = SolveStatus(int(solution.status)).message
+            raise RuntimeError(f"The model could not be solved at this `theta`. {message}")
+        return _on_host(in_x64(_observe)(self, solution.states, theta, key))
+
+    def observe(
+        self,
+        trajectory: Float[Array | np.ndarray, "time state"],
+        theta: Float[Array | np.ndarray, " parameter"],
+        *,
+        key: Key[Array, ""],
+    ) -> Observation:
+        """Measure a solution that is already there: draw sensors, read, add noise.
+
+        Pure and cheap, for use inside `jit` and `vmap` in training, in any precision.
+
+        Args:
+            trajectory: States at the model's output times.
+            theta: Physical parameter values, on which the noise may depend.
+            key: Source of randomness of sensors and noise.
+
+        Returns:
+            An observation with `sensors.size` rows and the dtype of `trajectory`.
+        """
+        return _observe(self, trajectory, theta, key)
+
+    def predict(
+        self, theta: Float[ArrayLike, " parameter"], observation: Observation
+    ) -> Float[Any, "reading channel"]:
+        """Solve the model at an observation's own times and read it without noise.
+
+        Args:
+            theta: Physical parameter values.
+            observation: What to predict; padding rows are welcome.
+
+        Returns:
+            Clean readings; NaN where the solve failed.
+
+        Raises:
+            ValueError: If `theta` has the wrong shape or the observation is not of this problem.
+            RuntimeError: If traced while 64-bit floats are off.
+        """
+        self._check_theta(theta)
+        self.check_observation(observation)
+        return _on_host(in_x64(_predict)(self, theta, observation))
+
+    def whitened_residual(
+        self, theta: Float[ArrayLike, " parameter"], observation: Observation
+    ) -> Float[Any, "reading channel"]:
+        """Compare readings and predictions in standard deviations of the noise.
+
+        Use it for least squares: half its sum of squares is the negative log likelihood of
+        Gaussian noise up to a constant.
+
+        Args:
+            theta: Physical parameter values.
+            observation: The readings.
+
+        Returns:
+            Readings minus predictions, whitened by the noise model; 0 where no reading is.
+
+        Raises:
+            ValueError: As `predict`, or if the noise has no density.
+        """
+        self._check_theta(theta)
+        self.check_observation(observation)
+        return _on_host(in_x64(_whitened_residual)(self, theta, observation))
+
+    def log_likelihood(
+        self, theta: Float[ArrayLike, " parameter"], observation: Observation
+    ) -> Float[Any, ""]:
+        """Evaluate the log density of the readings at given parameters.
+
+        Args:
+            theta: Physical parameter values.
+            observation: The readings.
+
+        Returns:
+            The log density; NaN if the solve failed.
+
+        Raises:
+            ValueError: As `predict`, or if the noise has no density.
+        """
+        self._check_theta(theta)
+        self.check_observation(observation)
+        return _on_host(in_x64(_log_likelihood)(self, theta, observation))
+
+    def log_posterior(
+        self, theta: Float[ArrayLike, " parameter"], observation: Observation
+    ) -> Float[Any, ""]:
+        """Evaluate log likelihood plus log prior, the posterior density up to a constant.
+
+        Args:
+            theta: Physical parameter values.
+            observation: The readings.
+
+        Returns:
+            The log density; minus infinity outside the prior's support, whatever the solve does
+            there, and NaN if a solve inside it failed.
+
+        Raises:
+            ValueError: As `predict`, or if the noise has no density.
+        """
+        self._check_theta(theta)
+        self.check_observation(observation)
+        return _on_host(in_x64(_log_posterior)(self, theta, observation))
+
+    def _check_theta(self, theta: Any) -> None:
+        if np.shape(theta) != (self.parameters.size,):
+            raise ValueError(
+                f"`theta` must be one value for each of the {self.parameters.size} parameters; got "
+                f"shape {np.shape(theta)}. For many parameter vectors use `jax.vmap`."
+            )
+
+    def check_observation(self, observation: Observation) -> None:
+        """Raise unless an observation is a single one of this problem.
+
+        Args:
+            observation: What to check.
+
+        Raises:
+            TypeError: If it is no `Observation`.
+            ValueError: If it belongs to another problem, has other channels, or is a batch.
+        """
+        if not isinstance(observation, Observation):
+            raise TypeError(
+                f"`observation` must be an `Observation`; got {type(observation).__name__}. "
+                "Make one with `Observation.from_csv` or `Observation.from_arrays`."
+            )
+        if observation.problem not in ("", self.name):
+            raise ValueError(
+                f"`observation` belongs to problem {observation.problem!r}, not {self.name!r}."
+            )
+        if observation.channels != self.channels:
+            raise ValueError(
+                f"`observation` has channels {observation.channels}, but problem {self.name!r} "
+                f"reads {self.channels}. Make it with `Observation.from_csv(path, problem)`."
+            )
+        if np.ndim(observation.times) != 1:
+            raise ValueError(
+                "`observation` must be a single one; got a batch of shape "
+                f"{np.shape(observation.times)[:-1]}. For many observations use `jax.vmap`."
+            )
+
+
+def _observe(
+    problem: InverseProblem, trajectory: ArrayLike, theta: ArrayLike, key: Key[Array, ""]
+) -> Observation:
+    states = jnp.asarray(trajectory)
+    sensor_key, noise_key = jr.split(key)
+    grid = jnp.asarray(problem.model.times, states.dtype)
+    index, mask = problem.sensors.draw(grid, len(problem.channels), key=sensor_key)
+    clean = states[index[:, None], np.array(problem.channel_index)[None, :]]
+    readings = problem.noise.sample(clean, jnp.asarray(theta, states.dtype), key=noise_key)
+    return Observation(
+        grid[index], jnp.where(mask, readings, 0.0), mask, problem.channels, problem.name
+    )
+
+
+def _predict(problem: InverseProblem, theta: ArrayLike, observation: Observation) -> Array:
+    states = jnp.asarray(problem.model.solve(theta, times=observation.times).states)
+    return states[:, np.array(problem.channel_index)]
+
+
+def _whitened_residual(
+    problem: InverseProblem, theta: ArrayLike, observation: Observation
+) -> Array:
+    clean = _predict(problem, theta, observation)
+    mask = jnp.asarray(observation.mask)
+    # NaN predictions in padding must not reach gradients, hence a mask on either side.
+    residual = jnp.where(mask, jnp.asarray(observation.values) - clean, 0.0)
+    whitened = problem.noise.whiten(residual, jnp.asarray(theta, clean.dtype))
+    return jnp.where(mask, whitened, 0.0)
+
+
+def _log_likelihood(problem: InverseProblem, theta: ArrayLike, observation: Observation) -> Array:
+    clean = _predict(problem, theta, observation)
+    return problem.noise.log_prob(
+        jnp.asarray(observation.values, clean.dtype),
+        clean,
+        jnp.asarray(theta, clean.dtype),
+        jnp.asarray(observation.mask),
+    )
+
+
+def _log_posterior(problem: InverseProblem, theta: ArrayLike, observation: Observation) -> Array:
+    prior = jnp.asarray(problem.parameters.log_prob(jnp.asarray(theta, jnp.float64)))
+    likelihood = _log_likelihood(problem, theta, observation)
+    return jnp.where(jnp.isneginf(prior), -jnp.inf, prior + likelihood)
+
+
+def _on_host(tree: Any) -> Any:
+    """NumPy arrays, unless traced: a float64 JAX array is refused while 64-bit floats are off."""
+    return tree if is_traced(tree) else jax.tree.map(np.asarray, tree)

@@ -1,0 +1,331 @@
+"""What was measured: readings with their times, gaps and channel names."""
+
+import csv
+import difflib
+import io
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
+
+# Networks run in float32, where a larger reading would silently become infinite.
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+@runtime_checkable
+class _Measured(Protocol):
+    """The part of an `InverseProblem` that readings are checked against."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def channels(self) -> tuple[str, ...]: ...
+
+    @property
+    def model(self) -> Any: ...
+
+
+class Observation(eqx.Module):
+    """Readings of one experiment; times may be irregular and readings may be missing.
+
+    Make one with `from_csv` or `from_arrays`, which check everything; the plain constructor
+    checks shapes only, so that it works inside `jit` and `vmap`.
+
+    Attributes:
+        times: Time of each row, non-decreasing, in the model's unit of time.
+        values: The readings in the unit of the states; 0 where the mask is False, never NaN.
+        mask: Which readings are present.
+        channels: Name of each channel.
+        problem: Name of the problem they belong to; empty if unknown.
+    """
+
+    times: Float[Array | np.ndarray, "*batch reading"]
+    values: Float[Array | np.ndarray, "*batch reading channel"]
+    mask: Bool[Array | np.ndarray, "*batch reading channel"]
+    channels: tuple[str, ...] = eqx.field(static=True)
+    problem: str = eqx.field(static=True, default="")
+
+    def __check_init__(self) -> None:
+        """Refuse arrays whose shapes disagree."""
+        shape = (*np.shape(self.times), len(self.channels))
+        for name in ("values", "mask"):
+            got = np.shape(getattr(self, name))
+            if got != shape:
+                raise ValueError(
+                    f"`{name}` must have one row for each time and one column for each channel, "
+                    f"shape {shape}; got {got}."
+                )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        times: Float[ArrayLike, " reading"] | Sequence[float],
+        values: Float[ArrayLike, "reading channel"] | Sequence[Sequence[float]],
+        *,
+        problem: _Measured,
+        channels: Sequence[str] | None = None,
+    ) -> "Observation":
+        """Check readings against a problem, sort them by time and mask what is missing.
+
+        Args:
+            times: Time of each row, in the model's unit of time, in any order.
+            values: A row for each time and a column for each channel; NaN where missing.
+            problem: The inverse problem they will be inverted with.
+            channels: Names of the columns, a subset of the problem's channels in any order;
+                by default all of them in the problem's order.
+
+        Returns:
+            The observation, as float64 NumPy arrays.
+
+        Raises:
+            ValueError: If a shape, channel, time or value cannot be right; it says which.
+        """
+        columns = list(problem.channels if channels is None else channels)
+        _check_channels(columns, problem, "`channels`")
+        times_, values_ = _as_floats(times, "times"), _as_floats(values, "values")
+        if times_.ndim != 1 or values_.shape != (times_.size, len(columns)):
+            raise ValueError(
+                "`values` must have one row for each of the `times` and one column for each of "
+                f"the {len(columns)} channels, shape ({times_.size}, {len(columns)}); got `values` "
+                f"of shape {values_.shape} and `times` of shape {times_.shape}."
+            )
+        rows = [f"`values` row {index}" for index in range(times_.size)]
+        return _build(times_, values_, columns, problem, rows)
+
+    @classmethod
+    def from_csv(cls, path: str | os.PathLike[str], problem: _Measured) -> "Observation":
+        """Read a comma-separated file with a header `time,NAME,NAME,...`.
+
+        Columns may be any subset of the problem's channels, in any order; rows may come in any
+        order; an empty field or `nan` is a missing reading.
+
+        Args:
+            path: The file.
+            problem: The inverse problem the readings will be inverted with.
+
+        Returns:
+            The observation, as float64 NumPy arrays.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is not of that form or a reading cannot be right; the message
+                names line and column.
+        """
+        name = f"`path` {Path(path).name}"
+        lines = _read_rows(path, name)
+        header = [field.strip() for field in lines[0][1]]
+        columns = _check_header(header, problem, name)
+        numbers = np.array([_parse_row(row, line, header, name) for line, row in lines[1:]])
+        order = [header.index(column) for column in columns]
+        rows = [f"{name}, line {line}" for line, _ in lines[1:]]
+        return _build(numbers[:, header.index("time")], numbers[:, order], columns, problem, rows)
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write a file that `from_csv` reads back to exactly the same numbers.
+
+        Rows that only pad the observation to a fixed size are left out.
+
+        Args:
+            path: The file; an existing one is replaced.
+
+        Raises:
+            ValueError: If this is a batch of observations.
+        """
+        self._require_single("to_csv")
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(["time", *self.channels])
+        times, values, mask = (np.asarray(x) for x in (self.times, self.values, self.mask))
+        padding = np.append(False, np.diff(times) == 0.0) & ~mask.any(axis=1)
+        for index in np.flatnonzero(~padding):
+            pairs = zip(values[index].tolist(), mask[index], strict=True)
+            fields = [repr(value) if present else "" for value, present in pairs]
+            writer.writerow([repr(times[index].item()), *fields])
+        Path(path).write_text(buffer.getvalue(), encoding="utf-8")
+
+    def __len__(self) -> int:
+        """Number of rows, padding included."""
+        self._require_single("len")
+        return np.shape(self.times)[0]
+
+    @property
+    def size(self) -> Int[Array | np.ndarray, "*batch"]:
+        """Number of present readings."""
+        total = self.mask.sum(axis=(-2, -1))
+        return total if isinstance(total, jax.Array) else np.asarray(total)
+
+    def padded(self, rows: int) -> "Observation":
+        """Add rows without readings, so that observations of different lengths get one shape.
+
+        Args:
+            rows: Number of rows wanted, at least `len(self)`.
+
+        Returns:
+            The observation with the last time repeated and the mask False in the new rows.
+
+        Raises:
+            ValueError: If there are already more rows, or this is a batch.
+        """
+        extra = rows - len(self)
+        if extra < 0:
+            raise ValueError(f"`rows` must be at least the {len(self)} rows there are; got {rows}.")
+        # NumPy arrays stay NumPy: JAX would round them to float32 unless 64-bit floats are on.
+        xp: Any = jnp if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(self)) else np
+        blank = (extra, len(self.channels))
+        return Observation(
+            times=xp.concatenate([self.times, xp.repeat(self.times[-1:], extra)]),
+            values=xp.concatenate([self.values, xp.zeros(blank, self.values.dtype)]),
+            mask=xp.concatenate([self.mask, xp.zeros(blank, bool)]),
+            channels=self.channels,
+            problem=self.problem,
+        )
+
+    def _require_single(self, what: str) -> None:
+        if np.ndim(self.times) != 1:
+            raise ValueError(
+                f"`{what}` needs a single observation; this is a batch of shape "
+                f"{np.shape(self.times)[:-1]}. Take one with `jax.tree.map(lambda x: x[i], ...)`."
+            )
+
+
+def _as_floats(values: Any, argument: str) -> np.ndarray:
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{argument}` must be a rectangular array of numbers: {error}") from error
+
+
+def _check_channels(columns: Sequence[str], problem: _Measured, where: str) -> None:
+    for column in columns:
+        if column not in problem.channels:
+            close = difflib.get_close_matches(column, problem.channels, 1, 0.5)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(
+                f"{where}: unknown channel {column!r}.{hint} Problem {problem.name!r} has "
+                f"{', '.join(problem.channels)}."
+            )
+    if not columns or len(set(columns)) != len(columns):
+        raise ValueError(
+            f"{where} must be distinct channel names, at least one; got {list(columns)}."
+        )
+
+
+def _read_rows(path: str | os.PathLike[str], name: str) -> list[tuple[int, list[str]]]:
+    """The file's rows that are not blank, each with its line number."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        reader = csv.reader(io.StringIO(text), strict=True)
+        rows = [(reader.line_num, row) for row in reader if any(field.strip() for field in row)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{name} is not a comma-separated text file in UTF-8: {error}.") from error
+    if not rows:
+        raise ValueError(f"{name} is empty; it needs a header `time,NAME,...` and rows of numbers.")
+    return rows if len(rows) > 1 else _no_rows(name)
+
+
+def _no_rows(name: str) -> list[tuple[int, list[str]]]:
+    raise ValueError(f"{name} has a header but no readings; add a row for each time.")
+
+
+def _check_header(header: list[str], problem: _Measured, name: str) -> list[str]:
+    if header.count("time") != 1:
+        raise ValueError(
+            f"{name} needs exactly one column named `time`; the header is {header}. The first line "
+            "must read `time,NAME,NAME,...` with commas between."
+        )
+    columns = [column for column in header if column != "time"]
+    _check_channels(columns, problem, f"{name}, header")
+    return columns
+
+
+def _parse_row(row: list[str], line: int, header: list[str], name: str) -> list[float]:
+    if len(row) != len(header):
+        raise ValueError(
+            f"{name}, line {line} has {len(row)} columns, but the header has {len(header)}. Leave "
+            "a missing reading's field empty but keep its comma; the decimal mark is a point."
+        )
+    return [
+        _parse_field(field.strip(), f"{name}, line {line}, column {column!r}")
+        for field, column in zip(row, header, strict=True)
+    ]
+
+
+def _parse_field(field: str, where: str) -> float:
+    if not field:
+        return math.nan
+    try:
+        return float(field)
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: {field!r} is not a number. Leave the field empty if it is missing."
+        ) from error
+
+
+def _build(
+    times: np.ndarray,
+    values: np.ndarray,
+    columns: list[str],
+    problem: _Measured,
+    rows: list[str],
+) -> Observation:
+    """Check readings and put them in the problem's order; `rows` says where each came from."""
+    if not len(times):
+        raise ValueError("`times` and `values` must hold at least one reading; got none.")
+    _check_times(times, problem, rows)
+    _check_values(values, columns, rows)
+    order = np.argsort(times, kind="stable")
+    full = np.full((len(times), len(problem.channels)), np.nan)
+    full[:, [problem.channels.index(column) for column in columns]] = values[order]
+    mask = ~np.isnan(full)
+    return Observation(
+        times[order], np.where(mask, full, 0.0), mask, tuple(problem.channels), problem.name
+    )
+
+
+def _check_times(times: np.ndarray, problem: _Measured, rows: list[str]) -> None:
+    start, end = float(problem.model.initial_time), float(np.max(problem.model.times))
+    seen: dict[float, str] = {}
+    for time, row in zip(times.tolist(), rows, strict=True):
+        if not math.isfinite(time):
+            raise ValueError(f"{row}: the time must be a finite number; got {time}.")
+        if time < start:
+            raise ValueError(
+                f"{row}: time {time} lies before the initial time {start} of problem "
+                f"{problem.name!r}. Count time from the start of the experiment."
+            )
+        if time > end:
+            raise ValueError(
+                f"{row}: time {time} lies beyond the horizon {end} of problem {problem.name!r}. "
+                "Drop the row, check the unit of time, or extend the model's `times`."
+            )
+        if time in seen:
+            raise ValueError(
+                f"{row}: time {time} already appears in {seen[time]}. Keep one row for each time, "
+                "for instance the mean of repeated readings."
+            )
+        seen[time] = row
+
+
+def _check_values(values: np.ndarray, columns: list[str], rows: list[str]) -> None:
+    if np.isnan(values).all():
+        raise ValueError(
+            f"{rows[0].split(',')[0].split(' row')[0]} holds no reading: every value is missing "
+            "(empty or NaN). At least one number is needed."
+        )
+    for index, column in np.argwhere(np.abs(np.nan_to_num(values, posinf=np.inf)) > _LARGEST):
+        value = float(values[index, column])
+        where = f"{rows[index]}, channel {columns[column]!r}"
+        if math.isinf(value):
+            raise ValueError(f"{where}: the reading is infinite; leave it empty (NaN) if missing.")
+        raise ValueError(
+            f"{where}: reading {value} overflows float32, in which networks run (largest "
+            f"{_LARGEST:.3g}). Check its unit."
+        )

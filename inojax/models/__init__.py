@@ -1,0 +1,3 @@
+"""Forward models: differential equations with unknown parameters, and how to solve them."""
+
+from ._ode import ODEModel as ODEModel, ODESolution as ODESolution

@@ -1,0 +1,333 @@
+"""Ordinary differential equations with unknown parameters."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import diffrax as dfx
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from .._x64 import in_x64, is_traced, require_x64
+from ..solvers import Rodas5P, SolveStatus, solve_ensemble
+
+# Lanes that one compiled ensemble call advances together. Larger blocks fall out of the
+# second-level cache, smaller ones pay the fixed cost of each operation more often.
+_LANES = 128
+
+VectorField = Callable[[Any, Any, Any], Any]
+
+
+class ODESolution(eqx.Module):
+    """States at the requested times, with what became of each solve.
+
+    Attributes:
+        times: Output times.
+        states: States at those times; NaN from the point on where a solve failed.
+        status: A `SolveStatus` for each solve, 0 for success.
+        steps: Accepted and rejected steps taken.
+    """
+
+    times: Float[Array | np.ndarray, " time"]
+    states: Float[Array | np.ndarray, "*batch time state"]
+    status: Int[Array | np.ndarray, "*batch"]
+    steps: Int[Array | np.ndarray, "*batch"]
+
+
+class ODEModel(eqx.Module):
+    """An initial value problem dy/dt = f(t, y, θ) whose parameters θ are unknown.
+
+    Use it for any system of up to a few hundred states; stiffness is expected, not an
+    exception. Solves run in float64 with Rodas5P.
+
+    Attributes:
+        vector_field: `f(t, y, theta) -> dy/dt` with shapes `()`, `(state,)`,
+            `(parameter,)` and `(state,)`, written in `jax.numpy`.
+        initial_state: State at `initial_time`, or a function of θ that returns it.
+        times: Output times, strictly increasing, none before `initial_time`.
+        states: A name for each state.
+        initial_time: Where the integration starts.
+        rtol: Relative tolerance of each step.
+        atol: Absolute tolerance of each step, a scalar or one for each state.
+        max_steps: Steps after which a solve is given up.
+        time_unit: Unit of time, for tables and figures.
+        state_unit: Unit of the states, for tables and figures.
+    """
+
+    vector_field: VectorField
+    initial_state: np.ndarray | VectorField
+    times: np.ndarray
+    states: tuple[str, ...]
+    initial_time: float
+    rtol: float
+    atol: float | np.ndarray
+    max_steps: int
+    time_unit: str
+    state_unit: str
+
+    def __init__(
+        self,
+        vector_field: VectorField,
+        initial_state: ArrayLike | Callable[[Any], Any],
+        *,
+        times: ArrayLike,
+        states: tuple[str, ...],
+        initial_time: float = 0.0,
+        rtol: float = 1e-6,
+        atol: ArrayLike = 1e-10,
+        max_steps: int = 10_000,
+        time_unit: str = "",
+        state_unit: str = "",
+    ) -> None:
+        """Describe the equation and where its solution is wanted.
+
+        Raises:
+            ValueError: If times are not strictly increasing, names are not unique, shapes
+                disagree, or a tolerance is not positive.
+        """
+        self.vector_field = vector_field
+        self.initial_state = (
+            initial_state if callable(initial_state) else np.array(initial_state, np.float64)
+        )
+        self.times = np.array(times, np.float64)
+        self.states = tuple(states)
+        self.initial_time = float(initial_time)
+        self.rtol = float(rtol)
+        tolerance = np.array(atol, np.float64)
+        self.atol = float(tolerance) if tolerance.ndim == 0 else tolerance
+        self.max_steps = int(max_steps)
+        self.time_unit = time_unit
+        self.state_unit = state_unit
+
+    def __check_init__(self) -> None:
+        """Refuse what could never be solved."""
+        _check_times(self.times, self.initial_time)
+        if not self.states or len(set(self.states)) != len(self.states):
+            raise ValueError(f"`states` must be distinct names, at least one; got {self.states}.")
+        count = len(self.states)
+        if isinstance(self.initial_state, np.ndarray):
+            if self.initial_state.shape != (count,):
+                raise ValueError(
+                    f"`initial_state` must have one value for each of the {count} `states`, "
+                    f"shape ({count},); got shape {self.initial_state.shape}."
+                )
+            if not np.isfinite(self.initial_state).all():
+                raise ValueError("`initial_state` must be finite; it holds NaN or infinity.")
+        if self.rtol <= 0.0 or np.any(np.asarray(self.atol) <= 0.0):
+            raise ValueError(
+                f"`rtol` and `atol` must be positive; got {self.rtol} and {self.atol}."
+            )
+        if np.shape(self.atol) not in ((), (count,)):
+            raise ValueError(
+                f"`atol` must be a scalar or have shape ({count},); got {np.shape(self.atol)}."
+            )
+        if self.max_steps < 1:
+            raise ValueError(f"`max_steps` must be at least 1; got {self.max_steps}.")
+
+    @property
+    def horizon(self) -> float:
+        """The last output time."""
+        return float(self.times[-1])
+
+    def replace(self, **changes: Any) -> "ODEModel":
+        """The same model with some attributes changed, for instance `rtol=1e-9`."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        unknown = set(changes) - set(fields)
+        if unknown:
+            raise ValueError(f"`replace` knows {sorted(fields)}; got {sorted(unknown)}.")
+        return ODEModel(**(fields | changes))
+
+    def start(self, theta: Float[Array, " parameter"]) -> Float[Array, " state"]:
+        """The initial state for parameters `theta`."""
+        if callable(self.initial_state):
+            return jnp.asarray(self.initial_state(theta), theta.dtype)
+        return jnp.asarray(self.initial_state, theta.dtype)
+
+    def solve(
+        self,
+        theta: Float[ArrayLike, " parameter"],
+        times: Float[ArrayLike, " time"] | None = None,
+        *,
+        adjoint: dfx.AbstractAdjoint | None = None,
+    ) -> ODESolution:
+        """Solve for one parameter vector, differentiably.
+
+        Args:
+            theta: Parameters in physical units.
+            times: Output times, non-decreasing; the model's own by default.
+            adjoint: How Diffrax differentiates; `diffrax.ForwardMode()` for forward mode,
+                reverse mode by default.
+
+        Returns:
+            The solution, as NumPy arrays unless traced; a failed solve has a status and NaN
+            states, it does not raise.
+
+        Raises:
+            RuntimeError: If traced while 64-bit floats are off.
+        """
+        solution = _solve_in_x64(self, theta, self.times if times is None else times, adjoint)
+        return solution if is_traced(solution) else jax.tree.map(np.asarray, solution)
+
+    def solve_ensemble(
+        self,
+        thetas: Float[ArrayLike, "batch parameter"],
+        times: Float[ArrayLike, " time"] | None = None,
+    ) -> ODESolution:
+        """Solve for many parameter vectors, each with its own steps and status.
+
+        On the host the batch is cut into blocks that run on all cores and come back as
+        NumPy arrays; inside a transformation it is one block.
+
+        Args:
+            thetas: Parameters in physical units.
+            times: Output times, non-decreasing; the model's own by default.
+
+        Returns:
+            The solutions with a leading batch axis.
+
+        Raises:
+            RuntimeError: If traced while 64-bit floats are off.
+        """
+        grid = self.times if times is None else times
+        if is_traced(thetas, grid):
+            require_x64("`solve_ensemble`")
+            return _solve_block(self, jnp.asarray(thetas), jnp.asarray(grid))
+        return _on_all_cores(_solve_block, self, np.array(thetas, np.float64), np.asarray(grid))
+
+    def sensitivities(
+        self,
+        thetas: Float[ArrayLike, "batch parameter"],
+        times: Float[ArrayLike, " time"] | None = None,
+    ) -> tuple[ODESolution, Float[np.ndarray, "batch time state parameter"]]:
+        """Solve for many parameter vectors together with dy/dθ, by forward mode.
+
+        Args:
+            thetas: Parameters in physical units.
+            times: Output times, non-decreasing; the model's own by default.
+
+        Returns:
+            The solutions, and the derivative of every state at every time with respect to
+            every parameter.
+        """
+        grid = np.asarray(self.times if times is None else times)
+        values = np.array(thetas, np.float64)
+        return _on_all_cores(_sensitivity_block, self, values, grid)
+
+
+def _check_times(times: np.ndarray, initial_time: float) -> None:
+    if times.ndim != 1 or times.size == 0 or not np.isfinite(times).all():
+        raise ValueError(
+            f"`times` must be a non-empty vector of finite numbers; got shape {times.shape}."
+        )
+    if np.any(np.diff(times) <= 0.0):
+        raise ValueError("`times` must increase strictly; sort them and drop duplicates.")
+    if times[0] < initial_time:
+        raise ValueError(
+            f"`times` must not begin before `initial_time` = {initial_time}; got {times[0]}."
+        )
+
+
+@in_x64
+def _solve_in_x64(
+    model: ODEModel, theta: Any, times: Any, adjoint: dfx.AbstractAdjoint | None
+) -> ODESolution:
+    theta, times = jnp.asarray(theta, jnp.float64), jnp.asarray(times, jnp.float64)
+    return _solve_one(model, theta, times, adjoint or dfx.RecursiveCheckpointAdjoint())
+
+
+@eqx.filter_jit
+def _solve_one(
+    model: ODEModel, theta: Array, times: Array, adjoint: dfx.AbstractAdjoint
+) -> ODESolution:
+    solution = dfx.diffeqsolve(
+        dfx.ODETerm(model.vector_field),  # pyright: ignore[reportArgumentType]
+        Rodas5P(),
+        t0=model.initial_time,
+        t1=times[-1],
+        dt0=None,
+        y0=model.start(theta),
+        args=theta,
+        stepsize_controller=dfx.PIDController(rtol=model.rtol, atol=model.atol),
+        saveat=dfx.SaveAt(ts=times),
+        max_steps=model.max_steps,
+        adjoint=adjoint,
+        throw=False,
+    )
+    assert solution.ys is not None
+    # Diffrax leaves infinity in the rows that a failed solve never reached.
+    states = jnp.where(jnp.isfinite(solution.ys), solution.ys, jnp.nan)
+    return ODESolution(times, states, _status(solution.result), solution.stats["num_steps"])
+
+
+def _status(result: dfx.RESULTS) -> Array:
+    success = result == dfx.RESULTS.successful
+    too_many = result == dfx.RESULTS.max_steps_reached
+    failed = jnp.where(too_many, SolveStatus.MAX_STEPS_REACHED, SolveStatus.STEP_SIZE_TOO_SMALL)
+    return jnp.where(success, SolveStatus.SUCCESS, failed)
+
+
+@eqx.filter_jit
+def _solve_block(model: ODEModel, thetas: Array, times: Array) -> ODESolution:
+    solution = solve_ensemble(
+        model.vector_field,
+        jax.vmap(model.start)(thetas),
+        thetas,
+        times,
+        initial_time=model.initial_time,
+        rtol=model.rtol,
+        atol=model.atol,
+        max_steps=model.max_steps,
+    )
+    return ODESolution(times, solution.states, solution.status, solution.steps)
+
+
+@eqx.filter_jit
+def _sensitivity_block(model: ODEModel, thetas: Array, times: Array) -> tuple[ODESolution, Array]:
+    def solve(values: Array) -> tuple[Array, ODESolution]:
+        solution = _solve_block(model, values, times)
+        return solution.states, solution
+
+    def tangent(direction: Array) -> tuple[ODESolution, Array]:
+        directions = jnp.broadcast_to(direction[None, :], thetas.shape)
+        _, derivative, solution = jax.jvp(solve, (thetas,), (directions,), has_aux=True)
+        return solution, derivative
+
+    return jax.vmap(tangent, out_axes=(None, -1))(jnp.eye(thetas.shape[1]))
+
+
+def _on_all_cores(
+    block: Callable[..., Any], model: ODEModel, thetas: np.ndarray, times: Any
+) -> Any:
+    """Run `block` over slices of `thetas`, a fixed shape each, and join the results.
+
+    A compiled CPU computation of this size runs on one core; calls from several Python
+    threads overlap, so one thread for each core keeps the machine busy.
+    """
+    if thetas.ndim != 2 or thetas.shape[0] == 0:
+        raise ValueError(
+            f"`thetas` must have shape (batch, parameter), at least one row; got {thetas.shape}."
+        )
+    count = thetas.shape[0]
+    lanes = min(_LANES, count)
+    padded = np.concatenate([thetas, np.repeat(thetas[-1:], -count % lanes, axis=0)])
+    grid = np.asarray(times, np.float64)
+
+    def run(part: np.ndarray) -> Any:
+        with jax.enable_x64(True):
+            return jax.tree.map(np.asarray, block(model, part, grid))
+
+    first, *others = np.split(padded, len(padded) // lanes)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        # The first call compiles; the others then find the compiled function.
+        parts = [run(first), *pool.map(run, others)]
+    joined = jax.tree.map(lambda *xs: np.concatenate(xs)[:count], *parts)
+    return eqx.tree_at(_times, joined, grid)
+
+
+def _times(result: Any) -> Any:
+    return (result[0] if isinstance(result, tuple) else result).times

@@ -1,0 +1,5 @@
+"""The catalog: one equation per file, each a function that returns an `InverseProblem`."""
+
+from ._lotka_volterra import lotka_volterra as lotka_volterra, lynx_hare as lynx_hare
+from ._pollu import pollu as pollu
+from ._robertson import robertson as robertson

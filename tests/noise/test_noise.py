@@ -1,0 +1,111 @@
+"""Properties of every noise model: what it draws against the density it states."""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from inojax.noise import AbstractNoise, Gaussian
+from tests.refuses import refuses
+
+# Every noise model, for clean values of shape (4, 2) and these parameters.
+NOISES: dict[str, AbstractNoise] = {
+    "gaussian": Gaussian(0.3),
+    "gaussian_per_channel": Gaussian([0.3, 2.0]),
+    "gaussian_standardized": Gaussian.standardized(0.1, np.array([3.0, 0.2])),
+}
+TABLE = pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
+THETA = np.array([0.5, 1.5])
+CLEAN = np.array([[1.0, 4.0], [2.0, 3.0], [0.5, 6.0], [1.5, 5.0]])
+DRAWS = 4000
+
+
+@pytest.fixture
+def readings(noise, key):
+    with jax.enable_x64(True):
+        keys = jr.split(key, DRAWS)
+        draw = jax.vmap(lambda k: noise.sample(jnp.asarray(CLEAN), jnp.asarray(THETA), key=k))
+        return np.asarray(jax.jit(draw)(keys))
+
+
+@TABLE
+def test_density_integrates_to_one(noise, key):
+    """Importance sampling of one reading at a time with a wide normal proposal."""
+    with jax.enable_x64(True):
+        mask = jnp.zeros(CLEAN.shape, bool).at[1, 1].set(True)
+        spread = 5.0
+        z = jr.normal(key, (20_000,), jnp.float64)
+
+        def weight(z):
+            proposed = jnp.asarray(CLEAN) + jnp.where(mask, spread * z, 0.0)
+            proposal = -0.5 * z**2 - jnp.log(spread) - 0.5 * jnp.log(2 * jnp.pi)
+            return jnp.exp(noise.log_prob(proposed, jnp.asarray(CLEAN), THETA, mask) - proposal)
+
+        weights = jax.vmap(weight)(z)
+        error = jnp.std(weights) / np.sqrt(len(z))
+        # Five standard errors of the estimate itself.
+        assert abs(jnp.mean(weights) - 1.0) < 5.0 * error
+
+
+@TABLE
+def test_score_has_mean_zero_under_its_own_samples(noise, readings):
+    """E ∇ log p = 0 holds only if `sample` and `log_prob` are the same distribution."""
+    with jax.enable_x64(True):
+        score = jax.vmap(jax.grad(lambda r: noise.log_prob(r, jnp.asarray(CLEAN), THETA)))
+        scores = np.asarray(score(jnp.asarray(readings)))
+        expected = np.asarray(scores * (readings - CLEAN)).mean(axis=0)
+    # Five standard errors. By parts, E[score · residual] = -1, which fixes the scale as well.
+    assert np.all(np.abs(scores.mean(0)) < 5.0 * scores.std(0) / np.sqrt(DRAWS))
+    deviation = (scores * (readings - CLEAN)).std(0) / np.sqrt(DRAWS)
+    assert np.all(np.abs(expected + 1.0) < 5.0 * deviation)
+
+
+@TABLE
+def test_whitened_residuals_are_standard(noise, readings):
+    with jax.enable_x64(True):
+        whitened = jax.vmap(lambda r: noise.whiten(r - jnp.asarray(CLEAN), THETA))(readings)
+    # Five standard errors: 1/√n of the mean, √(2/n) of the variance, 1/√n of a correlation.
+    whitened = np.asarray(whitened).reshape(DRAWS, -1)
+    assert np.abs(whitened.mean(0)).max() < 5.0 / np.sqrt(DRAWS)
+    assert np.abs(whitened.var(0) - 1.0).max() < 5.0 * np.sqrt(2.0 / DRAWS)
+    correlation = np.corrcoef(whitened.T) - np.eye(whitened.shape[1])
+    assert np.abs(correlation).max() < 5.0 / np.sqrt(DRAWS)
+
+
+@TABLE
+def test_masked_readings_do_not_count(noise, readings):
+    with jax.enable_x64(True):
+        mask = np.ones(CLEAN.shape, bool)
+        mask[2, 0] = False
+        spoiled = readings[0].copy()
+        spoiled[2, 0] = 1e30
+        density = [
+            noise.log_prob(r, jnp.asarray(CLEAN), THETA, mask) for r in (readings[0], spoiled)
+        ]
+        assert density[0] == density[1]
+        nan = jnp.asarray(CLEAN).at[2, 0].set(jnp.nan)
+        gradient = jax.grad(lambda clean: noise.log_prob(readings[0], clean, THETA, mask))(nan)
+        assert np.isfinite(gradient).all()
+        assert (
+            np.isneginf(noise.log_prob(np.full_like(CLEAN, np.inf), nan, THETA, ~mask & mask)) == 0
+        )
+
+
+@TABLE
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_precision_follows_the_clean_values(noise, dtype, key):
+    with jax.enable_x64(True):
+        clean = jnp.asarray(CLEAN, dtype)
+        assert noise.sample(clean, THETA, key=key).dtype == dtype
+        assert noise.whiten(clean, THETA).dtype == dtype
+        assert noise.log_prob(clean, clean, THETA).dtype == dtype
+
+
+@TABLE
+def test_other_numbers_of_channels_are_refused(noise):
+    if np.ndim(getattr(noise, "scale", 0.0)) == 0:
+        noise.check(7)
+    else:
+        with refuses(ValueError, "`scale`.*7 channels"):
+            noise.check(7)

@@ -1,0 +1,123 @@
+"""Estimates: the table, the plain dictionary, and what happens to batches."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from inojax._estimate import Estimate, EstimateStatus
+from tests.refuses import refuses
+
+NAMES, UNITS = ("k1", "k19", "ratio"), ("min^-1", "ppm^-1 min^-1", "")
+VALUE = np.array([0.35, 4.44e11, 1.3e-4])
+STD = np.array([0.012, 2.0e11, 1e-6])
+# Quantiles of 0, 1, ..., 20 fall on whole numbers: 5 % is 1, 95 % is 19.
+SAMPLES = VALUE + STD * (np.arange(21.0)[:, None] - 10.0)
+
+
+@pytest.fixture
+def estimate() -> Estimate:
+    status = np.array(int(EstimateStatus.OK))
+    return Estimate(NAMES, UNITS, VALUE, VALUE * 0 + 0.5, STD, SAMPLES, np.array(1.0312), status)
+
+
+def test_table(estimate):
+    assert str(estimate).splitlines() == [
+        "parameter   estimate      +/-  unit           90 % interval",
+        "k1             0.350    0.012  min^-1         [0.2420, 0.4580]",
+        "k19          4.4e+11  2.0e+11  ppm^-1 min^-1  [-1.356e+12, 2.244e+12]",
+        "ratio      0.0001300  1.0e-06                 [0.0001210, 0.0001390]",
+        "",
+        "Reduced chi-squared: 1.03",
+        "The model, solved again at the estimate, agrees with the readings.",
+    ]
+
+
+def test_table_without_samples_spread_or_check():
+    plain = Estimate(NAMES, UNITS, VALUE, VALUE * 0 + 0.5, VALUE * np.nan)
+    assert str(plain).splitlines() == [
+        "parameter   estimate  +/-  unit",
+        "k1            0.3500    -  min^-1",
+        "k19        4.440e+11    -  ppm^-1 min^-1",
+        "ratio      0.0001300    -",
+        "",
+        "Reduced chi-squared: not known",
+        "The model has not been solved again at the estimate.",
+    ]
+
+
+@pytest.mark.parametrize("value", [0.0, -1e-300, np.nan, np.inf, 1e300])
+@pytest.mark.parametrize("std", [0.0, 1e-300, np.nan, np.inf, 1e300])
+def test_any_number_can_be_printed(value, std):
+    one = np.array([value])
+    table = str(Estimate(("k",), ("",), one, one, np.array([std]), np.array([[value], [std]])))
+    assert table.startswith("parameter")
+
+
+def test_every_status_has_its_sentence(estimate):
+    for status in EstimateStatus:
+        assert status.message.endswith((".", "unreliable."))
+        changed = Estimate(NAMES, UNITS, VALUE, VALUE, STD, status=np.array(int(status)))
+        assert str(changed).splitlines()[-1] == status.message
+
+
+def test_dictionary_is_json(estimate):
+    plain = json.loads(json.dumps(estimate.as_dict(), allow_nan=False))
+    assert plain["status"] == "OK"
+    assert plain["reduced_chi2"] == 1.0312
+    assert plain["parameters"]["k19"]["value"] == 4.44e11
+    assert plain["parameters"]["k1"]["unit"] == "min^-1"
+    # One rounding error of the interpolation between order statistics.
+    np.testing.assert_allclose(plain["parameters"]["k1"]["interval_90"], [0.242, 0.458], rtol=1e-14)
+    unknown = Estimate(NAMES, UNITS, VALUE, VALUE, VALUE * np.nan)
+    plain = json.loads(json.dumps(unknown.as_dict(), allow_nan=False))
+    assert plain["reduced_chi2"] is None
+    assert plain["parameters"]["k1"]["std"] is None
+    assert plain["parameters"]["k1"]["interval_90"] is None
+
+
+def test_intervals(estimate):
+    lower, upper = estimate.interval(0.5)
+    np.testing.assert_allclose(lower, VALUE - 5 * STD, rtol=1e-12, atol=1e-18)
+    np.testing.assert_allclose(upper, VALUE + 5 * STD, rtol=1e-12, atol=1e-18)
+    with refuses(ValueError, "`level`.*1.5"):
+        estimate.interval(1.5)
+    with refuses(ValueError, "`interval` needs samples"):
+        Estimate(NAMES, UNITS, VALUE, VALUE, STD).interval()
+
+
+def test_batches_from_vmap(estimate):
+    def invert(shift):
+        value = jnp.asarray(VALUE, jnp.float32) + shift
+        samples = jnp.asarray(SAMPLES, jnp.float32) + shift
+        return Estimate(NAMES, UNITS, value, value, value, samples)
+
+    batch = jax.jit(jax.vmap(invert))(jnp.zeros(4))
+    assert batch.status.shape == (4,)
+    assert batch.interval()[0].shape == (4, 3)
+    for action in (str, Estimate.as_dict):
+        with refuses(ValueError, r"batch of shape \(4,\)"):
+            action(batch)
+    single = jax.tree.map(lambda x: x[0], batch)
+    assert str(single).splitlines()[1].startswith("k1")
+
+
+def test_printing_inside_jit_shows_the_types():
+    value = jnp.asarray(VALUE, jnp.float32)
+    shown = []
+
+    def show(value):
+        shown.append(str(Estimate(NAMES, UNITS, value, value, value)))
+        return value
+
+    jax.jit(show)(value)
+    assert "f32[3]" in shown[0]
+
+
+def test_arrays_must_fit_the_names():
+    with refuses(ValueError, r"`std`.*3 parameters.*\(2,\)"):
+        Estimate(NAMES, UNITS, VALUE, VALUE, STD[:2])
+    with refuses(ValueError, "`units`.*3 names"):
+        Estimate(NAMES, UNITS[:2], VALUE, VALUE, STD)
