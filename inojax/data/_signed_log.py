@@ -1,0 +1,103 @@
+"""A scale on which readings that span decades look alike: logarithmic, but safe around zero."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ._dataset import Dataset
+
+_FLOOR = 0.02
+_TINY = 1e-30
+
+
+class SignedLog(eqx.Module):
+    """asinh of each channel, standardized: logarithmic for large values, linear around zero.
+
+    Rates and concentrations act through products and ratios, which a logarithm turns into
+    sums; but noisy readings cross zero, where asinh, unlike the logarithm, is smooth. For
+    POLLU a quadratic surface in the logarithms of its rates misses trajectories on this scale
+    by a quarter of what it misses on the linear one.
+
+    Attributes:
+        floor: Below this magnitude the scale is linear.
+        mean: Mean of each channel on the new scale.
+        std: Standard deviation of each channel on the new scale.
+    """
+
+    floor: Float[Array | np.ndarray, " channel"]
+    mean: Float[Array | np.ndarray, " channel"]
+    std: Float[Array | np.ndarray, " channel"]
+
+    @classmethod
+    def from_dataset(cls, dataset: Dataset, *, floor: float = _FLOOR) -> "SignedLog":
+        """Measure the scale on all simulations and times.
+
+        Args:
+            dataset: Simulations without failures, see `Dataset.usable`.
+            floor: Where the scale turns linear, as a fraction of each channel's standard
+                deviation.
+
+        Returns:
+            The scale.
+        """
+        # A scale is measured well enough on a few thousand simulations.
+        some = dataset.trajectories[:: max(1, len(dataset) // 4096)]
+        flat = some.reshape(-1, some.shape[-1])
+        linear = np.maximum(floor * flat.std(axis=0), _TINY)
+        bent = np.arcsinh(flat / (2.0 * linear)[None, :])
+        spread = bent.std(axis=0)
+        # A constant channel maps to zero instead of amplified rounding errors.
+        std = np.where(spread > 1e-9 * (1.0 + np.abs(bent).max(axis=0)), spread, 1.0)
+        return cls(linear, bent.mean(axis=0), std)
+
+    def apply(
+        self, values: Float[Array | np.ndarray, "*batch channel"]
+    ) -> Float[Array | np.ndarray, "*batch channel"]:
+        """Bring values to the scale.
+
+        Args:
+            values: Values in physical units, channels last.
+
+        Returns:
+            Values of order one.
+        """
+        xp = np if isinstance(values, np.ndarray) else jnp
+        floor, mean, std = self._broadcast(values)
+        return (xp.arcsinh(values / (2.0 * floor)) - mean) / std
+
+    def invert(
+        self, values: Float[Array | np.ndarray, "*batch channel"]
+    ) -> Float[Array | np.ndarray, "*batch channel"]:
+        """Undo `apply`.
+
+        Args:
+            values: Values of order one, channels last.
+
+        Returns:
+            Values in physical units.
+        """
+        xp = np if isinstance(values, np.ndarray) else jnp
+        floor, mean, std = self._broadcast(values)
+        return 2.0 * floor * xp.sinh(values * std + mean)
+
+    def take(self, channels: tuple[int, ...]) -> "SignedLog":
+        """The scale of some of the channels.
+
+        Args:
+            channels: Their positions.
+
+        Returns:
+            The smaller scale.
+        """
+        index = np.array(channels)
+        return SignedLog(self.floor[index], self.mean[index], self.std[index])
+
+    def _broadcast(self, values: Array | np.ndarray) -> list[Any]:
+        xp = np if isinstance(values, np.ndarray) else jnp
+        shape = (1,) * (values.ndim - 1) + (-1,)
+        return [
+            xp.asarray(x, values.dtype).reshape(shape) for x in (self.floor, self.mean, self.std)
+        ]

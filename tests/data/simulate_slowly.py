@@ -1,0 +1,23 @@
+"""Run by a test as `simulate_slowly.py STORE SECONDS`, to be killed at work."""
+
+import runpy
+import sys
+import time
+from pathlib import Path
+
+import jax.random as jr
+
+from inojax.data import simulate
+from inojax.data._store import Store
+
+write = Store.write
+
+
+def slow_write(self, chunk, states, status):
+    time.sleep(float(sys.argv[2]))
+    write(self, chunk, states, status)
+
+
+Store.write = slow_write
+make_decay = runpy.run_path(str(Path(__file__).with_name("conftest.py")))["make_decay"]
+simulate(make_decay(), 100, chunk_size=8, store=sys.argv[1], progress=False, key=jr.key(0))
