@@ -17,9 +17,7 @@ class SignedLog(eqx.Module):
     """asinh of each channel, standardized: logarithmic for large values, linear around zero.
 
     Rates and concentrations act through products and ratios, which a logarithm turns into
-    sums; but noisy readings cross zero, where asinh, unlike the logarithm, is smooth. For
-    POLLU a quadratic surface in the logarithms of its rates misses trajectories on this scale
-    by a quarter of what it misses on the linear one.
+    sums; but noisy readings cross zero, where asinh, unlike the logarithm, is smooth.
 
     Attributes:
         floor: Below this magnitude the scale is linear.

@@ -70,7 +70,7 @@ class ODEModel(eqx.Module):
     time_unit: str
     state_unit: str
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - flat keywords read better than an object of settings
         self,
         vector_field: VectorField,
         initial_state: ArrayLike | Callable[[Any], Any],
@@ -118,7 +118,7 @@ class ODEModel(eqx.Module):
                 )
             if not np.isfinite(self.initial_state).all():
                 raise ValueError("`initial_state` must be finite; it holds NaN or infinity.")
-        if self.rtol <= 0.0 or np.any(np.asarray(self.atol) <= 0.0):
+        if not (self.rtol > 0.0 and np.all(np.asarray(self.atol) > 0.0)):  # NaN is refused too
             raise ValueError(
                 f"`rtol` and `atol` must be positive; got {self.rtol} and {self.atol}."
             )

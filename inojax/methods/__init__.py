@@ -1,0 +1,17 @@
+"""Methods: from a problem and its simulations to an inverter."""
+
+from ._base import (
+    AbstractInverter as AbstractInverter,
+    invert_batch as invert_batch,
+    resimulate as resimulate,
+)
+from ._drift_fields import (
+    AbstractDriftField as AbstractDriftField,
+    ReportedDrift as ReportedDrift,
+    ResidualDrift as ResidualDrift,
+)
+from ._ino import INO as INO, INOInverter as INOInverter
+from ._ino_drift import DriftSettings as DriftSettings
+from ._ino_surrogate import SurrogateSettings as SurrogateSettings
+from ._regression import Regression as Regression, RegressionInverter as RegressionInverter
+from ._storage import save as save

@@ -1,0 +1,216 @@
+"""Regression: a dense network from readings straight to parameters."""
+
+import math
+import os
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Key
+
+from .._estimate import Estimate
+from .._inverse_problem import InverseProblem
+from .._observation import Observation
+from ..data import Dataset, simulate
+from ..nn import ConditionalMLP, UnitNormal
+from ..train import Trainer, one_cycle, shard_batch
+from ._base import AbstractInverter, estimate_from_cloud
+from ._encoding import Encoder, Readings, thin
+from ._storage import load
+from ._training_data import SimulatedData, batch_keys, prepare
+
+_SIMULATIONS = 20_000
+
+
+class RegressionInverter(AbstractInverter):
+    """A trained regression, from `Regression.fit` or `Regression.load`.
+
+    Attributes:
+        problem: The problem it inverts.
+        encoder: Scales and features.
+        network: The dense network.
+        draws: Draws from the predicted spread.
+    """
+
+    problem: InverseProblem
+    encoder: Encoder
+    network: ConditionalMLP
+    draws: int = eqx.field(static=True)
+
+    def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
+        return jax.vmap(self._invert_one)(observations, keys)
+
+    def _invert_one(self, observation: Observation, key: Key[Array, ""]) -> Estimate:
+        groups = self.encoder.groups(observation)
+        values, outputs = jax.vmap(lambda r: predict(self.network, self.encoder, r))(groups)
+        spread = UnitNormal.around(values, outputs)
+        known = jnp.any(groups.mask, axis=(1, 2))[:, None]
+        value, spread = spread.product(values, known)
+        cloud = jax.vmap(lambda k: spread.sample(key=k))(jr.split(key, self.draws))
+        return estimate_from_cloud(self.problem, value, cloud)
+
+
+class Regression(eqx.Module):
+    """Dense network on masked readings, trained by least squares on simulations.
+
+    The plainest amortized method, and the baseline that any other should beat at the same
+    cost. It sees what INO sees, but neither a surrogate nor its residual.
+
+    Attributes:
+        width: Units of each dense layer.
+        depth: Dense layers.
+        steps: Optimizer steps.
+        batch: Simulations per step.
+        learning_rate: Peak of the one-cycle schedule.
+        thinned: Share of training observations that lose readings.
+        draws: Draws from the predicted spread.
+    """
+
+    width: int = 512
+    depth: int = 4
+    steps: int = 8000
+    batch: int = 512
+    learning_rate: float = 1e-3
+    thinned: float = 0.15
+    draws: int = 128
+
+    def __check_init__(self) -> None:
+        """Refuse counts below one."""
+        for name in ("width", "depth", "steps", "batch", "draws"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
+
+    def fit(
+        self,
+        problem: InverseProblem,
+        dataset: Dataset | None = None,
+        *,
+        checkpoint: str | os.PathLike[str] | None = None,
+        progress: bool = True,
+        mesh: jax.sharding.Mesh | None = None,
+        key: Key[Array, ""],
+    ) -> RegressionInverter:
+        """Train the network.
+
+        Args:
+            problem: The inverse problem.
+            dataset: Simulations of it; 20,000 are made if there are none.
+            checkpoint: Folder to save states in and resume from.
+            progress: Whether to show progress bars.
+            mesh: Devices to spread batches over.
+            key: Source of randomness.
+
+        Returns:
+            The inverter.
+
+        Raises:
+            ValueError: If the data set is not of this problem or too small.
+            RuntimeError: If training diverges.
+        """
+        data_key, init_key, train_key = jr.split(key, 3)
+        if dataset is None:
+            dataset = simulate(problem, _SIMULATIONS, progress=progress, key=data_key)
+        encoder, data = prepare(problem, dataset)
+        trained = Trainer(
+            one_cycle(self.learning_rate, self.steps),
+            self.steps,
+            math.ceil(self.steps / 20),
+            checkpoint,
+            label="regression",
+            progress=progress,
+            mesh=mesh,
+        ).fit(
+            self._network(problem, encoder, init_key),
+            self._loss(problem, encoder),
+            data,
+            held_out=self._held_out(problem, encoder),
+            key=train_key,
+        )
+        return RegressionInverter(problem, encoder, trained.model, self.draws)
+
+    def load(self, folder: str | os.PathLike[str], problem: InverseProblem) -> RegressionInverter:
+        """Read a trained inverter back.
+
+        Args:
+            folder: Where `save` put it.
+            problem: The problem it was trained for.
+
+        Returns:
+            The inverter; its estimates have the same bits as before it was saved.
+
+        Raises:
+            FileNotFoundError: If there is nothing in the folder.
+            ValueError: If it is of another problem, method or settings.
+        """
+        encoder = Encoder.blank(problem)
+        network = self._network(problem, encoder, jr.key(0))
+        return load(RegressionInverter(problem, encoder, network, self.draws), folder, problem)
+
+    def _network(
+        self, problem: InverseProblem, encoder: Encoder, key: Key[Array, ""]
+    ) -> ConditionalMLP:
+        size = problem.parameters.size
+        return ConditionalMLP(
+            encoder.slots,
+            encoder.row_features,
+            0,
+            (size, 2 * size),
+            width=self.width,
+            depth=self.depth,
+            key=key,
+        )
+
+    def _loss(self, problem: InverseProblem, encoder: Encoder):
+        def example(
+            model: ConditionalMLP, z: Array, states: Array, observe_key: Array, lose_key: Array
+        ) -> Array:
+            observation = problem.observe(states, problem.parameters.from_unit(z), key=observe_key)
+            readings = encoder.readings(thin(observation, self.thinned, key=lose_key))
+            return _example_loss(model, encoder, readings, z)
+
+        def loss(model: ConditionalMLP, carry: None, data: SimulatedData, *, key: Array):
+            pick, observe_keys, lose_keys = batch_keys(key, self.batch)
+            index = jr.randint(pick, (self.batch,), 0, data.z.shape[0])
+            batch = shard_batch((data.z[index], data.states[index], observe_keys, lose_keys))
+            return jnp.mean(jax.vmap(lambda *args: example(model, *args))(*batch)), carry
+
+        return loss
+
+    def _held_out(self, problem: InverseProblem, encoder: Encoder):
+        def held_out(model: ConditionalMLP, data: SimulatedData) -> Array:
+            def example(z: Array, states: Array, key: Array) -> Array:
+                theta = problem.parameters.from_unit(z)
+                readings = encoder.readings(problem.observe(states, theta, key=key))
+                return jnp.mean(jnp.square(predict(model, encoder, readings)[0] - z))
+
+            # The same readings after each chunk, so that losses can be compared.
+            keys = jr.split(jr.key(0), data.held_z.shape[0])
+            return jnp.mean(jax.vmap(example)(data.held_z, data.held_states, keys))
+
+        return held_out
+
+
+def predict(
+    network: ConditionalMLP, encoder: Encoder, readings: Readings
+) -> tuple[Float[Array, " parameter"], Float[Array, " two_parameter"]]:
+    """Evaluate the network on one observation.
+
+    Args:
+        network: The dense network.
+        encoder: Scales and features.
+        readings: Scaled readings.
+
+    Returns:
+        Unit coordinates, and raw outputs for `UnitNormal.around`.
+    """
+    raw, outputs = network(encoder.rows(readings), readings.present, jnp.zeros(0))
+    return jax.nn.sigmoid(raw), outputs
+
+
+def _example_loss(
+    model: ConditionalMLP, encoder: Encoder, readings: Readings, z: Float[Array, " parameter"]
+) -> Float[Array, ""]:
+    value, outputs = predict(model, encoder, readings)
+    spread = UnitNormal.around(value, outputs)
+    return jnp.mean(jnp.square(value - z)) - 0.01 * jnp.mean(spread.log_prob(z))

@@ -1,0 +1,94 @@
+"""Simulations as training steps use them."""
+
+from typing import NamedTuple
+
+import jax
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from .._inverse_problem import InverseProblem
+from ..data import Dataset
+from ._encoding import Encoder
+
+_HELD_OUT = 512
+
+
+class SimulatedData(NamedTuple):
+    """Simulations as the training steps use them, float32.
+
+    Attributes:
+        z: Unit coordinates of the training simulations.
+        states: Their trajectories in physical units.
+        held_z: Unit coordinates of the held-out simulations.
+        held_states: Their trajectories.
+    """
+
+    z: Float[Array, "n parameter"]
+    states: Float[Array, "n time state"]
+    held_z: Float[Array, "held parameter"]
+    held_states: Float[Array, "held time state"]
+
+
+def prepare(problem: InverseProblem, dataset: Dataset) -> tuple[Encoder, SimulatedData]:
+    """Measure scales and put the simulations on the device in float32.
+
+    Args:
+        problem: The inverse problem.
+        dataset: Simulations of it.
+
+    Returns:
+        The encoder, and training and held-out simulations.
+
+    Raises:
+        ValueError: If the data set is not of this problem or has too few usable simulations.
+    """
+    shape = (len(problem.model.times), len(problem.model.states))
+    if dataset.trajectories.shape[1:] != shape or dataset.unit.shape[1] != problem.parameters.size:
+        raise ValueError(
+            f"`dataset` holds trajectories of shape {dataset.trajectories.shape[1:]} with "
+            f"{dataset.unit.shape[1]} parameters, but problem {problem.name!r} has {shape} and "
+            f"{problem.parameters.size}. Make one with `simulate(problem, n, key=key)`."
+        )
+    usable = dataset.usable()
+    held = min(_HELD_OUT, len(usable) // 10)
+    if held < 1:
+        raise ValueError(
+            f"`dataset` has {len(usable)} usable simulations; at least 10 are needed to hold "
+            "some out."
+        )
+    train, held_out = usable.split(held)
+    encoder = Encoder.fit(problem, train)
+    data = SimulatedData(
+        float32(train.unit),
+        float32(train.trajectories),
+        float32(held_out.unit),
+        float32(held_out.trajectories),
+    )
+    return encoder, data
+
+
+def batch_keys(key: Key[Array, ""], batch: int) -> tuple[Array, Array, Array]:
+    """Keys for the three choices that make a training batch.
+
+    Args:
+        key: Key of the step.
+        batch: Number of examples.
+
+    Returns:
+        One key to pick examples, and a key for each example's readings and its thinning.
+    """
+    pick, observe, lose = jr.split(key, 3)
+    return pick, jr.split(observe, batch), jr.split(lose, batch)
+
+
+def float32(array: np.ndarray) -> Float[Array, "..."]:
+    """Put host data on the device in the precision of the networks.
+
+    Args:
+        array: Any numbers.
+
+    Returns:
+        The same in float32.
+    """
+    return jax.device_put(np.asarray(array, np.float32))

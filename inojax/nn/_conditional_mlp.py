@@ -1,0 +1,95 @@
+"""Dense networks on readings: the body of the drifting model and of regression."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Bool, Float, Key
+
+from ._linear import new_linear
+
+
+class ConditionalMLP(eqx.Module):
+    """Dense blocks on the readings of an observation and a vector of conditions.
+
+    Readings sit in a fixed number of slots, in order of time, absent ones zeroed. (A sum of
+    embedded readings, as for sets, would not care for their number, but learned several times
+    more slowly: what counts here are differences between readings at different times.)
+
+    Two linear heads leave the last block. The second one sees a copy of the features through
+    which no gradient flows, so what it learns does not disturb the first.
+
+    Attributes:
+        blocks: Dense layers.
+        head: First head.
+        side: Second head.
+        activation: Nonlinearity.
+    """
+
+    blocks: tuple[eqx.nn.Linear, ...]
+    head: eqx.nn.Linear
+    side: eqx.nn.Linear
+    activation: Callable[[Array], Array] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        slots: int,
+        reading_features: int,
+        conditions: int,
+        outputs: tuple[int, int],
+        *,
+        width: int = 512,
+        depth: int = 4,
+        activation: Callable[[Array], Array] = jax.nn.silu,
+        key: Key[Array, ""],
+    ) -> None:
+        """Draw the weights.
+
+        Args:
+            slots: Rows of an observation.
+            reading_features: Features of a row.
+            conditions: Length of the vector of conditions; 0 for none.
+            outputs: Outputs of the first and of the second head.
+            width: Units of each layer.
+            depth: Hidden layers.
+            activation: Nonlinearity.
+            key: Source of the initial weights.
+
+        Raises:
+            ValueError: If `depth` is below 1.
+        """
+        if depth < 1:
+            raise ValueError(f"`depth` must be at least 1; got {depth}.")
+        blocks_key, head_key, side_key = jr.split(key, 3)
+        sizes = [slots * reading_features + conditions] + [width] * depth
+        self.blocks = tuple(
+            new_linear(n_in, n_out, key=k)
+            for n_in, n_out, k in zip(sizes, sizes[1:], jr.split(blocks_key, depth), strict=False)
+        )
+        self.head = new_linear(width, outputs[0], gain=0.1, key=head_key)
+        self.side = new_linear(width, outputs[1], gain=0.1, key=side_key)
+        self.activation = activation
+
+    def __call__(
+        self,
+        rows: Float[Array, "reading feature"],
+        present: Bool[Array, " reading"],
+        conditions: Float[Array, " condition"],
+    ) -> tuple[Float[Array, " output"], Float[Array, " side_output"]]:
+        """Evaluate both heads.
+
+        Args:
+            rows: Features of the readings, as many as there are slots.
+            present: Which rows are real.
+            conditions: The vector of conditions, empty if there are none.
+
+        Returns:
+            The outputs of the two heads.
+        """
+        filled = jnp.where(present[:, None], rows, 0.0)
+        x = jnp.concatenate([filled.reshape(-1), conditions])
+        for block in self.blocks:
+            x = self.activation(block(x))
+        return self.head(x), self.side(jax.lax.stop_gradient(x))

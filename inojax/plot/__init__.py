@@ -1,0 +1,10 @@
+"""Figures: arrays and objects in, a Matplotlib figure out; save it with `figure.savefig(path)`.
+
+Matplotlib comes with `pip install inojax[experiments]`; `import inojax` does not import this.
+"""
+
+from ._errors import parameter_errors as parameter_errors
+from ._losses import losses as losses
+from ._overview import overview as overview
+from ._recovery import recovery as recovery
+from ._trajectories import trajectories as trajectories

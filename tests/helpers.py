@@ -1,0 +1,168 @@
+"""Tables of small, fast instances, for tests that hold for all of their kind.
+
+A new problem, noise model, network or method adds one line here.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import numpyro.distributions as dist
+
+from inojax import problems
+from inojax._inverse_problem import InverseProblem
+from inojax._observation import Observation
+from inojax._parameters import Parameter, ParameterSpace
+from inojax._sensors import RandomTimes, Sensors
+from inojax.methods import INO, DriftSettings, Regression, SurrogateSettings
+from inojax.models import ODEModel
+from inojax.nn import (
+    ConditionalFNO,
+    ConditionalMLP,
+    FNOSettings,
+    ReadingAttention,
+    ResponseSurface,
+    SpectralConv,
+)
+from inojax.noise import AbstractNoise, Gaussian
+
+# --- A problem whose posterior is known -----------------------------------------------------
+
+# dy/dt = A θ from y = 0, so y(t) = t A θ: readings are linear in the parameters.
+SLOPES = np.array([[1.0, 0.0], [0.0, 1.0], [0.7, -0.7]])
+LINEAR_TIMES = np.linspace(0.1, 1.0, 10)
+LINEAR_NOISE = 0.25
+# Uniform priors, of which the readings leave a twentieth or so.
+LOWEST, HIGHEST = -2.0, 2.0
+
+
+def _slope(t: Any, y: Any, theta: Any) -> Any:
+    del t, y
+    return jnp.asarray(SLOPES, theta.dtype) @ theta
+
+
+def linear_gaussian(
+    noise: float = LINEAR_NOISE, missing: float = 0.0, name: str = "linear"
+) -> InverseProblem:
+    """y(t) = t A θ with two unknowns, read three times of ten with Gaussian noise."""
+    prior = dist.Uniform(LOWEST, HIGHEST)
+    return InverseProblem(
+        name,
+        ParameterSpace((Parameter("a", prior, "1/s"), Parameter("b", prior, "1/s"))),
+        ODEModel(_slope, np.zeros(3), times=LINEAR_TIMES, states=("x", "y", "z")),
+        Sensors(RandomTimes(3), missing=missing),
+        Gaussian(noise),
+    )
+
+
+def linear_posterior(observation: Observation) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of θ in unit coordinates, as if the prior were without ends.
+
+    With design matrix X and noise σ they are (XᵀX)⁻¹ Xᵀy and σ² (XᵀX)⁻¹; it takes readings with
+    leading batch axes.
+    """
+    times, values, mask = (
+        np.asarray(x, np.float64) for x in (observation.times, observation.values, observation.mask)
+    )
+    rows = mask[..., None] * times[..., None, None] * SLOPES
+    X = rows.reshape(*rows.shape[:-3], -1, 2)
+    y = (mask * values).reshape(*values.shape[:-2], -1, 1)
+    transposed = np.swapaxes(X, -1, -2)
+    inverse = np.linalg.inv(transposed @ X)
+    width = HIGHEST - LOWEST
+    mean = ((inverse @ transposed @ y)[..., 0] - LOWEST) / width
+    return mean, (LINEAR_NOISE / width) ** 2 * inverse
+
+
+# --- The tables -----------------------------------------------------------------------------
+
+PROBLEMS: dict[str, Callable[[], InverseProblem]] = {
+    "pollu": problems.pollu,
+    "robertson": problems.robertson,
+    "lotka_volterra": problems.lotka_volterra,
+    "linear": linear_gaussian,
+}
+
+NOISES: dict[str, AbstractNoise] = {
+    "gaussian": Gaussian(0.1),
+    "gaussian per channel": Gaussian([0.1, 0.2, 0.3]),
+    "gaussian standardized": Gaussian.standardized(0.1, np.array([1.0, 2.0, 3.0])),
+}
+
+FNO_SETTINGS = FNOSettings(width=8, modes=6, blocks=2, hidden=16, heads=2)
+
+
+# Networks are made and called in one compiled piece each: operation by operation, JAX compiles
+# every one of them, which takes ten times as long.
+
+
+@eqx.filter_jit
+def _spectral(key: jax.Array) -> tuple[Any, tuple[Any, ...]]:
+    return SpectralConv(4, 5, key=key), (jr.normal(key, (12, 2, 4)),)
+
+
+@eqx.filter_jit
+def _attention(key: jax.Array) -> tuple[Any, tuple[Any, ...]]:
+    layer = ReadingAttention(4, 3, 2, key=key)
+    present = jnp.array([[True, False, True], [False] * 3])
+    return layer, (jr.normal(key, (12, 2, 4)), jr.normal(key, (2, 3, 3)), present)
+
+
+@eqx.filter_jit
+def _fno(key: jax.Array) -> tuple[Any, tuple[Any, ...]]:
+    network = ConditionalFNO(2, 3, 4, reading_features=5, settings=FNO_SETTINGS, key=key)
+    present = jnp.array([[True, False, True], [False] * 3])
+    rows = jr.normal(key, (2, 3, 5))
+    return network, (jr.normal(key, (12, 2)), jr.normal(key, (2, 3)), rows, present)
+
+
+@eqx.filter_jit
+def _mlp(key: jax.Array) -> tuple[Any, tuple[Any, ...]]:
+    network = ConditionalMLP(3, 4, 2, (5, 6), width=8, depth=2, key=key)
+    present = jnp.array([True, False, True])
+    return network, (jr.normal(key, (3, 4)), present, jr.normal(key, (2,)))
+
+
+def _surface(key: jax.Array) -> tuple[Any, tuple[Any, ...]]:
+    x = np.asarray(jr.uniform(key, (50, 2)), np.float64)
+    surface = ResponseSurface.fit(x, np.stack([x, x**2], axis=1))
+    # As a trainable network, for the properties that all of them share.
+    return jax.tree.map(jnp.asarray, surface), (jnp.asarray(x[:4], jnp.float32),)
+
+
+# Each takes a key and returns the network with inputs for one call.
+NETWORKS: dict[str, Callable[[jax.Array], tuple[Any, tuple[Any, ...]]]] = {
+    "SpectralConv": _spectral,
+    "ReadingAttention": _attention,
+    "ConditionalFNO": _fno,
+    "ConditionalMLP": _mlp,
+    "ResponseSurface": _surface,
+}
+
+# Large enough to come near the posterior of `linear_gaussian`, small enough for seconds.
+METHODS: dict[str, Any] = {
+    "INO": INO(
+        SurrogateSettings(FNO_SETTINGS, steps=200, batch=64),
+        DriftSettings(width=64, depth=2, steps=2500, batch=256, pool=1024),
+        particles=2,
+        moves=4,
+        draws=64,
+    ),
+    "Regression": Regression(width=64, depth=2, steps=2500, batch=256),
+}
+
+# The same methods, trained for a moment only: for what does not depend on how well.
+UNTRAINED: dict[str, Any] = {
+    "INO": INO(
+        SurrogateSettings(FNO_SETTINGS, steps=4, batch=16),
+        DriftSettings(width=16, depth=1, steps=4, batch=16, pool=32),
+        particles=2,
+        moves=2,
+        draws=8,
+    ),
+    "Regression": Regression(width=16, depth=1, steps=4, batch=16, draws=8),
+}
