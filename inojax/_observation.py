@@ -262,6 +262,8 @@ def _parse_field(field: str, where: str) -> float:
     if not field:
         return math.nan
     try:
+        if "_" in field:  # Python reads 1_000 as a number, no other program does
+            raise ValueError(field)
         return float(field)
     except ValueError as error:
         raise ValueError(

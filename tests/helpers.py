@@ -146,19 +146,19 @@ NETWORKS: dict[str, Callable[[jax.Array], tuple[Any, tuple[Any, ...]]]] = {
 # Large enough to come near the posterior of `linear_gaussian`, small enough for seconds.
 METHODS: dict[str, Any] = {
     "INO": INO(
-        SurrogateSettings(FNO_SETTINGS, steps=200, batch=64),
-        DriftSettings(width=64, depth=2, steps=2500, batch=256, pool=1024),
+        SurrogateSettings(FNO_SETTINGS, steps=200, batch=64, correction=(32, 32)),
+        DriftSettings(width=64, depth=2, steps=1500, batch=128, pool=512),
         particles=2,
         moves=4,
         draws=64,
     ),
-    "Regression": Regression(width=64, depth=2, steps=2500, batch=256),
+    "Regression": Regression(width=64, depth=2, steps=2000, batch=128),
 }
 
 # The same methods, trained for a moment only: for what does not depend on how well.
 UNTRAINED: dict[str, Any] = {
     "INO": INO(
-        SurrogateSettings(FNO_SETTINGS, steps=4, batch=16),
+        SurrogateSettings(FNO_SETTINGS, steps=4, batch=16, correction=(8,)),
         DriftSettings(width=16, depth=1, steps=4, batch=16, pool=32),
         particles=2,
         moves=2,

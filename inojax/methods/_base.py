@@ -15,6 +15,8 @@ from .._estimate import Estimate, EstimateStatus
 from .._inverse_problem import InverseProblem
 from .._observation import Observation
 from .._x64 import is_traced
+from ..noise import NoDensityError
+from ..train import TrainLog
 
 # A fit is called poor where noise alone would do worse in one case of a thousand.
 _P_VALUE = 1e-3
@@ -33,9 +35,13 @@ class AbstractInverter(eqx.Module):
 
     Attributes:
         problem: The problem it inverts.
+        settings: The method that made it, as text.
+        logs: Logs of its training, empty after loading.
     """
 
     problem: AbstractVar[InverseProblem]
+    settings: AbstractVar[str]
+    logs: AbstractVar[tuple[TrainLog, ...]]
 
     @abc.abstractmethod
     def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
@@ -58,9 +64,9 @@ class AbstractInverter(eqx.Module):
         self.problem.check_observation(observation)
         if is_traced(observation, key, self):
             return _invert_one(self, observation, key)
-        if not np.any(observation.mask):
-            raise ValueError("`observation` holds no reading; at least one is needed.")
-        estimate = _compiled(self, _in_float32(observation), key)
+        _check_readings(self.problem, observation, "`observation`")
+        with jax.enable_x64(False):
+            estimate = _compiled(self, _in_float32(observation), key)
         return resimulate(self.problem, jax.tree.map(np.asarray, estimate), observation)
 
     # Equinox hashes a module by its leaves, which arrays do not allow; `jax.jit(inverter)`
@@ -76,8 +82,29 @@ def _invert_one(inverter: AbstractInverter, observation: Observation, key: Array
 _compiled = eqx.filter_jit(_invert_one)
 
 
+def _check_readings(problem: InverseProblem, observation: Observation, name: str) -> None:
+    """Refuse, on the host, what `Observation.from_arrays` would have refused."""
+    mask, values = np.asarray(observation.mask), np.asarray(observation.values)
+    if not mask.any(axis=(-2, -1)).all():
+        raise ValueError(f"{name} holds no reading; at least one is needed.")
+    largest = np.finfo(np.float32).max
+    if not np.all(np.abs(values[mask]) <= largest):  # False for NaN, too
+        raise ValueError(
+            f"{name} has readings that are NaN, infinite or beyond {largest:.3g}. Mask what is "
+            "missing, and check the unit."
+        )
+    times = np.asarray(observation.times)[mask.any(axis=-1)]
+    start, end = problem.model.initial_time, problem.model.horizon
+    # Times that went through float32 may miss the ends by rounding.
+    slack = 1e-6 * (end - start)
+    if not np.all((times >= start - slack) & (times <= end + slack)):
+        raise ValueError(
+            f"{name} has times outside of [{start}, {end}], where problem {problem.name!r} is "
+            "solved. Check the unit of time, or extend the model's `times`."
+        )
+
+
 def _in_float32(observation: Observation) -> Observation:
-    # JAX would round them too, but a large value would then become infinite unnoticed.
     def convert(x: Any) -> Any:
         return np.asarray(x, np.float32) if np.issubdtype(x.dtype, np.floating) else x
 
@@ -96,8 +123,32 @@ def invert_batch(
 
     Returns:
         A batch of estimates.
+
+    Raises:
+        TypeError: If `observations` is not an `Observation`.
+        ValueError: If it is not a batch, belongs to another problem, or holds readings that
+            cannot be.
     """
-    return _compiled_batch(inverter, observations, key)
+    _check_batch(inverter.problem, observations)
+    if is_traced(observations, key, inverter):
+        return _compiled_batch(inverter, observations, key)
+    _check_readings(inverter.problem, observations, "`observations`")
+    with jax.enable_x64(False):
+        return _compiled_batch(inverter, _in_float32(observations), key)
+
+
+def _check_batch(problem: InverseProblem, observations: Observation) -> None:
+    if not isinstance(observations, Observation):
+        problem.check_observation(observations)
+    shape = np.shape(observations.mask)
+    if len(shape) != 3:
+        raise ValueError(
+            "`observations` must be a batch, its mask of shape (batch, reading, channel); got "
+            f"{shape}. For a single observation call the inverter itself."
+        )
+    problem.check_observation(
+        jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), observations)
+    )
 
 
 @eqx.filter_jit
@@ -147,10 +198,8 @@ def resimulate(problem: InverseProblem, estimate: Estimate, observation: Observa
     """
     try:
         residual = problem.whitened_residual(np.asarray(estimate.value, np.float64), observation)
-    except ValueError as error:
-        if "scale" not in str(error):
-            raise
-        return estimate  # noise-free problems have no misfit in units of the noise
+    except NoDensityError:
+        return estimate  # there is no misfit in units of a noise that is zero
     chi2 = float(np.sum(np.square(residual)))
     count = int(np.sum(observation.mask))
     status = EstimateStatus.OK

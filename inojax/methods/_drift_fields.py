@@ -37,9 +37,10 @@ class ResidualDrift(AbstractDriftField):
     """Attraction to whatever explains the readings better: weights fall with the residual.
 
     The attractors of a particle are the other particles of its observation and the true
-    parameters of the training example. In expectation over training examples the field
-    vanishes at the posterior mean, so every particle ends there. Repulsion in the
-    antisymmetric form of drifting models keeps the cloud from collapsing.
+    parameters of the training example. Where the truth has all the weight, the field
+    vanishes in expectation over training examples at the posterior mean, so particles end
+    there; companions that explain the readings as well pull towards the same place. An
+    antisymmetric repulsion, as in drifting models, can keep the cloud from collapsing.
 
     Attributes:
         temperature: Mean squared residual, in units of the prior's spread, at which an
@@ -89,8 +90,7 @@ class ResidualDrift(AbstractDriftField):
         gaps = particles[None, :, :] - particles[:, None, :]
         distance = jnp.sqrt(jnp.mean(jnp.square(gaps), axis=-1) + 1e-12)
         kernel = jnp.exp(-distance / self.range) * (1.0 - jnp.eye(particles.shape[0]))
-        share = kernel / jnp.maximum(jnp.sum(kernel, axis=1, keepdims=True), 1e-12)
-        return jnp.einsum("ij,ijp->ip", share * jnp.minimum(kernel, 1.0), gaps)
+        return jnp.einsum("ij,ijp->ip", kernel / jnp.maximum(particles.shape[0] - 1, 1), gaps)
 
 
 class ReportedDrift(AbstractDriftField):

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Key
 from .._estimate import Estimate
 from .._inverse_problem import InverseProblem
 from .._observation import Observation
+from .._x64 import in_x32
 from ..data import Dataset, simulate
 from ..nn import UnitNormal
 from ..train import Trainer, TrainLog, one_cycle
@@ -30,7 +31,7 @@ from ._ino_surrogate import (
     surrogate_loss,
 )
 from ._storage import load
-from ._training_data import SimulatedData, prepare
+from ._training_data import SimulatedData, identity, prepare
 
 _SIMULATIONS = 20_000
 
@@ -46,6 +47,7 @@ class INOInverter(AbstractInverter):
         particles: Particles started for each observation.
         moves: Moves of each particle.
         draws: Draws from the final spread of each particle.
+        settings: The method that made it, as text.
         logs: Training logs of the two stages, empty after loading.
     """
 
@@ -56,12 +58,13 @@ class INOInverter(AbstractInverter):
     particles: int = eqx.field(static=True)
     moves: int = eqx.field(static=True)
     draws: int = eqx.field(static=True)
-    logs: tuple[TrainLog, ...] = eqx.field(static=True, default=())
+    settings: str = eqx.field(static=True)
+    logs: tuple[TrainLog, ...] = ()
 
     def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        groups = jax.vmap(lambda o: self.encoder.groups(o))(observations)
+        groups = jax.vmap(self.encoder.groups)(observations)
         size = self.problem.parameters.size
-        start = jax.vmap(lambda k: jr.uniform(k, (self.particles, size)))(keys)
+        start = jax.vmap(lambda k: jr.uniform(k, (self.particles, size), jnp.float32))(keys)
         last, spread = self._travel(start, groups)
         cloud = jax.vmap(self._draw)(spread, keys)
         make = partial(estimate_from_cloud, self.problem)
@@ -147,6 +150,7 @@ class INO(eqx.Module):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
 
+    @in_x32
     def fit(
         self,
         problem: InverseProblem,
@@ -188,6 +192,7 @@ class INO(eqx.Module):
             label="C-FNO",
             progress=progress,
             mesh=mesh,
+            identity=identity(problem, data, (self.surrogate, self.drift.thinned)),
         ).fit(
             surrogate,
             surrogate_loss(problem, encoder, self.surrogate, self.drift.thinned),
@@ -206,6 +211,7 @@ class INO(eqx.Module):
             label="ADM",
             progress=progress,
             mesh=mesh,
+            identity=identity(problem, data, self),
         ).fit(
             drift,
             drift_loss(problem, encoder, self.drift),
@@ -218,6 +224,7 @@ class INO(eqx.Module):
             problem, encoder, surrogate, drifted.model, (trained.log, drifted.log)
         )
 
+    @in_x32
     def load(self, folder: str | os.PathLike[str], problem: InverseProblem) -> INOInverter:
         """Read a trained inverter back.
 
@@ -266,7 +273,15 @@ class INO(eqx.Module):
         logs: tuple[TrainLog, ...],
     ) -> INOInverter:
         return INOInverter(
-            problem, encoder, surrogate, drift, self.particles, self.moves, self.draws, logs
+            problem=problem,
+            encoder=encoder,
+            surrogate=surrogate,
+            drift=drift,
+            particles=self.particles,
+            moves=self.moves,
+            draws=self.draws,
+            settings=eqx.tree_pformat(self),
+            logs=logs,
         )
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from .._inverse_problem import InverseProblem
 from ..nn import ConditionalMLP, UnitNormal
-from ..train import shard_batch
+from ..train import Loss, shard_batch
 from ._drift_fields import AbstractDriftField, ResidualDrift
 from ._encoding import Encoder, Readings, thin
 from ._ino_surrogate import Surrogate
@@ -46,7 +46,7 @@ class DriftSettings(eqx.Module):
     learning_rate: float = 1e-3
     pool: int = 4096
     restart: float = 0.25
-    thinned: float = 0.15
+    thinned: float = 0.1
 
     def __check_init__(self) -> None:
         """Refuse sizes that do not divide each other."""
@@ -242,7 +242,7 @@ def _fresh(
     pick, observe_keys, lose_keys = batch_keys(rest, groups)
     index = jr.randint(pick, (groups,), 0, data.z.shape[0])
 
-    def one(z: Array, states: Array, observe_key: Array, lose_key: Array):
+    def one(z: Array, states: Array, observe_key: Array, lose_key: Array) -> tuple[Readings, Array]:
         observation = problem.observe(states, problem.parameters.from_unit(z), key=observe_key)
         readings = encoder.readings(thin(observation, settings.thinned, key=lose_key))
         exact = encoder.at_readings(jnp.asarray(encoder.scale.apply(states)), readings)
@@ -277,7 +277,7 @@ def _flat(pool: Pool) -> tuple[Array, Readings, Array, Array]:
     return merge(pool.z), readings, merge(pool.residual), repeat(pool.age)
 
 
-def drift_loss(problem: InverseProblem, encoder: Encoder, settings: DriftSettings):
+def drift_loss(problem: InverseProblem, encoder: Encoder, settings: DriftSettings) -> Loss:
     """The training loss of the second stage.
 
     Each step trains on one block of the pool and then moves its particles by the network's
@@ -305,7 +305,8 @@ def drift_loss(problem: InverseProblem, encoder: Encoder, settings: DriftSetting
         velocity, outputs = _velocities(model, problem, encoder, block)
         regression = jnp.mean(jnp.square(velocity - lax.stop_gradient(target)))
         spread = UnitNormal.around(block.z + velocity, outputs)
-        likelihood = jnp.mean(spread.log_prob(block.truth[:, None, :]))
+        truth = jnp.broadcast_to(block.truth[:, None, :], block.z.shape)
+        likelihood = jnp.mean(spread.log_prob(truth))
         moved = block._replace(
             z=jnp.clip(block.z + lax.stop_gradient(velocity), 0.0, 1.0), age=block.age + 1.0
         )

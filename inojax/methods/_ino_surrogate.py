@@ -1,7 +1,7 @@
 """First stage of INO: a C-FNO that stands in for the solver, trained on simulations."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -11,10 +11,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 from .._inverse_problem import InverseProblem
-from ..nn import ConditionalFNO, FNOSettings, ResponseSurface, apply_mlp, cosine_basis, new_mlp
-from ..train import shard_batch
+from ..nn import MLP, ConditionalFNO, FNOSettings, ResponseSurface, cosine_basis
+from ..train import Loss, shard_batch
 from ._encoding import Encoder, Readings, thin
 from ._training_data import SimulatedData, batch_keys
+
+# More simulations than these no longer change a response surface, they only cost memory.
+_ENOUGH = 16_384
 
 
 class SurrogateSettings(eqx.Module):
@@ -59,7 +62,7 @@ class Surrogate(eqx.Module):
 
     network: ConditionalFNO
     surface: ResponseSurface | None
-    correction: tuple[eqx.nn.Linear, ...] | None
+    correction: MLP | None
     # NumPy, not JAX: fixed by the data, and training touches JAX arrays only.
     remainder: Float[np.ndarray, "time state"]
 
@@ -127,7 +130,7 @@ class Surrogate(eqx.Module):
     ) -> Float[Array, "time batch state"] | None:
         if self.surface is None or self.correction is None:
             return None
-        correction = apply_mlp(self.correction, parameters)
+        correction = self.correction(parameters)
         return self.surface(_each(encoder.smooth, problem, z), correction)
 
 
@@ -164,16 +167,21 @@ def new_surrogate(
     if settings.surface:
         surface, remainder = _fit_surface(problem, encoder, data)
         sizes = (encoder.parameter_features, *settings.correction, len(surface.error))
-        correction = new_mlp(sizes, key=correction_key)
+        correction = MLP(sizes, key=correction_key)
     network = ConditionalFNO(
         encoder.grid.shape[1],
         encoder.parameter_features,
         encoder.spread.shape[1],
         reading_features=encoder.row_features,
-        settings=settings.network,
+        settings=_fitting(settings.network, encoder.length),
         key=network_key,
     )
     return Surrogate(network, surface, correction, remainder)
+
+
+def _fitting(settings: FNOSettings, length: int) -> FNOSettings:
+    """A grid of few output times has fewer modes than the default."""
+    return dataclasses.replace(settings, modes=min(settings.modes, length))
 
 
 def _fit_surface(
@@ -183,18 +191,21 @@ def _fit_surface(
     if data is None:
         empty = np.zeros((1, 1), np.float32)
         return ResponseSurface(empty, blank[None], blank, empty[0]), blank
-    inputs = np.asarray(jax.jit(jax.vmap(lambda z: encoder.smooth(problem, z)))(data.z))
-    scaled = np.asarray(eqx.filter_jit(encoder.scale.apply)(data.states))
-    surface = ResponseSurface.fit(inputs, scaled)
-    predicted = np.asarray(eqx.filter_jit(surface)(jnp.asarray(inputs[:1024])))
-    left = np.sqrt(np.square(predicted - scaled[:1024].swapaxes(0, 1)).mean(axis=1))
+    featurize = jax.jit(jax.vmap(lambda z: encoder.smooth(problem, z)))
+    rescale = eqx.filter_jit(encoder.scale.apply)
+    surface = ResponseSurface.fit(
+        np.asarray(featurize(data.z[:_ENOUGH])), np.asarray(rescale(data.states[:_ENOUGH]))
+    )
+    predicted = np.asarray(eqx.filter_jit(surface)(featurize(data.held_z)))
+    exact = np.asarray(rescale(data.held_states)).swapaxes(0, 1)
+    left = np.sqrt(np.square(predicted - exact).mean(axis=1))
     # Where the surface is exact, a scale of zero would stop the network from learning.
     return surface, np.maximum(left, 1e-4).astype(np.float32)
 
 
 def surrogate_loss(
     problem: InverseProblem, encoder: Encoder, settings: SurrogateSettings, thinned: float
-) -> Callable[..., tuple[Array, Any]]:
+) -> Loss:
     """The training loss of the first stage, in units of the prior's spread at each time.
 
     Args:
@@ -207,14 +218,16 @@ def surrogate_loss(
         A loss for `Trainer.fit`.
     """
 
-    def encode(z: Array, states: Array, observe_key: Array, lose_key: Array):
+    def encode(z: Array, states: Array, observe_key: Array, lose_key: Array) -> tuple[Array, Array]:
         hide_key, thin_key = jr.split(lose_key)
         observation = problem.observe(states, problem.parameters.from_unit(z), key=observe_key)
         readings = encoder.readings(thin(observation, thinned, key=thin_key))
         seen = readings.present & (jr.uniform(hide_key, ()) >= settings.reading_dropout)
         return encoder.rows(readings), seen
 
-    def loss(model: Surrogate, carry: None, data: SimulatedData, *, key: Array):
+    def loss(
+        model: Surrogate, carry: None, data: SimulatedData, *, key: Array
+    ) -> tuple[Array, None]:
         pick, observe_keys, lose_keys = batch_keys(key, settings.batch)
         index = jr.randint(pick, (settings.batch,), 0, data.z.shape[0])
         z, states, *keys = shard_batch((data.z[index], data.states[index], observe_keys, lose_keys))

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -12,13 +13,14 @@ from jaxtyping import Array, Float, Key
 from .._estimate import Estimate
 from .._inverse_problem import InverseProblem
 from .._observation import Observation
+from .._x64 import in_x32
 from ..data import Dataset, simulate
 from ..nn import ConditionalMLP, UnitNormal
-from ..train import Trainer, one_cycle, shard_batch
+from ..train import Loss, Trainer, TrainLog, one_cycle, shard_batch
 from ._base import AbstractInverter, estimate_from_cloud
 from ._encoding import Encoder, Readings, thin
 from ._storage import load
-from ._training_data import SimulatedData, batch_keys, prepare
+from ._training_data import SimulatedData, batch_keys, identity, prepare
 
 _SIMULATIONS = 20_000
 
@@ -31,12 +33,16 @@ class RegressionInverter(AbstractInverter):
         encoder: Scales and features.
         network: The dense network.
         draws: Draws from the predicted spread.
+        settings: The method that made it, as text.
+        logs: Log of the training, empty after loading.
     """
 
     problem: InverseProblem
     encoder: Encoder
     network: ConditionalMLP
     draws: int = eqx.field(static=True)
+    settings: str = eqx.field(static=True)
+    logs: tuple[TrainLog, ...] = ()
 
     def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
         return jax.vmap(self._invert_one)(observations, keys)
@@ -72,7 +78,7 @@ class Regression(eqx.Module):
     steps: int = 8000
     batch: int = 512
     learning_rate: float = 1e-3
-    thinned: float = 0.15
+    thinned: float = 0.1
     draws: int = 128
 
     def __check_init__(self) -> None:
@@ -81,6 +87,7 @@ class Regression(eqx.Module):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
 
+    @in_x32
     def fit(
         self,
         problem: InverseProblem,
@@ -120,6 +127,7 @@ class Regression(eqx.Module):
             label="regression",
             progress=progress,
             mesh=mesh,
+            identity=identity(problem, data, self),
         ).fit(
             self._network(problem, encoder, init_key),
             self._loss(problem, encoder),
@@ -127,8 +135,9 @@ class Regression(eqx.Module):
             held_out=self._held_out(problem, encoder),
             key=train_key,
         )
-        return RegressionInverter(problem, encoder, trained.model, self.draws)
+        return self._inverter(problem, encoder, trained.model, (trained.log,))
 
+    @in_x32
     def load(self, folder: str | os.PathLike[str], problem: InverseProblem) -> RegressionInverter:
         """Read a trained inverter back.
 
@@ -145,7 +154,23 @@ class Regression(eqx.Module):
         """
         encoder = Encoder.blank(problem)
         network = self._network(problem, encoder, jr.key(0))
-        return load(RegressionInverter(problem, encoder, network, self.draws), folder, problem)
+        return load(self._inverter(problem, encoder, network, ()), folder, problem)
+
+    def _inverter(
+        self,
+        problem: InverseProblem,
+        encoder: Encoder,
+        network: ConditionalMLP,
+        logs: tuple[TrainLog, ...],
+    ) -> RegressionInverter:
+        return RegressionInverter(
+            problem=problem,
+            encoder=encoder,
+            network=network,
+            draws=self.draws,
+            settings=eqx.tree_pformat(self),
+            logs=logs,
+        )
 
     def _network(
         self, problem: InverseProblem, encoder: Encoder, key: Key[Array, ""]
@@ -161,7 +186,7 @@ class Regression(eqx.Module):
             key=key,
         )
 
-    def _loss(self, problem: InverseProblem, encoder: Encoder):
+    def _loss(self, problem: InverseProblem, encoder: Encoder) -> Loss:
         def example(
             model: ConditionalMLP, z: Array, states: Array, observe_key: Array, lose_key: Array
         ) -> Array:
@@ -169,7 +194,9 @@ class Regression(eqx.Module):
             readings = encoder.readings(thin(observation, self.thinned, key=lose_key))
             return _example_loss(model, encoder, readings, z)
 
-        def loss(model: ConditionalMLP, carry: None, data: SimulatedData, *, key: Array):
+        def loss(
+            model: ConditionalMLP, carry: None, data: SimulatedData, *, key: Array
+        ) -> tuple[Array, None]:
             pick, observe_keys, lose_keys = batch_keys(key, self.batch)
             index = jr.randint(pick, (self.batch,), 0, data.z.shape[0])
             batch = shard_batch((data.z[index], data.states[index], observe_keys, lose_keys))
@@ -177,7 +204,9 @@ class Regression(eqx.Module):
 
         return loss
 
-    def _held_out(self, problem: InverseProblem, encoder: Encoder):
+    def _held_out(
+        self, problem: InverseProblem, encoder: Encoder
+    ) -> Callable[[ConditionalMLP, SimulatedData], Array]:
         def held_out(model: ConditionalMLP, data: SimulatedData) -> Array:
             def example(z: Array, states: Array, key: Array) -> Array:
                 theta = problem.parameters.from_unit(z)
@@ -204,7 +233,7 @@ def predict(
     Returns:
         Unit coordinates, and raw outputs for `UnitNormal.around`.
     """
-    raw, outputs = network(encoder.rows(readings), readings.present, jnp.zeros(0))
+    raw, outputs = network(encoder.rows(readings), readings.present, jnp.zeros(0, jnp.float32))
     return jax.nn.sigmoid(raw), outputs
 
 

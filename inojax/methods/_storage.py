@@ -14,9 +14,11 @@ import numpy as np
 from .._inverse_problem import InverseProblem
 from ..data import describe_problem, differences
 from ._base import AbstractInverter
+from ._training_data import describe_measurement
 
 _WEIGHTS, _MANIFEST = "weights.safetensors", "manifest.json"
 _FORMAT = 1
+_KEYS = {"format", "inverter", "settings", "problem", "measurement", "channels", "arrays"}
 _Inverter = TypeVar("_Inverter", bound=AbstractInverter)
 
 
@@ -37,6 +39,8 @@ def save(inverter: AbstractInverter, folder: str | os.PathLike[str]) -> None:
 
     path = pathlib.Path(folder)
     path.mkdir(parents=True, exist_ok=True)
+    # Without its manifest the folder counts as empty while weights are replaced.
+    (path / _MANIFEST).unlink(missing_ok=True)
     arrays = {name: np.asarray(leaf) for name, leaf in _named_arrays(inverter).items()}
     partial = path / (_WEIGHTS + ".part")
     save_file(arrays, partial)
@@ -44,8 +48,9 @@ def save(inverter: AbstractInverter, folder: str | os.PathLike[str]) -> None:
     manifest = {
         "format": _FORMAT,
         "inverter": type(inverter).__name__,
-        "structure": _structure(inverter),
+        "settings": inverter.settings,
         "problem": describe_problem(inverter.problem),
+        "measurement": describe_measurement(inverter.problem),
         "channels": list(inverter.problem.channels),
         "arrays": {name: [str(a.dtype), list(a.shape)] for name, a in sorted(arrays.items())},
     }
@@ -58,7 +63,7 @@ def load(like: _Inverter, folder: str | os.PathLike[str], problem: InverseProble
     """Read an inverter back.
 
     Args:
-        like: An untrained inverter of the same method and settings, from `method.build`.
+        like: An untrained inverter of the same method and settings.
         folder: Where `save` put it.
         problem: The problem it was trained for.
 
@@ -67,10 +72,9 @@ def load(like: _Inverter, folder: str | os.PathLike[str], problem: InverseProble
 
     Raises:
         FileNotFoundError: If there is no inverter in the folder.
-        ValueError: If it is of another method, of other settings, or of another problem.
+        ValueError: If it is of another method, of other settings, of another problem, or
+            damaged.
     """
-    from safetensors.numpy import load_file
-
     path = pathlib.Path(folder)
     manifest = _read_manifest(path)
     if manifest["inverter"] != type(like).__name__:
@@ -81,16 +85,18 @@ def load(like: _Inverter, folder: str | os.PathLike[str], problem: InverseProble
     changed = differences(manifest["problem"], describe_problem(problem))
     if manifest["channels"] != list(problem.channels):
         changed.append(f"channels (stored {manifest['channels']})")
+    if manifest["measurement"] != describe_measurement(problem):
+        changed.append("sensors or noise")
     if changed:
         raise ValueError(
             f"`problem` is not the one that the inverter in {path} was trained for; it differs "
             f"in: {'; '.join(changed)}."
         )
-    _check_structure(manifest["structure"], _structure(like), path)
-    return _filled(like, load_file(path / _WEIGHTS), problem)
+    _check_settings(manifest["settings"], like.settings, path)
+    return _filled(like, _read_weights(path, manifest["arrays"]), problem)
 
 
-def _check_structure(stored: str, wanted: str, path: pathlib.Path) -> None:
+def _check_settings(stored: str, wanted: str, path: pathlib.Path) -> None:
     pairs = zip_longest(stored.splitlines(), wanted.splitlines(), fillvalue="nothing")
     for old, new in pairs:
         if old != new:
@@ -108,13 +114,39 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
             f"`folder` {path} holds no inverter: there is no {_MANIFEST}. Write one with `save`."
         )
     try:
-        return json.loads(file.read_text())
-    except json.JSONDecodeError as error:
+        manifest = json.loads(file.read_text())
+    except ValueError as error:
         raise ValueError(f"`folder` {path} is damaged: {_MANIFEST} is not JSON.") from error
+    if not isinstance(manifest, dict) or not manifest.keys() >= _KEYS:
+        raise ValueError(
+            f"`folder` {path} is damaged or of another program: {_MANIFEST} lacks an entry; it "
+            f"needs {', '.join(sorted(_KEYS))}."
+        )
+    if manifest["format"] != _FORMAT:
+        raise ValueError(
+            f"`folder` {path} is written in format {manifest['format']}; this version of inojax "
+            f"reads format {_FORMAT}. Load it with the version that wrote it."
+        )
+    return manifest
+
+
+def _read_weights(path: pathlib.Path, described: dict[str, Any]) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        arrays = load_file(path / _WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"`folder` {path} is damaged: {_WEIGHTS} cannot be read.") from error
+    if {name: [str(a.dtype), list(a.shape)] for name, a in arrays.items()} != described:
+        raise ValueError(
+            f"`folder` {path} is damaged: {_WEIGHTS} does not hold what {_MANIFEST} lists."
+        )
+    return arrays
 
 
 def _named_arrays(inverter: AbstractInverter) -> dict[str, Any]:
-    bare = eqx.tree_at(lambda i: i.problem, inverter, None)
+    bare = _bare(inverter)
     leaves = jax.tree_util.tree_flatten_with_path(eqx.filter(bare, eqx.is_array_like))[0]
     return {
         jax.tree_util.keystr(path): leaf
@@ -123,11 +155,9 @@ def _named_arrays(inverter: AbstractInverter) -> dict[str, Any]:
     }
 
 
-def _structure(inverter: AbstractInverter) -> str:
-    """Classes, fields and static settings, without the problem and without array contents."""
-    bare = eqx.tree_at(lambda i: i.problem, inverter, None)
-    named = jax.tree.map(lambda x: "array" if eqx.is_array_like(x) else x, bare)
-    return eqx.tree_pformat(named)
+def _bare(inverter: _Inverter) -> _Inverter:
+    """The inverter without what is given anew on loading or belongs to its training."""
+    return eqx.tree_at(lambda i: (i.problem, i.logs), inverter, (None, ()))
 
 
 def _filled(like: _Inverter, stored: dict[str, np.ndarray], problem: InverseProblem) -> _Inverter:
@@ -139,6 +169,5 @@ def _filled(like: _Inverter, stored: dict[str, np.ndarray], problem: InverseProb
         value = stored[next(names)]
         return jnp.asarray(value) if isinstance(leaf, jax.Array) else value
 
-    bare = eqx.tree_at(lambda i: i.problem, like, None)
-    filled = jax.tree.map(fill, bare)
+    filled = jax.tree.map(fill, _bare(like))
     return eqx.tree_at(lambda i: i.problem, filled, problem, is_leaf=lambda x: x is None)

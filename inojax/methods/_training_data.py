@@ -1,14 +1,16 @@
 """Simulations as training steps use them."""
 
+import hashlib
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Key
 
 from .._inverse_problem import InverseProblem
-from ..data import Dataset
+from ..data import Dataset, describe_problem, differences
 from ._encoding import Encoder
 
 _HELD_OUT = 512
@@ -50,6 +52,7 @@ def prepare(problem: InverseProblem, dataset: Dataset) -> tuple[Encoder, Simulat
             f"{dataset.unit.shape[1]} parameters, but problem {problem.name!r} has {shape} and "
             f"{problem.parameters.size}. Make one with `simulate(problem, n, key=key)`."
         )
+    _check_origin(problem, dataset)
     usable = dataset.usable()
     held = min(_HELD_OUT, len(usable) // 10)
     if held < 1:
@@ -66,6 +69,19 @@ def prepare(problem: InverseProblem, dataset: Dataset) -> tuple[Encoder, Simulat
         float32(held_out.trajectories),
     )
     return encoder, data
+
+
+def _check_origin(problem: InverseProblem, dataset: Dataset) -> None:
+    """Refuse simulations whose manifest says that they are of another problem."""
+    wanted = describe_problem(problem)
+    stored = {name: dataset.manifest[name] for name in wanted if name in dataset.manifest}
+    # A data set built by hand may come without a manifest, or with part of one.
+    changed = differences(stored, {name: wanted[name] for name in stored})
+    if changed:
+        raise ValueError(
+            f"`dataset` is not of problem {problem.name!r}; it differs in: {'; '.join(changed)}. "
+            "Make one with `simulate(problem, n, key=key)`."
+        )
 
 
 def batch_keys(key: Key[Array, ""], batch: int) -> tuple[Array, Array, Array]:
@@ -92,3 +108,33 @@ def float32(array: np.ndarray) -> Float[Array, "..."]:
         The same in float32.
     """
     return jax.device_put(np.asarray(array, np.float32))
+
+
+def describe_measurement(problem: InverseProblem) -> str:
+    """Sensors and noise of a problem as text, to compare them.
+
+    Args:
+        problem: The inverse problem.
+
+    Returns:
+        Every setting, in full.
+    """
+    return eqx.tree_pformat((problem.sensors, problem.noise), short_arrays=False)
+
+
+def identity(problem: InverseProblem, data: SimulatedData, settings: object) -> str:
+    """What a training run depends on beyond its key, as a digest.
+
+    Args:
+        problem: The inverse problem.
+        data: Its simulations.
+        settings: Hyperparameters.
+
+    Returns:
+        A digest for `Trainer.identity`.
+    """
+    digest = hashlib.sha256(describe_measurement(problem).encode())
+    digest.update(eqx.tree_pformat(settings, short_arrays=False).encode())
+    for array in (data.z, data.states[:: max(1, len(data.states) // 256)]):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -60,7 +60,7 @@ class ODEModel(eqx.Module):
     """
 
     vector_field: VectorField
-    initial_state: np.ndarray | VectorField
+    initial_state: np.ndarray | Callable[[Any], Any]
     times: np.ndarray
     states: tuple[str, ...]
     initial_time: float
@@ -280,7 +280,7 @@ def _solve_block(model: ODEModel, thetas: Array, times: Array) -> ODESolution:
         times,
         initial_time=model.initial_time,
         rtol=model.rtol,
-        atol=model.atol,
+        atol=model.atol if isinstance(model.atol, float) else jnp.asarray(model.atol),
         max_steps=model.max_steps,
     )
     return ODESolution(times, solution.states, solution.status, solution.steps)
@@ -290,7 +290,7 @@ def _solve_block(model: ODEModel, thetas: Array, times: Array) -> ODESolution:
 def _sensitivity_block(model: ODEModel, thetas: Array, times: Array) -> tuple[ODESolution, Array]:
     def solve(values: Array) -> tuple[Array, ODESolution]:
         solution = _solve_block(model, values, times)
-        return solution.states, solution
+        return jnp.asarray(solution.states), solution
 
     def tangent(direction: Array) -> tuple[ODESolution, Array]:
         directions = jnp.broadcast_to(direction[None, :], thetas.shape)

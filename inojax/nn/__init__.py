@@ -8,10 +8,8 @@ from ._conditional_fno import (
 )
 from ._conditional_mlp import ConditionalMLP as ConditionalMLP
 from ._linear import (
-    apply_linear as apply_linear,
-    apply_mlp as apply_mlp,
-    new_linear as new_linear,
-    new_mlp as new_mlp,
+    MLP as MLP,
+    Linear as Linear,
 )
 from ._response_surface import ResponseSurface as ResponseSurface, monomials as monomials
 from ._spectral import SpectralConv as SpectralConv, cosine_basis as cosine_basis

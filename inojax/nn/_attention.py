@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Key
 
-from ._linear import apply_linear, new_linear
+from ._linear import Linear
 
 
 class ReadingAttention(eqx.Module):
@@ -27,9 +27,9 @@ class ReadingAttention(eqx.Module):
         arXiv 2603.11854.
     """
 
-    query: eqx.nn.Linear
-    key_value: eqx.nn.Linear
-    output: eqx.nn.Linear
+    query: Linear
+    key_value: Linear
+    output: Linear
     nothing: Float[Array, " two_width"]
     heads: int = eqx.field(static=True)
 
@@ -48,9 +48,9 @@ class ReadingAttention(eqx.Module):
         if heads < 1 or width % heads:
             raise ValueError(f"`heads` must divide the width {width}; got {heads}.")
         query_key, reading_key, output_key, nothing_key = jr.split(key, 4)
-        self.query = new_linear(width, width, key=query_key)
-        self.key_value = new_linear(features, 2 * width, key=reading_key)
-        self.output = new_linear(width, width, key=output_key)
+        self.query = Linear(width, width, key=query_key)
+        self.key_value = Linear(features, 2 * width, key=reading_key)
+        self.output = Linear(width, width, key=output_key)
         self.nothing = 0.1 * jr.normal(nothing_key, (2 * width,))
         self.heads = heads
 
@@ -72,18 +72,18 @@ class ReadingAttention(eqx.Module):
         """
         keys, values = jnp.split(self.nothing, 2)
         if rows is None or present is None:
-            alone = apply_linear(self.output, values)
+            alone = self.output(values)
             return jnp.broadcast_to(alone[None, None, :], x.shape)
-        pairs = apply_linear(self.key_value, rows)
+        pairs = self.key_value(rows)
         first = jnp.broadcast_to(self.nothing[None, None, :], (*rows.shape[:1], 1, pairs.shape[2]))
         pairs = jnp.concatenate([first, pairs], axis=1)
         keys, values = (self._split(part) for part in jnp.split(pairs, 2, axis=2))
         allowed = jnp.concatenate([jnp.ones((present.shape[0], 1), bool), present], axis=1)
-        queries = self._split(apply_linear(self.query, x))
+        queries = self._split(self.query(x))
         scores = jnp.einsum("nbhd,bmhd->nbhm", queries, keys) / queries.shape[-1] ** 0.5
         scores = jnp.where(allowed[None, :, None, :], scores, -1e9)
         seen = jnp.einsum("nbhm,bmhd->nbhd", jax.nn.softmax(scores, axis=-1), values)
-        return apply_linear(self.output, seen.reshape(x.shape))
+        return self.output(seen.reshape(x.shape))
 
     def _split(self, features: Float[Array, "one two width"]) -> Float[Array, "one two head depth"]:
         return features.reshape(*features.shape[:2], self.heads, -1)

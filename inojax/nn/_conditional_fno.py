@@ -7,7 +7,7 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Float, Key
 
 from ._attention import ReadingAttention
-from ._linear import apply_linear, apply_mlp, new_linear, new_mlp
+from ._linear import MLP, Linear
 from ._spectral import SpectralConv
 
 
@@ -20,7 +20,7 @@ class FourierBlock(eqx.Module):
     """
 
     spectral: SpectralConv
-    pointwise: eqx.nn.Linear
+    pointwise: Linear
 
     def __init__(self, width: int, modes: int, *, key: Key[Array, ""]) -> None:
         """Draw the weights.
@@ -32,7 +32,7 @@ class FourierBlock(eqx.Module):
         """
         spectral_key, pointwise_key = jr.split(key)
         self.spectral = SpectralConv(width, modes, key=spectral_key)
-        self.pointwise = new_linear(width, width, key=pointwise_key)
+        self.pointwise = Linear(width, width, key=pointwise_key)
 
     def __call__(
         self,
@@ -50,7 +50,7 @@ class FourierBlock(eqx.Module):
         Returns:
             Features on the grid.
         """
-        mixed = self.spectral(x) + apply_linear(self.pointwise, x)
+        mixed = self.spectral(x) + self.pointwise(x)
         return x + jax.nn.silu(mixed * (1.0 + scale)[None] + shift[None])
 
 
@@ -94,12 +94,12 @@ class ConditionalFNO(eqx.Module):
         arXiv 2603.11854 (C-FNO); Perez et al. (arXiv 1709.07871) for FiLM.
     """
 
-    lift: eqx.nn.Linear
-    conditioner: tuple[eqx.nn.Linear, ...] | None
+    lift: Linear
+    conditioner: MLP | None
     blocks: tuple[FourierBlock, ...]
     attention: ReadingAttention | None
-    hidden: eqx.nn.Linear
-    projection: eqx.nn.Linear
+    hidden: Linear
+    projection: Linear
 
     def __init__(
         self,
@@ -127,10 +127,10 @@ class ConditionalFNO(eqx.Module):
         self.conditioner = None
         if settings.film:
             sizes = (parameters, settings.hidden, settings.hidden, modulations)
-            self.conditioner = new_mlp(sizes, key=keys[0])
+            self.conditioner = MLP(sizes, key=keys[0])
         else:
             lift_in += parameters
-        self.lift = new_linear(lift_in, width, key=keys[1])
+        self.lift = Linear(lift_in, width, key=keys[1])
         self.blocks = tuple(
             FourierBlock(width, settings.modes, key=k) for k in jr.split(keys[2], settings.blocks)
         )
@@ -139,8 +139,8 @@ class ConditionalFNO(eqx.Module):
             if settings.attention
             else None
         )
-        self.hidden = new_linear(width, 2 * width, key=keys[4])
-        self.projection = new_linear(2 * width, channels, gain=0.3, key=keys[5])
+        self.hidden = Linear(width, 2 * width, key=keys[4])
+        self.projection = Linear(2 * width, channels, gain=0.3, key=keys[5])
 
     def __call__(
         self,
@@ -198,14 +198,14 @@ class ConditionalFNO(eqx.Module):
         Returns:
             Channels at the same points.
         """
-        return apply_linear(self.projection, jax.nn.silu(apply_linear(self.hidden, x)))
+        return self.projection(jax.nn.silu(self.hidden(x)))
 
     def _enter(
         self,
         grid: Float[Array, "time grid_feature"],
         parameters: Float[Array, "batch parameter_feature"],
     ) -> tuple[Float[Array, "time batch width"], list[tuple[Array, Array]]]:
-        width, batch = self.hidden.weight.shape[1], parameters.shape[0]
+        width, batch = self.hidden.weight.shape[0], parameters.shape[0]
         if self.conditioner is None:
             none = jnp.zeros((batch, width))
             both = jnp.concatenate(
@@ -215,9 +215,9 @@ class ConditionalFNO(eqx.Module):
                 ],
                 axis=2,
             )
-            return apply_linear(self.lift, both), [(none, none)] * len(self.blocks)
-        films = apply_mlp(self.conditioner, parameters)
+            return self.lift(both), [(none, none)] * len(self.blocks)
+        films = self.conditioner(parameters)
         films = films.reshape(batch, len(self.blocks), 2, width)
-        x = apply_linear(self.lift, grid)[:, None, :]
+        x = self.lift(grid)[:, None, :]
         x = jnp.broadcast_to(x, (grid.shape[0], batch, width))
         return x, [(films[:, n, 0], films[:, n, 1]) for n in range(len(self.blocks))]

@@ -1,14 +1,12 @@
 """Dense networks on readings: the body of the drifting model and of regression."""
 
-from collections.abc import Callable
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Key
 
-from ._linear import new_linear
+from ._linear import Linear
 
 
 class ConditionalMLP(eqx.Module):
@@ -28,10 +26,9 @@ class ConditionalMLP(eqx.Module):
         activation: Nonlinearity.
     """
 
-    blocks: tuple[eqx.nn.Linear, ...]
-    head: eqx.nn.Linear
-    side: eqx.nn.Linear
-    activation: Callable[[Array], Array] = eqx.field(static=True)
+    blocks: tuple[Linear, ...]
+    head: Linear
+    side: Linear
 
     def __init__(
         self,
@@ -42,7 +39,6 @@ class ConditionalMLP(eqx.Module):
         *,
         width: int = 512,
         depth: int = 4,
-        activation: Callable[[Array], Array] = jax.nn.silu,
         key: Key[Array, ""],
     ) -> None:
         """Draw the weights.
@@ -54,7 +50,6 @@ class ConditionalMLP(eqx.Module):
             outputs: Outputs of the first and of the second head.
             width: Units of each layer.
             depth: Hidden layers.
-            activation: Nonlinearity.
             key: Source of the initial weights.
 
         Raises:
@@ -65,12 +60,11 @@ class ConditionalMLP(eqx.Module):
         blocks_key, head_key, side_key = jr.split(key, 3)
         sizes = [slots * reading_features + conditions] + [width] * depth
         self.blocks = tuple(
-            new_linear(n_in, n_out, key=k)
+            Linear(n_in, n_out, key=k)
             for n_in, n_out, k in zip(sizes, sizes[1:], jr.split(blocks_key, depth), strict=False)
         )
-        self.head = new_linear(width, outputs[0], gain=0.1, key=head_key)
-        self.side = new_linear(width, outputs[1], gain=0.1, key=side_key)
-        self.activation = activation
+        self.head = Linear(width, outputs[0], gain=0.1, key=head_key)
+        self.side = Linear(width, outputs[1], gain=0.1, key=side_key)
 
     def __call__(
         self,
@@ -91,5 +85,5 @@ class ConditionalMLP(eqx.Module):
         filled = jnp.where(present[:, None], rows, 0.0)
         x = jnp.concatenate([filled.reshape(-1), conditions])
         for block in self.blocks:
-            x = self.activation(block(x))
+            x = jax.nn.silu(block(x))
         return self.head(x), self.side(jax.lax.stop_gradient(x))

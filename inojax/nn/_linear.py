@@ -1,4 +1,4 @@
-"""Linear layers: how they are drawn and how they are applied."""
+"""Dense layers along the last axis."""
 
 import equinox as eqx
 import jax
@@ -7,79 +7,81 @@ import jax.random as jr
 from jaxtyping import Array, Float, Key
 
 
-def new_linear(
-    inputs: int, outputs: int, *, gain: float = 1.0, key: Key[Array, ""]
-) -> eqx.nn.Linear:
-    """Draw a linear layer whose outputs are as large as its inputs.
+class Linear(eqx.Module):
+    """A linear map of the last axis, however many axes stand before it.
 
-    Equinox draws weights with a third of this variance; through four layers the signal then
-    all but vanishes, and training starts slowly.
+    All leading axes go through one matrix product. (Equinox's layer takes a single vector;
+    under `vmap` it puts the outputs first and leaves transpositions behind, which on a CPU
+    cost more than the product.) Outputs start out as large as inputs; with a third of that
+    variance, Equinox's choice, a signal all but vanishes through four layers.
 
-    Args:
-        inputs: Number of inputs.
-        outputs: Number of outputs.
-        gain: Factor on the weights.
-        key: Source of the weights.
-
-    Returns:
-        The layer, its biases zero.
+    Attributes:
+        weight: The matrix.
+        bias: Added to every output.
     """
-    blank = eqx.nn.Linear(inputs, outputs, key=key)
-    weight = gain * jr.normal(key, (outputs, inputs)) / inputs**0.5
-    return eqx.tree_at(lambda x: (x.weight, x.bias), blank, (weight, jnp.zeros(outputs)))
+
+    weight: Float[Array, "inputs outputs"]
+    bias: Float[Array, " outputs"]
+
+    def __init__(
+        self, inputs: int, outputs: int, *, gain: float = 1.0, key: Key[Array, ""]
+    ) -> None:
+        """Draw the weights.
+
+        Args:
+            inputs: Number of inputs.
+            outputs: Number of outputs.
+            gain: Factor on the weights.
+            key: Source of the weights.
+        """
+        self.weight = gain * jr.normal(key, (inputs, outputs)) / inputs**0.5
+        self.bias = jnp.zeros(outputs)
+
+    def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
+        """Apply the map.
+
+        Args:
+            x: Inputs.
+
+        Returns:
+            Outputs.
+        """
+        out = x @ self.weight
+        return out + self.bias.reshape((1,) * (out.ndim - 1) + (-1,))
 
 
-def apply_linear(
-    layer: eqx.nn.Linear, x: Float[Array, "*batch features"]
-) -> Float[Array, "*batch outputs"]:
-    """Apply a linear layer along the last axis.
+class MLP(eqx.Module):
+    """Dense layers with a sigmoid-weighted linear unit (SiLU) between them.
 
-    One product for all leading axes: `jax.vmap(layer)` puts the outputs first and leaves
-    transpositions behind, which on a CPU cost more than the product.
-
-    Args:
-        layer: The layer.
-        x: Its inputs.
-
-    Returns:
-        Its outputs.
+    Attributes:
+        layers: The layers; the last one starts out small.
     """
-    out = x @ layer.weight.T
-    if layer.bias is None:
-        return out
-    return out + layer.bias.reshape((1,) * (out.ndim - 1) + (-1,))
 
+    layers: tuple[Linear, ...]
 
-def new_mlp(sizes: tuple[int, ...], *, key: Key[Array, ""]) -> tuple[eqx.nn.Linear, ...]:
-    """Draw the layers of a dense network, the last one small.
+    def __init__(self, sizes: tuple[int, ...], *, key: Key[Array, ""]) -> None:
+        """Draw the layers.
 
-    Args:
-        sizes: Inputs, hidden widths, outputs.
-        key: Source of the weights.
+        Args:
+            sizes: Inputs, hidden widths, outputs.
+            key: Source of the weights.
+        """
+        keys = jr.split(key, len(sizes) - 1)
+        gains = [1.0] * (len(sizes) - 2) + [0.1]
+        self.layers = tuple(
+            Linear(n_in, n_out, gain=gain, key=k)
+            for n_in, n_out, gain, k in zip(sizes[:-1], sizes[1:], gains, keys, strict=True)
+        )
 
-    Returns:
-        The layers.
-    """
-    keys = jr.split(key, len(sizes) - 1)
-    gains = [1.0] * (len(sizes) - 2) + [0.1]
-    return tuple(
-        new_linear(n_in, n_out, gain=gain, key=k)
-        for n_in, n_out, gain, k in zip(sizes[:-1], sizes[1:], gains, keys, strict=True)
-    )
+    def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
+        """Apply the layers.
 
+        Args:
+            x: Inputs.
 
-def apply_mlp(
-    layers: tuple[eqx.nn.Linear, ...], x: Float[Array, "*batch features"]
-) -> Float[Array, "*batch outputs"]:
-    """Apply dense layers with a sigmoid-weighted linear unit (SiLU) between them.
-
-    Args:
-        layers: The layers.
-        x: Inputs.
-
-    Returns:
-        Outputs.
-    """
-    for layer in layers[:-1]:
-        x = jax.nn.silu(apply_linear(layer, x))
-    return apply_linear(layers[-1], x)
+        Returns:
+            Outputs.
+        """
+        for layer in self.layers[:-1]:
+            x = jax.nn.silu(layer(x))
+        return self.layers[-1](x)

@@ -1,9 +1,14 @@
 """A quadratic response surface: the part of an operator that least squares can find."""
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+# Weights of the squared coefficients that are tried; the small end suits many simulations.
+_RIDGES = (1e-4, 1e-2, 1.0, 100.0)
 
 
 def monomials(
@@ -34,7 +39,7 @@ class ResponseSurface(eqx.Module):
         coefficients: Weights of the monomials for each component.
         components: Principal components of the trajectories, scaled to unit variance.
         center: Mean trajectory.
-        error: Root mean square error of each component's weight over the simulations.
+        error: Root mean square error of each component's weight, on held-out simulations.
 
     Source:
         Box and Wilson (1951), J. R. Stat. Soc. B 13, 1-45, for response surfaces.
@@ -53,15 +58,13 @@ class ResponseSurface(eqx.Module):
         trajectories: Float[np.ndarray, "n time channel"],
         *,
         components: int = 80,
-        ridge: float = 1e-4,
     ) -> "ResponseSurface":
-        """Fit by ridge regression.
+        """Fit by ridge regression, its weight chosen on a tenth of the rows held out.
 
         Args:
             features: Features of the parameters, of order one.
             trajectories: Scaled trajectories, of order one.
             components: Principal components kept, at most.
-            ridge: Weight of the squared coefficients in the sum of squares.
 
         Returns:
             The surface in float32.
@@ -71,14 +74,12 @@ class ResponseSurface(eqx.Module):
         center = flat.mean(axis=0, dtype=np.float64)
         scale, rows = _principal(flat, center, components)
         scores = (flat - center[None, :].astype(flat.dtype)) @ (rows.T / scale).astype(flat.dtype)
-        terms = monomials(features.astype(np.float64))
-        gram = terms.T @ terms + ridge * np.eye(terms.shape[1])
-        coefficients = np.linalg.solve(gram, terms.T @ scores)
+        coefficients, error = _ridge(np.asarray(monomials(features.astype(np.float64))), scores)
         return cls(
             coefficients.astype(np.float32),
             (scale[:, None] * rows).reshape(-1, *shape).astype(np.float32),
             center.reshape(shape).astype(np.float32),
-            np.sqrt(np.square(scores - terms @ coefficients).mean(axis=0)).astype(np.float32),
+            error.astype(np.float32),
         )
 
     def __call__(
@@ -109,5 +110,24 @@ def _principal(
     # A few thousand rows settle the directions; the regression later takes all of them.
     sample = flat[:4096] - center[None, :].astype(flat.dtype)
     values, vectors = np.linalg.eigh((sample.T @ sample).astype(np.float64) / len(sample))
-    kept = min(most, int(np.sum(values > 1e-10 * values[-1])))
-    return np.sqrt(values[-kept:][::-1]), vectors[:, -kept:][:, ::-1].T
+    kept = max(1, min(most, int(np.sum(values > 1e-10 * values[-1]))))
+    # Trajectories that never vary have one component, of no size.
+    scale = np.sqrt(np.maximum(values[-kept:][::-1], 1e-30))
+    return scale, vectors[:, -kept:][:, ::-1].T
+
+
+def _ridge(
+    terms: Float[np.ndarray, "n term"], scores: Float[np.ndarray, "n component"]
+) -> tuple[Float[np.ndarray, "term component"], Float[np.ndarray, " component"]]:
+    """Coefficients and held-out error of each component, at the best of a few weights."""
+    held = max(1, len(terms) // 10)
+    train, test = slice(None, -held) if held < len(terms) else slice(None), slice(-held, None)
+    gram, moments = terms[train].T @ terms[train], terms[train].T @ scores[train]
+    best: tuple[Any, Any] | None = None
+    for weight in _RIDGES:
+        coefficients = np.linalg.solve(gram + weight * np.eye(len(gram)), moments)
+        error = np.sqrt(np.square(scores[test] - terms[test] @ coefficients).mean(axis=0))
+        if best is None or np.sum(error**2) < np.sum(best[1] ** 2):
+            best = coefficients, error
+    assert best is not None
+    return best

@@ -1,4 +1,4 @@
 """Noise models: what stands between a clean solution and a reading."""
 
-from ._base import AbstractNoise as AbstractNoise
+from ._base import AbstractNoise as AbstractNoise, NoDensityError as NoDensityError
 from ._gaussian import Gaussian as Gaussian

@@ -7,6 +7,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 
+class NoDensityError(ValueError):
+    """The noise has no density, so readings cannot be weighed against predictions."""
+
+
 class AbstractNoise(eqx.Module):
     """The distribution of readings around a clean solution.
 
@@ -17,7 +21,7 @@ class AbstractNoise(eqx.Module):
     - `log_prob` is the log density of exactly what `sample` draws, summed over the readings
       that the mask keeps. A masked reading must not count, whatever value stands in its place;
     - `whiten` divides residuals so that under the model they have mean 0, variance 1 and no
-      correlation. A model for which that makes no sense raises `NotImplementedError`.
+      correlation. A model for which that makes no sense raises `NoDensityError`.
 
     Methods get the parameters θ, so a scale or correlation can itself be unknown; models that
     do not need θ write `del theta`. Then add a line to `noise/__init__.py`, to the table in

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
 from .._x64 import is_traced
-from ._base import AbstractNoise
+from ._base import AbstractNoise, NoDensityError
 
 
 def _scale(scale: Any) -> float | tuple[float, ...]:
@@ -154,7 +154,7 @@ class Gaussian(AbstractNoise):
 
     def _require_density(self, what: str) -> None:
         if np.any(np.asarray(self.scale) == 0.0):
-            raise ValueError(
+            raise NoDensityError(
                 f"`{what}` needs a positive `scale`; got {self.scale}. Noise-free readings have no "
                 "density: give the `Gaussian` of this problem a small positive scale."
             )

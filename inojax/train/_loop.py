@@ -1,6 +1,5 @@
 """The training loop: steps inside `lax.scan`, the host between chunks."""
 
-import dataclasses
 import hashlib
 import os
 import sys
@@ -18,14 +17,14 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 from tqdm import tqdm
 
+from .._x64 import in_x32
 from ._checkpoint import Checkpoint
 from ._sharding import automatic, replicate
 
 Loss = Callable[..., tuple[Array, Any]]
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainLog:
+class TrainLog(eqx.Module):
     """What happened during training.
 
     Attributes:
@@ -39,8 +38,8 @@ class TrainLog:
     steps: Int[np.ndarray, " chunk"]
     loss: Float[np.ndarray, " chunk"]
     held_out: Float[np.ndarray, " chunk"]
-    seconds: float
-    compile_seconds: float
+    seconds: Float[np.ndarray, ""]
+    compile_seconds: Float[np.ndarray, ""]
 
 
 class Trained(NamedTuple):
@@ -83,6 +82,8 @@ class Trainer(eqx.Module):
         label: What the progress bar calls the run.
         progress: Whether to show a progress bar.
         mesh: Devices to spread batches over, see `shard_batch`.
+        identity: What else the result depends on (data, settings), as text or digest; a
+            checkpoint of another identity is refused.
     """
 
     optimizer: optax.GradientTransformation
@@ -93,6 +94,7 @@ class Trainer(eqx.Module):
     label: str = "training"
     progress: bool = True
     mesh: jax.sharding.Mesh | None = eqx.field(default=None, converter=automatic)
+    identity: str = ""
 
     def __check_init__(self) -> None:
         """Refuse runs of no steps."""
@@ -101,6 +103,7 @@ class Trainer(eqx.Module):
                 f"`steps` and `chunk` must be at least 1; got {self.steps} and {self.chunk}."
             )
 
+    @in_x32
     def fit(
         self,
         model: Any,
@@ -114,7 +117,8 @@ class Trainer(eqx.Module):
         """Train.
 
         Args:
-            model: An Equinox module; its floating-point arrays are trained.
+            model: An Equinox module; its floating-point JAX arrays are trained, its NumPy
+                arrays stay as they are.
             loss: `loss(model, carry, data, key=key) -> (scalar, carry)`; it draws its own batch.
             data: A PyTree of arrays, handed to `loss` and `held_out`.
             carry: What `loss` keeps between steps, a PyTree of arrays; no gradient flows into it.
@@ -136,7 +140,7 @@ class Trainer(eqx.Module):
     def _fit(
         self, model: Any, loss: Loss, data: Any, carry: Any, held_out: Any, key: Key[Array, ""]
     ) -> Trained:
-        arrays, static = eqx.partition(model, eqx.is_inexact_array)
+        arrays, static = eqx.partition(model, _is_trainable)
         lengths = _chunk_lengths(self.steps, self.chunk)
         state = _start(arrays, self.optimizer, carry, len(lengths))
         store = self._open(state, key)
@@ -148,7 +152,13 @@ class Trainer(eqx.Module):
         state, seconds, compile_seconds = self._run(advance, state, data, key, lengths, store)
         final = state.best if held_out is not None else state.model
         history = np.asarray(state.history)
-        log = TrainLog(np.cumsum(lengths), history[:, 0], history[:, 1], seconds, compile_seconds)
+        log = TrainLog(
+            np.cumsum(lengths),
+            history[:, 0],
+            history[:, 1],
+            np.asarray(seconds),
+            np.asarray(compile_seconds),
+        )
         return Trained(eqx.combine(final, static), state.carry, log)
 
     def _open(self, state: _State, key: Key[Array, ""]) -> Checkpoint | None:
@@ -160,16 +170,14 @@ class Trainer(eqx.Module):
             "steps": self.steps,
             "chunk": self.chunk,
             "key": np.asarray(jr.key_data(key)).tolist(),
-            # The first state is a function of the seed and the data's shape: a digest of it
-            # tells apart runs whose shapes agree.
-            "start": _digest(state),
+            "identity": self.identity,
             "arrays": hashlib.sha256(repr(shapes).encode()).hexdigest(),
         }
         return Checkpoint(self.checkpoint, manifest)
 
     def _run(
         self,
-        advance: Callable[..., _State],
+        advance: Any,
         state: _State,
         data: Any,
         key: Key[Array, ""],
@@ -197,7 +205,7 @@ class Trainer(eqx.Module):
                 except KeyboardInterrupt:
                     _save(store, state)
                     raise
-                _check_finite(float(losses[0]), int(ends[number]), self.label)
+                _check_finite(losses, int(ends[number]), self.label)
                 state = following
                 bar.update(length)
                 bar.set_postfix(_postfix(losses))
@@ -246,10 +254,11 @@ def _compiler(
             keys,
         )
         if held_out is None:
-            outside = jnp.asarray(jnp.nan, jnp.float32)
+            outside = jnp.asarray(-jnp.inf, jnp.float32)
         else:
             whole = eqx.combine(data, data_static)
             outside = held_out(eqx.combine(arrays, model_static), whole)
+        outside = jnp.asarray(outside, jnp.float32)
         better = outside < state.best_loss
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), arrays, state.best)
         row = jnp.stack([jnp.mean(losses), outside]).astype(jnp.float32)
@@ -266,6 +275,11 @@ def _compiler(
     return jax.jit(advance, static_argnums=4)
 
 
+def _is_trainable(leaf: Any) -> bool:
+    # Equinox counts NumPy arrays too; here they are what a model keeps fixed.
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
 def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray)
 
@@ -275,26 +289,21 @@ def _chunk_lengths(steps: int, chunk: int) -> list[int]:
     return [chunk] * whole + [rest] * (rest > 0)
 
 
-def _digest(tree: Any) -> str:
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(tree):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()
-
-
 def _save(store: Checkpoint | None, state: _State) -> None:
     if store is not None:
         store.save(int(state.step), state)
 
 
-def _check_finite(loss: float, step: int, label: str) -> None:
-    if not np.isfinite(loss):
+def _check_finite(losses: np.ndarray, step: int, label: str) -> None:
+    # A run without held-out loss carries minus infinity in its place.
+    if not np.isfinite(losses[0]) or np.isnan(losses[1]):
+        which = "loss" if not np.isfinite(losses[0]) else "held-out loss"
         raise RuntimeError(
-            f"The loss of {label!r} is no longer finite after {step} steps. Lower the "
+            f"The {which} of {label!r} is no longer finite after {step} steps. Lower the "
             "`learning_rate`, or check the data for extreme values."
         )
 
 
 def _postfix(losses: np.ndarray) -> dict[str, str]:
     shown = {"loss": f"{losses[0]:.3g}"}
-    return shown if np.isnan(losses[1]) else shown | {"held out": f"{losses[1]:.3g}"}
+    return shown if np.isinf(losses[1]) else shown | {"held out": f"{losses[1]:.3g}"}

@@ -38,17 +38,17 @@ def test_it_is_softmax_attention_over_the_present_rows_and_nothing(layer, x, row
     weights = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), layer)
     for b in range(BATCH):
         readings = np.asarray(rows[b], np.float64)[np.asarray(PRESENT[b])]
-        pairs = readings @ weights.key_value.weight.T + weights.key_value.bias[None, :]
+        pairs = readings @ weights.key_value.weight + weights.key_value.bias[None, :]
         pairs = np.concatenate([weights.nothing[None, :], pairs])
         for t in range(TIME):
-            query = weights.query.weight @ np.asarray(x[t, b]) + weights.query.bias
+            query = np.asarray(x[t, b]) @ weights.query.weight + weights.query.bias
             seen = []
             for h in range(2):
                 part = slice(h * depth, (h + 1) * depth)
                 scores = pairs[:, :WIDTH][:, part] @ query[part] / np.sqrt(depth)
                 chances = np.exp(scores - scores.max())
                 seen.append(chances / chances.sum() @ pairs[:, WIDTH:][:, part])
-            expected = weights.output.weight @ np.concatenate(seen) + weights.output.bias
+            expected = np.concatenate(seen) @ weights.output.weight + weights.output.bias
             # Float32 against float64 on sums of 8 terms of order one.
             np.testing.assert_allclose(got[t, b], expected, atol=2e-6)
 

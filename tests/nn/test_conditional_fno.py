@@ -104,7 +104,7 @@ def test_block_is_its_formula(key):
     x, scale, shift = (
         rng.normal(size=shape).astype(np.float32) for shape in ((TIME, 2, 3), (2, 3), (2, 3))
     )
-    linear = x @ np.asarray(block.pointwise.weight).T
+    linear = x @ np.asarray(block.pointwise.weight)
     mixed = np.asarray(call(block.spectral, x)) + linear
     inside = (mixed + np.asarray(block.pointwise.bias)) * (1.0 + scale[None]) + shift[None]
     expected = x + inside / (1.0 + np.exp(-inside))

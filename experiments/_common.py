@@ -1,0 +1,238 @@
+"""What every experiment shares: arguments, folders, clocks, provenance and tables."""
+
+import contextlib
+import dataclasses
+import datetime
+import enum
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+import tyro
+
+import inojax as ij
+
+_PACKAGES = ("jax", "equinox", "diffrax", "optax", "numpy")
+
+
+class Preset(enum.StrEnum):
+    """How much is computed: a test, a result on a laptop, or the published scale."""
+
+    SMOKE = "smoke"
+    QUICK = "quick"
+    PAPER = "paper"
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """The options that every experiment has; subclasses add their own and a default folder."""
+
+    out: Path
+    """Folder of all results. Started again with the same one, a run continues."""
+    preset: Preset = Preset.QUICK
+    """smoke: under a minute; quick: minutes on a laptop; paper: the published scale, on a GPU."""
+    seed: int = 0
+    """Seed of all randomness."""
+
+
+_Arguments = TypeVar("_Arguments", bound=Arguments)
+
+
+def main(kind: type[_Arguments], run: Callable[[_Arguments], None], summary: str) -> None:
+    """Read the command line, run, and end with a sentence where a traceback would not help."""
+    arguments = tyro.cli(kind, description=summary, config=(tyro.conf.EnumChoicesFromValues,))
+    if arguments.preset is Preset.SMOKE:
+        # Nearly all of its time would be spent on compiling code that runs for a second.
+        jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        run(arguments)
+    except KeyboardInterrupt:
+        print(
+            f"\nStopped. What is finished is kept in {arguments.out}; start the same command "
+            "again to continue.",
+            file=sys.stderr,
+        )
+        raise SystemExit(130) from None
+    except OSError as error:
+        _refuse(str(error))
+
+
+@contextlib.contextmanager
+def complaints() -> Iterator[None]:
+    """End the program with the message of a wrong input, exit code 2, without a traceback."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        _refuse(str(error))
+
+
+def _refuse(message: str) -> None:
+    print(f"\nerror: {message}", file=sys.stderr)
+    raise SystemExit(2) from None
+
+
+def claim(arguments: Arguments, settings: Any) -> None:
+    """Create the folder of a run, or make sure that it holds the same run.
+
+    Args:
+        arguments: The command line.
+        settings: Everything else that results depend on; its `repr` is compared.
+
+    Raises:
+        ValueError: If the folder holds another run.
+        OSError: If it cannot be written.
+    """
+    path = arguments.out / "run.json"
+    try:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        wanted = {
+            "preset": str(arguments.preset),
+            "seed": arguments.seed,
+            "settings": repr(settings).splitlines(),
+        }
+        stored = json.loads(path.read_text()) if path.exists() else wanted
+        write_json(path, stored)
+    except OSError as error:
+        raise OSError(f"`--out` {arguments.out} cannot be written: {error.strerror}.") from error
+    changed = [name for name in wanted if stored.get(name) != wanted[name]]
+    if changed:
+        raise ValueError(
+            f"`--out` {arguments.out} holds a run of preset {stored['preset']}, seed "
+            f"{stored['seed']}, which differs in: {', '.join(changed)}. Choose another folder, or "
+            "delete this one."
+        )
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON in one move, so that a kill leaves the old file or the new one."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
+    os.replace(partial, path)
+
+
+def _plain(value: Any) -> Any:
+    """Python values instead of NumPy's, and None for what JSON lacks: NaN and infinity."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return _plain(np.asarray(value).tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+class Stopwatch:
+    """Seconds spent on one task, summed over sessions, those that were killed included.
+
+    Attributes:
+        path: File that holds the sum.
+    """
+
+    path: Path
+
+    def __init__(self, path: Path) -> None:
+        """Continue at what the file holds, or at zero."""
+        self.path = path
+        self._began, self._before = time.perf_counter(), self.stored
+        self._ended = threading.Event()
+
+    @property
+    def stored(self) -> float:
+        """The sum in the file, which stands still once the task has ended."""
+        return json.loads(self.path.read_text())["seconds"] if self.path.exists() else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """The sum, the time since this task was entered included."""
+        return self._before + time.perf_counter() - self._began
+
+    def __enter__(self) -> "Stopwatch":
+        self._began = time.perf_counter()
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _keep(self) -> None:
+        # kill -9 asks nobody, so the sum is written every other second.
+        ended = False
+        while not ended:
+            ended = self._ended.wait(2.0)
+            write_json(self.path, {"seconds": self.seconds})
+
+
+def provenance(arguments: Arguments) -> dict[str, Any]:
+    """What a result was made with."""
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    device = jax.devices()[0]
+    return {
+        "versions": {"python": platform.python_version(), "inojax": ij.__version__, **versions},
+        "device": f"{jax.device_count()} x {device.device_kind}",
+        "cpu_count": os.cpu_count(),
+        "seed": arguments.seed,
+        "preset": str(arguments.preset),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "git_commit": _git_commit(),
+        "peak_memory_gib": _peak_memory(),
+    }
+
+
+def _git_commit() -> str | None:
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def _peak_memory() -> float | None:
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 2)
+
+
+def stage(text: str) -> None:
+    """Say on one line what runs now."""
+    print(f"-- {text}", flush=True)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Align columns: the first to the left, numbers to the right."""
+    everything = [header, *rows]
+    widths = [max(len(row[i]) for row in everything) for i in range(len(header))]
+    lines = []
+    for row in everything:
+        _, *others = (c.rjust(w) for c, w in zip(row, widths, strict=True))
+        lines.append("  ".join([row[0].ljust(widths[0]), *others]))
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for a table; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    if value != 0.0 and not 1e-4 <= abs(value) < 1e6:
+        return f"{value:.{digits - 1}e}"
+    return f"{value:#.{digits}g}".rstrip(".")

@@ -1,0 +1,155 @@
+"""The main experiment as a user runs it, in its smallest preset."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "experiments" / "data" / "pollu_example.csv"
+FIELDS = (
+    "method", "parameter_mse", "parameter_mae", "trajectory_mse", "fit_seconds",
+    "seconds_per_inversion", "coverage_90", "reduced_chi2",
+)  # fmt: skip
+FIGURES = ("recovery", "parameter_errors", "trajectories", "overview", "losses")
+
+
+def run(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "experiments/pollu.py", "--preset", "smoke"]
+    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return subprocess.run(
+        [*command, "--out", str(out), *more],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Folder and printed text of one run from nothing."""
+    out = tmp_path_factory.mktemp("results") / "pollu"
+    result = run(out)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return out, result.stdout
+
+
+def metrics_of(out: Path) -> dict:
+    return json.loads((out / "metrics.json").read_text())
+
+
+def assert_refused(result: subprocess.CompletedProcess[str], message: str) -> None:
+    assert result.returncode == 2
+    assert re.search(message, result.stderr)
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_metrics_have_the_shape_of_every_experiment(finished: tuple[Path, str]):
+    metrics = metrics_of(finished[0])
+    assert list(metrics) == [
+        "experiment", "preset", "seed", "provenance", "limits", "rows", "timing",
+    ]  # fmt: skip
+    assert (metrics["experiment"], metrics["preset"], metrics["seed"]) == ("pollu", "smoke", 0)
+    assert list(metrics["timing"]) == ["total_seconds", "simulate_seconds", "compile_seconds"]
+    rows = {row["method"]: row for row in metrics["rows"]}
+    assert list(rows) == ["prior_mean", "regression", "ino", "bayes_floor"]
+    assert all(field in row for row in rows.values() for field in FIELDS)
+    for name in ("prior_mean", "regression", "ino"):
+        assert all(math.isfinite(rows[name][field]) for field in FIELDS[1:])
+    for name, limit in metrics["limits"].items():
+        assert limit["parameter_mse"] == rows[name]["parameter_mse"]
+
+
+@pytest.mark.slow
+def test_numbers_are_plausible(finished: tuple[Path, str]):
+    rows = {row["method"]: row for row in metrics_of(finished[0])["rows"]}
+    # Uniform on [0, 1] has variance 1/12; the mean over 128 x 25 values scatters by 1.6 %.
+    assert rows["prior_mean"]["parameter_mse"] == pytest.approx(1 / 12, rel=0.08)
+    # 90 % intervals of the prior, 3200 of them: standard error 0.5 %.
+    assert rows["prior_mean"]["coverage_90"] == pytest.approx(0.9, abs=0.03)
+    # Measured independently as 0.0142 over 480 cases; 48 cases scatter by some 10 %.
+    assert rows["bayes_floor"]["parameter_mse"] == pytest.approx(0.0142, rel=0.35)
+    floor, guess = (rows[n]["parameter_mse"] for n in ("bayes_floor", "prior_mean"))
+    for name in ("regression", "ino"):
+        # Hardly trained, but both must have learned something.
+        assert floor < rows[name]["parameter_mse"] < 0.75 * guess
+        assert rows[name]["fit_seconds"] > 0.0
+    assert rows["ino"]["surrogate_trajectory_mse"] < 0.0559  # published
+
+
+@pytest.mark.slow
+def test_table_and_figures_are_there(finished: tuple[Path, str]):
+    out, text = finished
+    for word in ("prior mean", "regression", "ino", "bayes floor", "published", "loses"):
+        assert word in text
+    for name in FIGURES:
+        image = (out / f"{name}.png").read_bytes()
+        assert image.startswith(b"\x89PNG")
+        assert len(image) > 10_000  # an empty canvas has a tenth of that
+
+
+@pytest.mark.slow
+def test_started_again_it_keeps_its_rows_and_inverts_readings(finished: tuple[Path, str]):
+    out, before = finished[0], metrics_of(finished[0])
+    again = run(out, "--observations", str(EXAMPLE))
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert metrics_of(out) == before
+    assert "-- train" not in again.stdout
+    assert "-- simulate" not in again.stdout
+    assert re.search(r"^k25 .*\[", again.stdout, re.MULTILINE)
+    assert "Reduced chi-squared" in again.stdout
+    estimate = json.loads((out / "pollu_example_estimate.json").read_text())
+    assert len(estimate["parameters"]) == 25
+    assert (out / "pollu_example_trajectories.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_evaluated_again_the_stored_weights_give_the_same_errors(finished: tuple[Path, str]):
+    out, before = finished[0], metrics_of(finished[0])
+    (out / "metrics.json").unlink()
+    again = run(out)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "-- train" not in again.stdout
+    for old, new in zip(before["rows"], metrics_of(out)["rows"], strict=True):
+        measured_anew = {"seconds_per_inversion", "seconds_single"}
+        assert {k: v for k, v in new.items() if k not in measured_anew} == {
+            k: v for k, v in old.items() if k not in measured_anew
+        }
+
+
+@pytest.mark.slow
+def test_another_run_in_the_same_folder_is_refused(finished: tuple[Path, str]):
+    assert_refused(run(finished[0], "--seed", "1"), "holds a run of preset smoke, seed 0")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("time,NO2,XYZ\n1,2,3\n", "unknown channel 'XYZ'"),
+        ("time,NO2\n-1,0.1\n", "before the initial time"),
+        ("time,NO2\n61,0.1\n", "beyond the horizon"),
+        ("time,NO2\n1,0.1,5\n", "line 2 has 3 columns"),
+        ("time,NO2\n1,\n", "no reading"),
+        ("", "is empty"),
+        ("time,NO2\n1,1e39\n", "overflows float32"),
+    ],
+)
+def test_bad_readings_are_refused_before_anything_runs(tmp_path: Path, content: str, message: str):
+    path = tmp_path / "readings.csv"
+    path.write_text(content)
+    result = run(tmp_path / "out", "--observations", str(path))
+    assert_refused(result, message)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unwritable_folder_is_refused(tmp_path: Path):
+    (tmp_path / "file").touch()
+    assert_refused(run(tmp_path / "file" / "out"), "`--out` .* cannot be written")

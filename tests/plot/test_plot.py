@@ -1,0 +1,148 @@
+"""Every kind of figure is drawn, and refuses what it cannot draw."""
+
+import io
+import subprocess
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+import inojax as ij
+from inojax import plot
+from tests.refuses import refuses
+
+NAMES = ("a", "b", "c", "d", "e", "f", "g")
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def problem() -> ij.InverseProblem:
+    return ij.problems.lotka_volterra()
+
+
+@pytest.fixture(scope="module")
+def observation(problem: ij.InverseProblem) -> ij.Observation:
+    values = np.ones((2, len(problem.channels)))
+    values[1, 0] = np.nan
+    times = problem.model.times[[1, -1]]
+    return ij.Observation.from_arrays(times, values, problem=problem)
+
+
+@pytest.fixture
+def states(problem: ij.InverseProblem) -> np.ndarray:
+    return np.ones((len(problem.model.times), len(problem.model.states)))
+
+
+def log(held_out: float) -> ij.train.TrainLog:
+    steps = np.arange(1, 4) * 10
+    return ij.train.TrainLog(steps, np.array([3.0, 2.0, 1.0]), np.full(3, held_out), 1.0, 1.0)
+
+
+def cloud(names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    truth = RANDOM.uniform(size=(30, len(names)))
+    return {"truth": truth, "estimate": truth, "lower": truth - 0.1, "upper": truth + 0.1}
+
+
+def assert_drawn(figure: Figure, panels: int) -> None:
+    """Something beyond the blank page is in each panel, and it can be written as PNG."""
+    visible = [axes for axes in figure.get_axes() if axes.axison]
+    assert len(visible) == panels
+    assert all(axes.has_data() for axes in visible)
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    assert file.getvalue().startswith(b"\x89PNG")
+
+
+def test_recovery_has_a_panel_for_each_parameter_in_the_order_of_the_floor():
+    floor = np.linspace(0.07, 0.01, len(NAMES))
+    figure = plot.recovery(NAMES, floor=floor, **cloud(NAMES))
+    assert_drawn(figure, len(NAMES))
+    assert figure.get_axes()[0].get_title().startswith("g: 0 (floor 0.1")
+
+
+def test_recovery_refuses_shapes_that_disagree():
+    with refuses(ValueError, "`floor` and `names`"):
+        plot.recovery(NAMES, floor=np.ones(3), **cloud(NAMES))
+
+
+def test_parameter_errors_are_roots_in_the_order_of_the_floor():
+    floor = np.linspace(0.07, 0.01, len(NAMES))
+    figure = plot.parameter_errors(NAMES, {"one": 4.0 * floor, "two": floor}, floor)
+    assert_drawn(figure, 1)
+    (axes,) = figure.get_axes()
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == list(reversed(NAMES))
+    (line,) = [line for line in axes.lines if line.get_label() == "one"]
+    np.testing.assert_allclose(line.get_ydata(), 2.0 * np.sqrt(floor[::-1]))
+
+
+def test_parameter_errors_refuse_a_wrong_length():
+    with refuses(ValueError, "`INO` must have one value"):
+        plot.parameter_errors(NAMES, {"INO": np.ones(3)}, np.ones(len(NAMES)))
+
+
+def test_trajectories_show_what_is_there(
+    problem: ij.InverseProblem, observation: ij.Observation, states: np.ndarray
+):
+    band = np.stack([states, 2.0 * states])
+    figure = plot.trajectories(problem, observation, states=states, cloud=band, truth=states)
+    assert_drawn(figure, len(problem.model.states))
+    first, second = figure.get_axes()[:2]
+    shown = [
+        len(line.get_xdata())
+        for axes in (first, second)
+        for line in axes.lines
+        if line.get_label() == "readings"
+    ]
+    assert shown == [1, 2]  # the missing reading is not drawn
+    assert problem.model.time_unit in first.get_xlabel()
+
+
+def test_trajectories_refuse_unknown_states_and_batches(
+    problem: ij.InverseProblem, observation: ij.Observation, states: np.ndarray
+):
+    with refuses(ValueError, "`show` must name states"):
+        plot.trajectories(problem, observation, states=states, show=("nobody",))
+    batch = ij.Observation(
+        observation.times[None],
+        observation.values[None],
+        observation.mask[None],
+        observation.channels,
+    )
+    with refuses(ValueError, "`observation` must be a single one"):
+        plot.trajectories(problem, batch, states=states)
+
+
+def test_overview_is_a_row_of_trajectories_above_the_errors(
+    problem: ij.InverseProblem, observation: ij.Observation, states: np.ndarray
+):
+    floor = np.full(problem.parameters.size, 0.01)
+    figure = plot.overview(
+        problem, observation, states=states, cloud=None, truth=None,
+        show=problem.model.states, errors={"INO": 2.0 * floor}, floor=floor,
+    )  # fmt: skip
+    assert_drawn(figure, len(problem.model.states) + 1)
+
+
+def test_losses_are_logarithmic_where_they_can_be():
+    figure = plot.losses({"one": log(0.5), "two": log(np.nan), "three": log(-0.5)})
+    assert_drawn(figure, 3)
+    assert [axes.get_yscale() for axes in figure.get_axes()] == ["log", "log", "linear"]
+    assert [len(axes.lines) for axes in figure.get_axes()] == [2, 1, 2]
+
+
+def test_losses_refuse_to_draw_nothing():
+    with refuses(ValueError, "`logs` must hold"):
+        plot.losses({})
+
+
+def test_the_callers_style_is_left_alone():
+    before = dict(mpl.rcParams)
+    plot.losses({"one": log(0.5)})
+    assert dict(mpl.rcParams) == before
+
+
+def test_importing_it_opens_no_window_system():
+    program = "import sys, inojax.plot; sys.exit('matplotlib.pyplot' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
