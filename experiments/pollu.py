@@ -90,11 +90,11 @@ SIZES = {
         ),
     ),
     Preset.QUICK: Size(
-        simulations=40_512,
+        simulations=24_512,
         test_cases=1000,
         floor_cases=256,
-        regression=Regression(steps=6000),
-        ino=INO(),
+        regression=Regression(steps=4000),
+        ino=INO(SurrogateSettings(steps=800), DriftSettings(steps=2000)),
     ),
     Preset.PAPER: Size(
         simulations=50_512,

@@ -146,13 +146,13 @@ NETWORKS: dict[str, Callable[[jax.Array], tuple[Any, tuple[Any, ...]]]] = {
 # Large enough to come near the posterior of `linear_gaussian`, small enough for seconds.
 METHODS: dict[str, Any] = {
     "INO": INO(
-        SurrogateSettings(FNO_SETTINGS, steps=200, batch=64, correction=(32, 32)),
-        DriftSettings(width=64, depth=2, steps=1500, batch=128, pool=512),
+        SurrogateSettings(FNO_SETTINGS, steps=400, batch=64, correction=(32, 32)),
+        DriftSettings(width=64, depth=2, steps=8000, batch=128, pool=512, learning_rate=3e-3),
         particles=2,
         moves=4,
         draws=64,
     ),
-    "Regression": Regression(width=64, depth=2, steps=2000, batch=128),
+    "Regression": Regression(width=64, depth=2, steps=5000, batch=128, learning_rate=3e-3),
 }
 
 # The same methods, trained for a moment only: for what does not depend on how well.

@@ -41,7 +41,8 @@ def save(inverter: AbstractInverter, folder: str | os.PathLike[str]) -> None:
     path.mkdir(parents=True, exist_ok=True)
     # Without its manifest the folder counts as empty while weights are replaced.
     (path / _MANIFEST).unlink(missing_ok=True)
-    arrays = {name: np.asarray(leaf) for name, leaf in _named_arrays(inverter).items()}
+    # safetensors writes the memory as it lies, so a transposed view would come back scrambled.
+    arrays = {name: np.asarray(x, order="C") for name, x in _named_arrays(inverter).items()}
     partial = path / (_WEIGHTS + ".part")
     save_file(arrays, partial)
     os.replace(partial, path / _WEIGHTS)

@@ -172,9 +172,9 @@ def test_the_guard_fires_when_one_does_differentiate(setting, guard):
     # Training it, as the first stage does, must raise as well, or the guard proves nothing.
     loss = surrogate_loss(problem, encoder, SurrogateSettings(FNO_SETTINGS, batch=4), 0.0)
     with pytest.raises(DerivativeTakenError):
-        eqx.filter_jit(
-            eqx.filter_grad(lambda model: loss(model, None, data, key=jr.key(0))[0])
-        )(guard)
+        eqx.filter_jit(eqx.filter_grad(lambda model: loss(model, None, data, key=jr.key(0))[0]))(
+            guard
+        )
 
 
 def test_the_drift_is_trained_without_a_derivative_of_the_surrogate(setting, guard):
