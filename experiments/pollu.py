@@ -260,7 +260,6 @@ def trained(
 
 def read_logs(folder: Path) -> tuple[ij.train.TrainLog, ...]:
     """Training logs that a finished run left beside the weights."""
-
     stored = json.loads((folder / "logs.json").read_text())
     return tuple(
         ij.train.TrainLog(
