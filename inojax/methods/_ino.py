@@ -140,9 +140,9 @@ class INO(eqx.Module):
 
     surrogate: SurrogateSettings = SurrogateSettings()
     drift: DriftSettings = DriftSettings()
-    particles: int = 4
+    particles: int = 2
     moves: int = 8
-    draws: int = 32
+    draws: int = 64
 
     def __check_init__(self) -> None:
         """Refuse counts below one."""
