@@ -155,7 +155,7 @@ class Trainer(eqx.Module):
         log = TrainLog(
             np.cumsum(lengths),
             history[:, 0],
-            history[:, 1],
+            np.where(np.isneginf(history[:, 1]), np.nan, history[:, 1]),
             np.asarray(seconds),
             np.asarray(compile_seconds),
         )

@@ -1,5 +1,6 @@
 """The signed logarithmic scale."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,7 +70,7 @@ def test_inverse_undoes_it(trajectories, dtype, rtol):
 def test_jax_arrays_stay_on_the_device_and_in_float32(trajectories):
     scale = SignedLog.from_dataset(dataset(trajectories))
     values = jnp.asarray(trajectories, jnp.float32)
-    got = jax.jit(lambda x: scale.apply(x))(values)
+    got = eqx.filter_jit(scale.apply)(values)
     assert isinstance(got, jax.Array)
     assert got.dtype == jnp.float32
     # Float32 rounding of numbers up to ten.

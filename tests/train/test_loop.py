@@ -130,6 +130,14 @@ def test_broken_data_is_an_error(key):
         quick(20, 10).fit(blank(), full_loss, (DATA[0], DATA[1] + jnp.nan), key=key)
 
 
+def test_a_held_out_loss_that_is_not_a_number_is_an_error(key):
+    def outside(model, data):
+        return jnp.nan * held_out(model, data)
+
+    with refuses(RuntimeError, "no longer finite after 10 steps"):
+        quick(20, 10).fit(blank(), full_loss, DATA, held_out=outside, key=key)
+
+
 MESHES = {
     "jax.sharding.Mesh": lambda: jax.sharding.Mesh(np.array(jax.devices()[:2]), ("batch",)),
     "jax.make_mesh": lambda: jax.make_mesh((2,), ("batch",)),
