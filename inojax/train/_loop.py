@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import equinox as eqx
 import jax
@@ -21,7 +21,18 @@ from .._x64 import in_x32
 from ._checkpoint import Checkpoint
 from ._sharding import automatic, replicate
 
-Loss = Callable[..., tuple[Array, Any]]
+
+class Loss(Protocol):
+    """What a method trains on; it draws its own batch from the data.
+
+    The carry is what it keeps between steps, a PyTree of arrays that no gradient flows into.
+    """
+
+    def __call__(
+        self, model: Any, carry: Any, data: Any, /, *, key: Key[Array, ""]
+    ) -> tuple[Float[Array, ""], Any]:
+        """Return the loss and the next carry."""
+        ...
 
 
 class TrainLog(eqx.Module):
