@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -22,6 +22,7 @@ from ._checkpoint import Checkpoint
 from ._sharding import automatic, replicate
 
 
+@runtime_checkable
 class Loss(Protocol):
     """What a method trains on; it draws its own batch from the data.
 
