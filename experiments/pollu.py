@@ -8,7 +8,8 @@ Expected: preset quick, mean squared error of the 25 parameters in unit coordina
           0.0833, regression about 0.020, INO below both and at most 0.020, Bayes floor 0.0142.
           Published: INO 0.0117, MLP regression 0.1023, for a definition that is not known.
 
-Simulates training data with the real solver, trains a plain regression and INO for the same time,
+Simulates training data with the real solver, trains a plain regression and INO (`fit_seconds` says
+how long each),
 and compares both on cases they have not seen with the trivial guess and with what the readings
 allow at best. Everything lands in `--out`; started again with the same folder it continues.
 """

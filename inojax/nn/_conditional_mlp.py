@@ -13,8 +13,8 @@ class ConditionalMLP(eqx.Module):
     """Dense blocks on the readings of an observation and a vector of conditions.
 
     Readings sit in a fixed number of slots, in order of time, absent ones zeroed. (A sum of
-    embedded readings, as for sets, would not care for their number, but learned several times
-    more slowly: what counts here are differences between readings at different times.)
+    embedded readings, as for sets, would not care for their number, but makes it harder to
+    learn what counts here: differences between readings at different times.)
 
     Two linear heads leave the last block. The second one sees a copy of the features through
     which no gradient flows, so what it learns does not disturb the first.
@@ -23,7 +23,6 @@ class ConditionalMLP(eqx.Module):
         blocks: Dense layers.
         head: First head.
         side: Second head.
-        activation: Nonlinearity.
     """
 
     blocks: tuple[Linear, ...]
