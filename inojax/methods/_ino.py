@@ -1,8 +1,5 @@
 """INO: a surrogate operator and a drifting model that carries particles to the answer."""
 
-import math
-import os
-import pathlib
 from collections.abc import Callable
 from functools import partial
 
@@ -16,10 +13,9 @@ from jaxtyping import Array, Float, Key
 from .._estimate import Estimate
 from .._inverse_problem import InverseProblem
 from .._observation import Observation
-from .._x64 import in_x32
-from ..data import Dataset, simulate
 from ..nn import UnitNormal
-from ..train import Trainer, TrainLog, one_cycle
+from ..train import TrainLog
+from ._amortized import AbstractAmortizedMethod, TrainingSession, check_counts
 from ._base import AbstractInverter, estimate_from_cloud
 from ._encoding import Encoder, Readings
 from ._ino_drift import Drift, DriftSettings, drift_loss, new_pool, residual_of
@@ -30,10 +26,7 @@ from ._ino_surrogate import (
     surrogate_error,
     surrogate_loss,
 )
-from ._storage import load
-from ._training_data import SimulatedData, identity, prepare
-
-_SIMULATIONS = 20_000
+from ._training_data import SimulatedData
 
 
 class INOInverter(AbstractInverter):
@@ -114,7 +107,7 @@ class INOInverter(AbstractInverter):
         return arrived - z, spread
 
 
-class INO(eqx.Module):
+class INO(AbstractAmortizedMethod[INOInverter]):
     """Inverse neural operator: C-FNO surrogate, then a drift without surrogate gradients.
 
     Use it when one model must be inverted many times: after minutes of training an inversion
@@ -146,104 +139,48 @@ class INO(eqx.Module):
 
     def __check_init__(self) -> None:
         """Refuse counts below one."""
-        for name in ("particles", "moves", "draws"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
+        check_counts(self, "particles", "moves", "draws")
 
-    @in_x32
-    def fit(
-        self,
-        problem: InverseProblem,
-        dataset: Dataset | None = None,
-        *,
-        checkpoint: str | os.PathLike[str] | None = None,
-        progress: bool = True,
-        mesh: jax.sharding.Mesh | None = None,
-        key: Key[Array, ""],
-    ) -> INOInverter:
-        """Train both stages.
+    def _fit(self, session: TrainingSession, *, key: Key[Array, ""]) -> INOInverter:
+        surrogate_key, drift_key = jr.split(key)
+        surrogate, first = self._fit_surrogate(session, surrogate_key)
+        drift, second = self._fit_drift(session, surrogate, drift_key)
+        return self._inverter(session.problem, session.encoder, surrogate, drift, (first, second))
 
-        Args:
-            problem: The inverse problem.
-            dataset: Simulations of it; 20,000 are made if there are none.
-            checkpoint: Folder to save states in and resume from.
-            progress: Whether to show progress bars.
-            mesh: Devices to spread batches over.
-            key: Source of randomness.
-
-        Returns:
-            The inverter.
-
-        Raises:
-            ValueError: If the data set is not of this problem or too small.
-            RuntimeError: If training diverges.
-        """
-        data_key, key = jr.split(key)
-        if dataset is None:
-            dataset = simulate(problem, _SIMULATIONS, progress=progress, key=data_key)
-        encoder, data = prepare(problem, dataset)
-        first, second, pool_key, init_key, drift_key = jr.split(key, 5)
-        surrogate = new_surrogate(problem, encoder, self.surrogate, data=data, key=init_key)
-        trained = Trainer(
-            one_cycle(self.surrogate.learning_rate, self.surrogate.steps),
-            self.surrogate.steps,
-            _chunk(self.surrogate.steps),
-            _inside(checkpoint, "surrogate"),
-            label="C-FNO",
-            progress=progress,
-            mesh=mesh,
-            identity=identity(problem, data, (self.surrogate, self.drift.thinned)),
-        ).fit(
-            surrogate,
-            surrogate_loss(problem, encoder, self.surrogate, self.drift.thinned),
-            data,
+    def _fit_surrogate(
+        self, session: TrainingSession, key: Key[Array, ""]
+    ) -> tuple[Surrogate, TrainLog]:
+        problem, encoder, settings = session.problem, session.encoder, self.surrogate
+        init_key, train_key = jr.split(key)
+        trained = session.trainer("C-FNO", settings, depends_on=(settings, self.drift.thinned)).fit(
+            new_surrogate(problem, encoder, settings, data=session.data, key=init_key),
+            surrogate_loss(problem, encoder, settings, self.drift.thinned),
+            session.data,
             held_out=surrogate_error(problem, encoder),
-            key=first,
+            key=train_key,
         )
-        surrogate = trained.model
-        pool = new_pool(problem, encoder, self.drift, surrogate, data, key=pool_key)
-        drift = Drift(problem, encoder, self.drift, key=drift_key)
-        drifted = Trainer(
-            one_cycle(self.drift.learning_rate, self.drift.steps),
-            self.drift.steps,
-            _chunk(self.drift.steps),
-            _inside(checkpoint, "drift"),
-            label="ADM",
-            progress=progress,
-            mesh=mesh,
-            identity=identity(problem, data, self),
-        ).fit(
-            drift,
-            drift_loss(problem, encoder, self.drift),
-            (data, surrogate),
-            carry=pool,
+        return trained.model, trained.log
+
+    def _fit_drift(
+        self, session: TrainingSession, surrogate: Surrogate, key: Key[Array, ""]
+    ) -> tuple[Drift, TrainLog]:
+        problem, encoder, settings = session.problem, session.encoder, self.drift
+        init_key, pool_key, train_key = jr.split(key, 3)
+        trained = session.trainer("ADM", settings, depends_on=self).fit(
+            Drift(problem, encoder, settings, key=init_key),
+            drift_loss(problem, encoder, settings),
+            (session.data, surrogate),
+            carry=new_pool(problem, encoder, settings, surrogate, session.data, key=pool_key),
             held_out=self._held_out(problem, encoder),
-            key=second,
+            key=train_key,
         )
-        return self._inverter(
-            problem, encoder, surrogate, drifted.model, (trained.log, drifted.log)
-        )
+        return trained.model, trained.log
 
-    @in_x32
-    def load(self, folder: str | os.PathLike[str], problem: InverseProblem) -> INOInverter:
-        """Read a trained inverter back.
-
-        Args:
-            folder: Where `save` put it.
-            problem: The problem it was trained for.
-
-        Returns:
-            The inverter; its estimates have the same bits as before it was saved.
-
-        Raises:
-            FileNotFoundError: If there is nothing in the folder.
-            ValueError: If it is of another problem, method or settings.
-        """
-        encoder = Encoder.blank(problem)
+    def _untrained(self, problem: InverseProblem, encoder: Encoder) -> INOInverter:
         key = jr.key(0)
         surrogate = new_surrogate(problem, encoder, self.surrogate, key=key)
         drift = Drift(problem, encoder, self.drift, key=key)
-        return load(self._inverter(problem, encoder, surrogate, drift, ()), folder, problem)
+        return self._inverter(problem, encoder, surrogate, drift, ())
 
     def _held_out(
         self, problem: InverseProblem, encoder: Encoder
@@ -283,12 +220,3 @@ class INO(eqx.Module):
             settings=eqx.tree_pformat(self),
             logs=logs,
         )
-
-
-def _chunk(steps: int) -> int:
-    # Twenty calls: often enough to see progress, seldom enough not to slow it.
-    return max(1, math.ceil(steps / 20))
-
-
-def _inside(folder: str | os.PathLike[str] | None, name: str) -> pathlib.Path | None:
-    return None if folder is None else pathlib.Path(folder) / name

@@ -1,7 +1,5 @@
 """Regression: a dense network from readings straight to parameters."""
 
-import math
-import os
 from collections.abc import Callable
 
 import equinox as eqx
@@ -13,16 +11,12 @@ from jaxtyping import Array, Float, Key
 from .._estimate import Estimate
 from .._inverse_problem import InverseProblem
 from .._observation import Observation
-from .._x64 import in_x32
-from ..data import Dataset, simulate
 from ..nn import ConditionalMLP, UnitNormal
-from ..train import Loss, Trainer, TrainLog, one_cycle, shard_batch
+from ..train import Loss, TrainLog, shard_batch
+from ._amortized import AbstractAmortizedMethod, TrainingSession, check_counts
 from ._base import AbstractInverter, estimate_from_cloud
 from ._encoding import Encoder, Readings, thin
-from ._storage import load
-from ._training_data import SimulatedData, batch_keys, identity, prepare
-
-_SIMULATIONS = 20_000
+from ._training_data import SimulatedData, batch_keys
 
 
 class RegressionInverter(AbstractInverter):
@@ -57,7 +51,7 @@ class RegressionInverter(AbstractInverter):
         return estimate_from_cloud(self.problem, value, cloud)
 
 
-class Regression(eqx.Module):
+class Regression(AbstractAmortizedMethod[RegressionInverter]):
     """Dense network on masked readings, trained by least squares on simulations.
 
     The plainest amortized method, and the baseline that any other should beat at the same
@@ -83,78 +77,22 @@ class Regression(eqx.Module):
 
     def __check_init__(self) -> None:
         """Refuse counts below one."""
-        for name in ("width", "depth", "steps", "batch", "draws"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
+        check_counts(self, "width", "depth", "steps", "batch", "draws")
 
-    @in_x32
-    def fit(
-        self,
-        problem: InverseProblem,
-        dataset: Dataset | None = None,
-        *,
-        checkpoint: str | os.PathLike[str] | None = None,
-        progress: bool = True,
-        mesh: jax.sharding.Mesh | None = None,
-        key: Key[Array, ""],
-    ) -> RegressionInverter:
-        """Train the network.
-
-        Args:
-            problem: The inverse problem.
-            dataset: Simulations of it; 20,000 are made if there are none.
-            checkpoint: Folder to save states in and resume from.
-            progress: Whether to show progress bars.
-            mesh: Devices to spread batches over.
-            key: Source of randomness.
-
-        Returns:
-            The inverter.
-
-        Raises:
-            ValueError: If the data set is not of this problem or too small.
-            RuntimeError: If training diverges.
-        """
-        data_key, init_key, train_key = jr.split(key, 3)
-        if dataset is None:
-            dataset = simulate(problem, _SIMULATIONS, progress=progress, key=data_key)
-        encoder, data = prepare(problem, dataset)
-        trained = Trainer(
-            one_cycle(self.learning_rate, self.steps),
-            self.steps,
-            math.ceil(self.steps / 20),
-            checkpoint,
-            label="regression",
-            progress=progress,
-            mesh=mesh,
-            identity=identity(problem, data, self),
-        ).fit(
+    def _fit(self, session: TrainingSession, *, key: Key[Array, ""]) -> RegressionInverter:
+        problem, encoder = session.problem, session.encoder
+        init_key, train_key = jr.split(key)
+        trained = session.trainer("regression", self, depends_on=self).fit(
             self._network(problem, encoder, init_key),
             self._loss(problem, encoder),
-            data,
+            session.data,
             held_out=self._held_out(problem, encoder),
             key=train_key,
         )
         return self._inverter(problem, encoder, trained.model, (trained.log,))
 
-    @in_x32
-    def load(self, folder: str | os.PathLike[str], problem: InverseProblem) -> RegressionInverter:
-        """Read a trained inverter back.
-
-        Args:
-            folder: Where `save` put it.
-            problem: The problem it was trained for.
-
-        Returns:
-            The inverter; its estimates have the same bits as before it was saved.
-
-        Raises:
-            FileNotFoundError: If there is nothing in the folder.
-            ValueError: If it is of another problem, method or settings.
-        """
-        encoder = Encoder.blank(problem)
-        network = self._network(problem, encoder, jr.key(0))
-        return load(self._inverter(problem, encoder, network, ()), folder, problem)
+    def _untrained(self, problem: InverseProblem, encoder: Encoder) -> RegressionInverter:
+        return self._inverter(problem, encoder, self._network(problem, encoder, jr.key(0)), ())
 
     def _inverter(
         self,
