@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -139,14 +139,16 @@ class Stopwatch:
 
     Attributes:
         path: File that holds the sum.
+        now: The clock, in seconds.
     """
 
     path: Path
+    now: Callable[[], float]
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, now: Callable[[], float] = time.perf_counter) -> None:
         """Continue at what the file holds, or at zero."""
-        self.path = path
-        self._began, self._before = time.perf_counter(), self.stored
+        self.path, self.now = path, now
+        self._began, self._before = now(), self.stored
         self._ended = threading.Event()
 
     @property
@@ -157,10 +159,10 @@ class Stopwatch:
     @property
     def seconds(self) -> float:
         """The sum, the time since this task was entered included."""
-        return self._before + time.perf_counter() - self._began
+        return self._before + self.now() - self._began
 
     def __enter__(self) -> "Stopwatch":
-        self._began = time.perf_counter()
+        self._began = self.now()
         self._thread = threading.Thread(target=self._keep, daemon=True)
         self._thread.start()
         return self
@@ -175,6 +177,54 @@ class Stopwatch:
         while not ended:
             ended = self._ended.wait(2.0)
             write_json(self.path, {"seconds": self.seconds})
+
+
+@dataclasses.dataclass(frozen=True)
+class Clocks:
+    """Where the time of an experiment goes, over all of its sessions.
+
+    Attributes:
+        total: From start to end.
+        simulating: Part of it that went into simulations.
+        compiling: Time that XLA compiled, a part of the others.
+    """
+
+    total: Stopwatch
+    simulating: Stopwatch
+    compiling: Stopwatch
+
+    @classmethod
+    def in_folder(cls, out: Path) -> "Clocks":
+        """Clocks that continue at what a folder holds."""
+        return cls(
+            Stopwatch(out / "seconds.json"),
+            Stopwatch(out / "simulate_seconds.json"),
+            Stopwatch(out / "compile_seconds.json", compiling),
+        )
+
+    def timing(self) -> dict[str, float]:
+        """The entry `timing` of `metrics.json`."""
+        return {
+            "total_seconds": self.total.seconds,
+            "simulate_seconds": self.simulating.stored,
+            "compile_seconds": self.compiling.seconds,
+        }
+
+
+_compilations: list[float] = []
+
+
+def compiling() -> float:
+    """A clock that runs while XLA compiles; compilations in several threads add up."""
+    return math.fsum(_compilations)
+
+
+def _listen(event: str, duration_secs: float, **_: Any) -> None:
+    if event == "/jax/core/compile/backend_compile_duration":
+        _compilations.append(duration_secs)
+
+
+jax.monitoring.register_event_duration_secs_listener(_listen)
 
 
 def provenance(arguments: Arguments) -> dict[str, Any]:
@@ -216,23 +266,3 @@ def _peak_memory() -> float | None:
 def stage(text: str) -> None:
     """Say on one line what runs now."""
     print(f"-- {text}", flush=True)
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Align columns: the first to the left, numbers to the right."""
-    everything = [header, *rows]
-    widths = [max(len(row[i]) for row in everything) for i in range(len(header))]
-    lines = []
-    for row in everything:
-        _, *others = (c.rjust(w) for c, w in zip(row, widths, strict=True))
-        lines.append("  ".join([row[0].ljust(widths[0]), *others]))
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A number for a table; a dash where there is none."""
-    if value is None or not math.isfinite(value):
-        return "-"
-    if value != 0.0 and not 1e-4 <= abs(value) < 1e6:
-        return f"{value:.{digits - 1}e}"
-    return f"{value:#.{digits}g}".rstrip(".")

@@ -8,10 +8,10 @@ Expected: preset quick, mean squared error of the 25 parameters in unit coordina
           0.0833, regression about 0.020, INO below both and at most 0.020, Bayes floor 0.0142.
           Published: INO 0.0117, MLP regression 0.1023, for a definition that is not known.
 
-Simulates training data with the real solver, trains a plain regression and INO (`fit_seconds` says
-how long each),
-and compares both on cases they have not seen with the trivial guess and with what the readings
-allow at best. Everything lands in `--out`; started again with the same folder it continues.
+Simulates training data with the real solver, trains a plain regression and INO for about the same
+time (`fit_seconds`), and compares both on cases they have not seen with the trivial guess and with
+what the readings allow at best. Everything lands in `--out`; started again with the same folder it
+continues.
 """
 
 import dataclasses
@@ -25,15 +25,13 @@ import jax.random as jr
 import numpy as np
 from _common import (
     Arguments,
+    Clocks,
     Preset,
-    Stopwatch,
     claim,
     complaints,
     main,
-    number,
     provenance,
     stage,
-    table,
     write_json,
 )
 from _evaluation import (
@@ -45,8 +43,10 @@ from _evaluation import (
     score_inverter,
     score_prior_mean,
     surrogate_mse,
-    take,
 )
+from _figures import cloud, draw
+from _stages import Fit, simulations, trained
+from _tables import HEADER, cells, losses, number, table
 from jaxtyping import Array, Key
 
 import inojax as ij
@@ -94,8 +94,8 @@ SIZES = {
         simulations=24_512,
         test_cases=1000,
         floor_cases=256,
-        regression=Regression(steps=4000),
-        ino=INO(SurrogateSettings(steps=800), DriftSettings(steps=2000)),
+        regression=Regression(steps=6500),
+        ino=INO(),
     ),
     Preset.PAPER: Size(
         simulations=50_512,
@@ -134,8 +134,9 @@ def run(arguments: Pollu) -> None:
         claim(arguments, size)
     metrics = arguments.out / "metrics.json"
     if not metrics.exists():
-        with Stopwatch(arguments.out / "seconds.json") as clock:
-            content = experiment(arguments, problem, size, clock)
+        clocks = Clocks.in_folder(arguments.out)
+        with clocks.total, clocks.compiling:
+            content = experiment(arguments, problem, size, clocks)
         write_json(metrics, content)
     print(report(json.loads(metrics.read_text())))
     print(f"\nFigures and metrics.json are in {arguments.out}.")
@@ -144,15 +145,17 @@ def run(arguments: Pollu) -> None:
 
 
 def experiment(
-    arguments: Pollu, problem: ij.InverseProblem, size: Size, clock: Stopwatch
+    arguments: Pollu, problem: ij.InverseProblem, size: Size, clocks: Clocks
 ) -> dict[str, Any]:
     """Simulate, train, evaluate and draw."""
     out = arguments.out
     data_key, test_key, observe_key, fit_key, floor_key, invert_key = jr.split(
         jr.key(arguments.seed), 6
     )
-    with Stopwatch(out / "simulate_seconds.json") as simulating:
-        dataset, test = simulations(out, problem, size, data_key=data_key, test_key=test_key)
+    with clocks.simulating:
+        dataset, test = simulations(
+            out, problem, (size.simulations, size.test_cases), keys=(data_key, test_key)
+        )
 
     def limit() -> ij.metrics.BayesFloor:
         stage(f"Bayes floor from {size.floor_cases} cases")
@@ -168,7 +171,7 @@ def experiment(
     cases = Cases(problem, test, scale, observe(problem, test, key=observe_key), floor)
     scored = evaluate(cases, fits, key=invert_key)
     stage("draw figures")
-    draw(out, cases, scored, fits, key=invert_key)
+    draw(out, cases, scored, fits, show=SHOWN, show_in_overview=SHOWN_IN_OVERVIEW, key=invert_key)
     return {
         "experiment": "pollu",
         "preset": str(arguments.preset),
@@ -179,11 +182,7 @@ def experiment(
             "bayes_floor": {"parameter_mse": floor.parameter_mse},
         },
         "rows": [*(s.row for s in scored.values()), floor_row(cases)],
-        "timing": {
-            "total_seconds": clock.seconds,
-            "simulate_seconds": simulating.stored,
-            "compile_seconds": compile_seconds(out, fits),
-        },
+        "timing": clocks.timing(),
     }
 
 
@@ -199,87 +198,6 @@ def both(
         return waiting.result(), fits
 
 
-def simulations(
-    out: Path,
-    problem: ij.InverseProblem,
-    size: Size,
-    *,
-    data_key: Key[Array, ""],
-    test_key: Key[Array, ""],
-) -> tuple[ij.Dataset, ij.Dataset]:
-    """Training and test data, from the disk as far as they are there."""
-    stage(f"simulate {size.simulations} training and {size.test_cases} test cases")
-    dataset = ij.simulate(problem, size.simulations, store=out / "training.zarr", key=data_key)
-    test = ij.simulate(
-        problem,
-        size.test_cases,
-        store=out / "test.zarr",
-        design=ij.Design.RANDOM,
-        key=test_key,
-    )
-    timings = [t for t in (dataset.timing, test.timing) if t is not None and t.simulated]
-    if timings:
-        compiling = sum(t.compile_seconds for t in timings)
-        write_json(out / "simulate_compile.json", {"compile_seconds": compiling})
-    return dataset, test.usable()
-
-
-@dataclasses.dataclass(frozen=True)
-class Fit:
-    """A trained inverter, the time it took and its losses."""
-
-    name: str
-    inverter: ij.methods.AbstractInverter
-    seconds: float
-    logs: tuple[ij.train.TrainLog, ...]
-
-
-def trained(
-    name: str,
-    method: Regression | INO,
-    out: Path,
-    problem: ij.InverseProblem,
-    dataset: ij.Dataset,
-    *,
-    key: Key[Array, ""],
-) -> Fit:
-    """Train a method, or load it where a finished run left it."""
-    folder = out / name
-    clock = Stopwatch(folder.with_name(f"{name}_seconds.json"))
-    if (folder / "manifest.json").exists():
-        stage(f"load {name}, trained before")
-        inverter: Any = method.load(folder, problem)
-        return Fit(name, inverter, clock.stored, read_logs(folder))
-    stage(f"train {name}")
-    with clock:
-        inverter = method.fit(problem, dataset, checkpoint=out / f"{name}_checkpoint", key=key)
-    folder.mkdir(exist_ok=True)
-    write_json(folder / "logs.json", [dataclasses.asdict(log) for log in inverter.logs])
-    ij.save(inverter, folder)
-    return Fit(name, inverter, clock.stored, inverter.logs)
-
-
-def read_logs(folder: Path) -> tuple[ij.train.TrainLog, ...]:
-    """Training logs that a finished run left beside the weights."""
-    stored = json.loads((folder / "logs.json").read_text())
-    return tuple(
-        ij.train.TrainLog(
-            **{
-                name: np.array(value, int if name == "steps" else float)
-                for name, value in log.items()
-            }
-        )
-        for log in stored
-    )
-
-
-def compile_seconds(out: Path, fits: list[Fit]) -> float:
-    """What compiling the solver and the training steps took; a part of the other times."""
-    path = out / "simulate_compile.json"
-    simulating = json.loads(path.read_text())["compile_seconds"] if path.exists() else 0.0
-    return simulating + sum(float(log.compile_seconds) for fit in fits for log in fit.logs)
-
-
 def evaluate(cases: Cases, fits: list[Fit], *, key: Key[Array, ""]) -> dict[str, Scored]:
     """Score the prior mean and every method on the same observations."""
     scored = {"prior_mean": score_prior_mean(cases)}
@@ -291,54 +209,29 @@ def evaluate(cases: Cases, fits: list[Fit], *, key: Key[Array, ""]) -> dict[str,
     return scored
 
 
-def draw(
-    out: Path, cases: Cases, scored: dict[str, Scored], fits: list[Fit], *, key: Key[Array, ""]
-) -> None:
-    """Save the figures."""
-    problem, ino = cases.problem, scored["ino"]
-    names, floor = problem.parameters.names, cases.floor.per_parameter
-    errors = {
-        label: scored[name].row["parameter_mse_each"]
-        for name, label in (("regression", "regression"), ("ino", "INO"))
-    }
-    ends = {"lower": ino.lower, "upper": ino.upper}
-    figures = {
-        "recovery": plot.recovery(names, cases.dataset.unit, ino.unit, floor=floor, **ends),
-        "parameter_errors": plot.parameter_errors(names, errors, floor),
-    }
-    typical = typical_case(cases, ino)
-    observation = take(cases.observations, typical)
-    curves = {
-        "states": ino.trajectories[typical],
-        "cloud": cloud(problem, fits[-1].inverter(observation, key=key)),
-        "truth": cases.dataset.trajectories[typical],
-    }
-    figures["trajectories"] = plot.trajectories(problem, observation, show=SHOWN, **curves)
-    figures["overview"] = plot.overview(
-        problem, observation, show=SHOWN_IN_OVERVIEW, errors=errors, floor=floor, **curves
+def report(metrics: dict[str, Any]) -> str:
+    """The table with published numbers and limit, and what to make of it."""
+    rows = {row["method"]: row for row in metrics["rows"]}
+    floor = metrics["limits"]["bayes_floor"]["parameter_mse"]
+    lines = [cells(row["method"].replace("_", " "), row, floor) for row in rows.values()]
+    lines += [cells(f"{name}, published*", row, None) for name, row in PUBLISHED.items()]
+    blind, seeing = (
+        number(rows["ino"][f"surrogate_trajectory_mse{suffix}"])
+        for suffix in ("", "_with_readings")
     )
-    logs = {name: log for fit in fits for name, log in zip(LOGS[fit.name], fit.logs, strict=False)}
-    if logs:
-        figures["losses"] = plot.losses(logs)
-    for name, figure in figures.items():
-        figure.savefig(out / f"{name}.png")
-
-
-LOGS = {"regression": ("regression",), "ino": ("INO, surrogate (C-FNO)", "INO, drift (ADM)")}
-
-
-def typical_case(cases: Cases, scored: Scored) -> int:
-    """The case whose parameter error is the median one."""
-    errors = np.square(scored.unit - cases.dataset.unit).mean(axis=1)
-    return int(np.argsort(errors)[len(errors) // 2])
-
-
-def cloud(problem: ij.InverseProblem, estimate: ij.Estimate) -> np.ndarray:
-    """Trajectories at the samples of one estimate."""
-    samples = np.asarray(estimate.samples, np.float64)
-    # Always the number that the solver advances together, so that nothing compiles again.
-    samples = np.resize(samples, (128, samples.shape[1]))
-    return np.asarray(problem.model.solve_ensemble(samples).states)
+    return "\n".join(
+        [
+            f"\nPOLLU, preset {metrics['preset']}: errors in unit coordinates, "
+            f"{metrics['timing']['total_seconds']:.0f} s in all\n",
+            table(HEADER, lines),
+            "",
+            "* another, unknown definition of the problem; compare with the floor instead.",
+            f"C-FNO, standardized trajectory MSE: {blind} from the parameters alone, {seeing} with "
+            f"the readings in view, published* {PUBLISHED_SURROGATE}.",
+            TUNED,
+            losses(rows, floor),
+        ]
+    )
 
 
 def invert(
@@ -357,87 +250,6 @@ def invert(
     figure = plot.trajectories(problem, observation, states=states, cloud=cloud(problem, estimate))
     figure.savefig(arguments.out / f"{stem}_trajectories.png")
     print(f"\nEstimate: {stem}_estimate.json, figure: {stem}_trajectories.png in {arguments.out}.")
-
-
-def report(metrics: dict[str, Any]) -> str:
-    """The table with published numbers and limit, and what to make of it."""
-    rows = {row["method"]: row for row in metrics["rows"]}
-    floor = metrics["limits"]["bayes_floor"]["parameter_mse"]
-    cells = [_cells(row["method"].replace("_", " "), row, floor) for row in rows.values()]
-    cells += [_cells(f"{name}, published*", row, None) for name, row in PUBLISHED.items()]
-    blind, seeing = (
-        number(rows["ino"][f"surrogate_trajectory_mse{suffix}"])
-        for suffix in ("", "_with_readings")
-    )
-    return "\n".join(
-        [
-            f"\nPOLLU, preset {metrics['preset']}: errors in unit coordinates, "
-            f"{metrics['timing']['total_seconds']:.0f} s in all\n",
-            table(_HEADER, cells),
-            "",
-            "* another, unknown definition of the problem; compare with the floor instead.",
-            f"C-FNO, standardized trajectory MSE: {blind} from the parameters alone, {seeing} with "
-            f"the readings in view, published* {PUBLISHED_SURROGATE}.",
-            TUNED,
-            losses(rows, floor),
-        ]
-    )
-
-
-_HEADER = (
-    "method", "MSE", "/ floor", "MAE", "MSE determined", "MSE hidden", "trajectory MSE", "chi2",
-    "coverage 90 %", "fit s", "ms in 256", "ms alone",
-)  # fmt: skip
-
-
-def _cells(name: str, row: Row, floor: float | None) -> list[str]:
-    mse = row["parameter_mse"]
-    milliseconds = [row.get(f"seconds_{kind}") for kind in ("per_inversion", "single")]
-    return [
-        name,
-        number(mse),
-        "-" if floor is None else f"{mse / floor:.2f}",
-        *(
-            number(row.get(key))
-            for key in (
-                "parameter_mae",
-                "parameter_mse_determined",
-                "parameter_mse_hidden",
-                "trajectory_mse",
-                "reduced_chi2",
-                "coverage_90",
-                "fit_seconds",
-            )
-        ),
-        *("-" if s is None else number(1e3 * s) for s in milliseconds),
-    ]
-
-
-_COMPARED = {
-    "parameter_mse": "parameter MSE",
-    "parameter_mae": "parameter MAE",
-    "trajectory_mse": "trajectory MSE",
-    "reduced_chi2": "reduced chi-squared",
-    "fit_seconds": "training time",
-    "seconds_per_inversion": "time per inversion in a batch",
-    "seconds_single": "time of one inversion",
-}
-
-
-def losses(rows: dict[str, Row], floor: float) -> str:
-    """Say where INO loses, to the plain regression and to the limit."""
-    ino, plain = rows["ino"], rows["regression"]
-    behind = [
-        f"{label} ({number(ino[key])} against {number(plain[key])})"
-        for key, label in _COMPARED.items()
-        if ino[key] is not None and plain[key] is not None and ino[key] > plain[key]
-    ]
-    above = 100.0 * (ino["parameter_mse"] / floor - 1.0)
-    where = ", ".join(behind) if behind else "nothing that is measured here"
-    return (
-        f"Where INO loses: its parameter MSE is {above:.0f} % above the floor; to the regression "
-        f"it loses in {where}."
-    )
 
 
 if __name__ == "__main__":

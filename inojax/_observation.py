@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -97,7 +97,7 @@ class Observation(eqx.Module):
                 f"the {len(columns)} channels, shape ({times_.size}, {len(columns)}); got `values` "
                 f"of shape {values_.shape} and `times` of shape {times_.shape}."
             )
-        rows = [f"`values` row {index}" for index in range(times_.size)]
+        rows = _Places("`values`", [f"`values` row {index}" for index in range(times_.size)])
         return _build(times_, values_, columns, problem, rows)
 
     @classmethod
@@ -125,7 +125,7 @@ class Observation(eqx.Module):
         columns = _check_header(header, problem, name)
         numbers = np.array([_parse_row(row, line, header, name) for line, row in lines[1:]])
         order = [header.index(column) for column in columns]
-        rows = [f"{name}, line {line}" for line, _ in lines[1:]]
+        rows = _Places(name, [f"{name}, line {line}" for line, _ in lines[1:]])
         return _build(numbers[:, header.index("time")], numbers[:, order], columns, problem, rows)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
@@ -271,18 +271,25 @@ def _parse_field(field: str, where: str) -> float:
         ) from error
 
 
+class _Places(NamedTuple):
+    """Where readings came from, in the words of error messages: all of them, and each row."""
+
+    source: str
+    rows: list[str]
+
+
 def _build(
     times: np.ndarray,
     values: np.ndarray,
     columns: list[str],
     problem: _Measured,
-    rows: list[str],
+    places: _Places,
 ) -> Observation:
-    """Check readings and put them in the problem's order; `rows` says where each came from."""
+    """Check readings and put them in the problem's order."""
     if not len(times):
         raise ValueError("`times` and `values` must hold at least one reading; got none.")
-    _check_times(times, problem, rows)
-    _check_values(values, columns, rows)
+    _check_times(times, problem, places.rows)
+    _check_values(values, columns, places)
     order = np.argsort(times, kind="stable")
     full = np.full((len(times), len(problem.channels)), np.nan)
     full[:, [problem.channels.index(column) for column in columns]] = values[order]
@@ -316,15 +323,15 @@ def _check_times(times: np.ndarray, problem: _Measured, rows: list[str]) -> None
         seen[time] = row
 
 
-def _check_values(values: np.ndarray, columns: list[str], rows: list[str]) -> None:
+def _check_values(values: np.ndarray, columns: list[str], places: _Places) -> None:
     if np.isnan(values).all():
         raise ValueError(
-            f"{rows[0].split(',')[0].split(' row')[0]} holds no reading: every value is missing "
-            "(empty or NaN). At least one number is needed."
+            f"{places.source} holds no reading: every value is missing (empty or NaN). At least "
+            "one number is needed."
         )
     for index, column in np.argwhere(np.abs(np.nan_to_num(values, posinf=np.inf)) > _LARGEST):
         value = float(values[index, column])
-        where = f"{rows[index]}, channel {columns[column]!r}"
+        where = f"{places.rows[index]}, channel {columns[column]!r}"
         if math.isinf(value):
             raise ValueError(f"{where}: the reading is infinite; leave it empty (NaN) if missing.")
         raise ValueError(

@@ -95,6 +95,13 @@ def test_bad_files_are_refused(text, complaint, tmp_path):
         Observation.from_csv(write(tmp_path, text), PROBLEM)
 
 
+def test_a_file_is_named_in_full_though_its_name_holds_a_comma(tmp_path):
+    path = tmp_path / "readings, row 2.csv"
+    path.write_text("time,NO2\n1,\n")
+    with refuses(ValueError, r"^`path` readings, row 2\.csv holds no reading"):
+        Observation.from_csv(path, PROBLEM)
+
+
 def test_binary_and_absent_files_are_refused(tmp_path):
     path = tmp_path / "readings.csv"
     path.write_bytes(b"\x89PNG\xff\xfe")

@@ -1,5 +1,6 @@
 """Methods: from a problem and its simulations to an inverter."""
 
+from ._amortized import AbstractAmortizedMethod as AbstractAmortizedMethod
 from ._base import (
     AbstractInverter as AbstractInverter,
     invert_batch as invert_batch,
