@@ -94,8 +94,8 @@ SIZES = {
         simulations=24_512,
         test_cases=1000,
         floor_cases=256,
-        regression=Regression(steps=6500),
-        ino=INO(),
+        regression=Regression(steps=5900),
+        ino=INO(SurrogateSettings(steps=600)),
     ),
     Preset.PAPER: Size(
         simulations=50_512,

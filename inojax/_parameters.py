@@ -4,7 +4,7 @@ import enum
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -344,54 +344,100 @@ def _apply(
         return np.asarray(function(space, jnp.asarray(values, np.float64)))
 
 
+class _Alike(NamedTuple):
+    """Parameters whose priors differ in numbers only, so that one call serves them all.
+
+    Attributes:
+        columns: Their positions.
+        prior: The prior of all; its numbers are arrays along the last axis, unless there is only
+            one parameter.
+        clip: Whether unit coordinates 0 and 1 must be avoided.
+    """
+
+    columns: tuple[int, ...]
+    prior: dist.Distribution
+    clip: tuple[bool, bool]
+
+
+def _alike(space: ParameterSpace, values: Array) -> list[_Alike]:
+    groups: dict[Any, list[int]] = {}
+    for index, parameter in enumerate(space.parameters):
+        leaves, structure = jax.tree.flatten(parameter.prior)
+        single = all(isinstance(leaf, float) for leaf in leaves)
+        groups.setdefault((structure, parameter._clip) if single else index, []).append(index)
+    return [_join(space, columns, values) for columns in groups.values()]
+
+
+def _join(space: ParameterSpace, columns: list[int], values: Array) -> _Alike:
+    parameters = [space.parameters[index] for index in columns]
+    prior = parameters[0].prior
+    if len(columns) > 1:
+        shape = (1,) * (values.ndim - 1) + (-1,)
+
+        def collect(*numbers: float) -> np.ndarray:
+            return np.array(numbers, values.dtype).reshape(shape)
+
+        prior = jax.tree.map(collect, *(parameter.prior for parameter in parameters))
+    return _Alike(tuple(columns), prior, parameters[0]._clip)
+
+
 def _columnwise(
-    function: Callable[[Parameter, Array], Array],
+    function: Callable[[_Alike, Array], Array],
 ) -> Callable[[ParameterSpace, Array], Array]:
-    """Apply a map of one parameter to each column of an array, compiled once."""
+    """Apply an elementwise map to the columns of an array, compiled once.
+
+    Columns with priors of one kind go together: five operations for each of a hundred
+    parameters would take longer to compile than the network beside them.
+    """
 
     @eqx.filter_jit
     @functools.wraps(function)
     def mapped(space: ParameterSpace, values: Array) -> Array:
-        columns = [
-            function(parameter, values[..., index]).astype(values.dtype)
-            for index, parameter in enumerate(space.parameters)
-        ]
-        return jnp.stack(columns, axis=-1)
+        groups = _alike(space, values)
+        parts = []
+        for group in groups:
+            one = len(group.columns) == 1
+            part = values[..., group.columns[0] if one else np.array(group.columns)]
+            part = function(group, part).astype(values.dtype)
+            parts.append(part[..., None] if one else part)
+        order = np.argsort(np.concatenate([group.columns for group in groups]))
+        joined = jnp.concatenate(parts, axis=-1)
+        return joined if len(groups) == 1 else joined[..., order]
 
     return mapped
 
 
 @_columnwise
-def _to_unit(parameter: Parameter, theta: Array) -> Array:
-    return jnp.clip(parameter.prior.cdf(theta), 0.0, 1.0)
+def _to_unit(group: _Alike, theta: Array) -> Array:
+    return jnp.clip(group.prior.cdf(theta), 0.0, 1.0)
 
 
 @_columnwise
-def _from_unit(parameter: Parameter, z: Array) -> Array:
+def _from_unit(group: _Alike, z: Array) -> Array:
     inside = float(jnp.finfo(z.dtype).eps)
-    lower, upper = parameter._clip
+    lower, upper = group.clip
     z = jnp.clip(z, inside if lower else 0.0, 1.0 - inside if upper else 1.0)
     # Rounding in the inverse CDF can step over a finite end, where there is no density.
-    support = parameter.prior.support
+    support = group.prior.support
     low = getattr(support, "lower_bound", -jnp.inf)
     high = getattr(support, "upper_bound", jnp.inf)
-    return jnp.clip(parameter.prior.icdf(z), low, high)
+    return jnp.clip(group.prior.icdf(z), low, high)
 
 
 @_columnwise
-def _to_unconstrained(parameter: Parameter, theta: Array) -> Array:
-    return dist.biject_to(parameter.prior.support).inv(theta)
+def _to_unconstrained(group: _Alike, theta: Array) -> Array:
+    return dist.biject_to(group.prior.support).inv(theta)
 
 
 @_columnwise
-def _from_unconstrained(parameter: Parameter, x: Array) -> Array:
-    return cast(Array, dist.biject_to(parameter.prior.support)(x))
+def _from_unconstrained(group: _Alike, x: Array) -> Array:
+    return cast(Array, dist.biject_to(group.prior.support)(x))
 
 
 @_columnwise
-def _log_densities(parameter: Parameter, theta: Array) -> Array:
-    density = parameter.prior.log_prob(theta)
-    return jnp.where(cast(Any, parameter.prior.support)(theta), density, -jnp.inf)
+def _log_densities(group: _Alike, theta: Array) -> Array:
+    density = group.prior.log_prob(theta)
+    return jnp.where(cast(Any, group.prior.support)(theta), density, -jnp.inf)
 
 
 def _log_prob(space: ParameterSpace, theta: Array) -> Array:

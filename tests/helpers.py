@@ -3,7 +3,8 @@
 A new problem, noise model, network or method adds one line here.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
@@ -29,6 +30,18 @@ from inojax.nn import (
     SpectralConv,
 )
 from inojax.noise import AbstractNoise, Gaussian
+
+
+@contextlib.contextmanager
+def optimized() -> Iterator[None]:
+    """Compile for speed in this block; elsewhere the tests compile quickly."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+
 
 # --- A problem whose posterior is known -----------------------------------------------------
 

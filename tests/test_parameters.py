@@ -71,6 +71,39 @@ def test_ends_of_the_unit_interval_are_finite(prior, truth, dtype, z):
     assert np.isfinite(one(prior).log_prob(theta)).all()
 
 
+def test_parameters_of_one_kind_are_as_good_as_alone():
+    """They are computed together, each with its own numbers, among others of another kind."""
+    priors = [
+        dist.Uniform(0.5, 1.5),
+        dist.LogUniform(1e-3, 1e2),
+        dist.Uniform(-7.0, 3.0),
+        dist.TruncatedNormal(0.4, 0.3, low=-0.2, high=1.0),
+        dist.LogUniform(1.0, 2.0),
+        dist.TruncatedNormal(0.1, 0.2, low=-0.5, high=0.2),
+        dist.Normal(1.0, 2.0),
+        dist.Uniform(2.0, 2.5),
+    ]
+    space = ParameterSpace(tuple(Parameter(f"p{i}", prior) for i, prior in enumerate(priors)))
+    z = np.random.default_rng(0).uniform(0.01, 0.99, (3, 2, len(priors)))
+    theta, x = space.from_unit(z), space.to_unconstrained(space.from_unit(z))
+    total = 0.0
+    for index, prior in enumerate(priors):
+        column = slice(index, index + 1)
+        alone = one(prior)
+        for name, together, argument in (
+            ("from_unit", theta, z),
+            ("to_unit", space.to_unit(theta), theta),
+            ("to_unconstrained", x, theta),
+            ("from_unconstrained", space.from_unconstrained(x), x),
+        ):
+            np.testing.assert_array_equal(
+                together[..., column], getattr(alone, name)(argument[..., column]), err_msg=name
+            )
+        total = total + alone.log_prob(theta[..., column])
+    # The sum is taken in another order.
+    np.testing.assert_allclose(space.log_prob(theta), total, rtol=1e-13)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_bounded_ends_are_reached_exactly(dtype):
     space = one(dist.Uniform(-2.0, 3.0))

@@ -4,7 +4,7 @@ import abc
 import math
 import os
 import pathlib
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -27,6 +27,7 @@ _SIMULATIONS = 20_000
 _CHUNKS = 20
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """Settings of a training stage; any object that has these two will do."""
 

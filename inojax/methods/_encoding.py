@@ -281,7 +281,7 @@ def thin(observation: Observation, share: float, *, key: Key[Array, ""]) -> Obse
     Args:
         observation: A complete observation.
         share: Chance that this observation loses anything; then every row and every single
-            reading stays with a chance that is itself drawn from [0.3, 1].
+            reading stays with a chance that is itself drawn from [0, 1].
         key: Source of randomness.
 
     Returns:
@@ -291,7 +291,7 @@ def thin(observation: Observation, share: float, *, key: Key[Array, ""]) -> Obse
         return observation
     any_key, chance_key, row_key, reading_key = jr.split(key, 4)
     rows, channels = observation.mask.shape
-    row_chance, reading_chance = jr.uniform(chance_key, (2,), minval=0.3)
+    row_chance, reading_chance = jr.uniform(chance_key, (2,))
     luck = jr.uniform(reading_key, (rows, channels))
     kept = (luck < reading_chance) & (jr.uniform(row_key, (rows, 1)) < row_chance)
     mask = jnp.asarray(observation.mask)

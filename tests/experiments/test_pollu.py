@@ -22,10 +22,12 @@ FIGURES = ("recovery", "parameter_errors", "trajectories", "overview", "losses")
 def run(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", "experiments/pollu.py", "--preset", "smoke"]
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    # What the first run compiles serves the later ones; none of them is killed at work.
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(out.parent / "compiled")}
     return subprocess.run(
         [*command, "--out", str(out), *more],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": paths},
+        env=os.environ | {"PYTHONPATH": paths} | cache,
         capture_output=True,
         text=True,
         check=False,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from inojax.data import simulate
-from tests.helpers import METHODS, UNTRAINED, linear_gaussian
+from tests.helpers import METHODS, UNTRAINED, linear_gaussian, optimized
 
 CASES = 512
 
@@ -30,7 +30,8 @@ def name(request):
 @pytest.fixture(scope="session")
 def trained(name, linear, linear_data):
     """An inverter that knows its problem well."""
-    return METHODS[name].fit(linear, linear_data, progress=False, key=jr.key(2))
+    with optimized():
+        return METHODS[name].fit(linear, linear_data, progress=False, key=jr.key(2))
 
 
 @pytest.fixture(scope="session")

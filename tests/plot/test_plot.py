@@ -37,7 +37,8 @@ def states(problem: ij.InverseProblem) -> np.ndarray:
 
 def log(held_out: float) -> ij.train.TrainLog:
     steps = np.arange(1, 4) * 10
-    return ij.train.TrainLog(steps, np.array([3.0, 2.0, 1.0]), np.full(3, held_out), 1.0, 1.0)
+    losses, second = np.array([3.0, 2.0, 1.0]), np.asarray(1.0)
+    return ij.train.TrainLog(steps, losses, np.full(3, held_out), second, second)
 
 
 def cloud(names: tuple[str, ...]) -> dict[str, np.ndarray]:
