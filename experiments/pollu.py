@@ -3,9 +3,9 @@
 Result:   INO, arXiv 2603.11854, Tables 1-3 (rows POLLU).
 Command:  python experiments/pollu.py --preset {smoke,quick,paper} --out results/pollu --seed 0
           python experiments/pollu.py --observations experiments/data/pollu_example.csv
-Runtime:  quick 7.7 min on two CPU cores of a busy machine; paper not yet run.
+Runtime:  quick 5.3 min on two CPU cores; paper not yet run.
 Expected: preset quick, mean squared error of the 25 parameters in unit coordinates: prior mean
-          0.0833, regression about 0.020, INO below both and at most 0.020, Bayes floor 0.0142.
+          0.0837, regression 0.0256, INO 0.0173, Bayes floor 0.0141.
           Published: INO 0.0117, MLP regression 0.1023, for a definition that is not known.
 
 Simulates training data with the real solver, trains a plain regression and INO for about the same
