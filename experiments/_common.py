@@ -1,4 +1,4 @@
-"""What every experiment shares: arguments, folders, clocks, provenance and tables."""
+"""What every experiment shares: arguments, folders, clocks and provenance."""
 
 import contextlib
 import dataclasses
@@ -27,7 +27,7 @@ _PACKAGES = ("jax", "equinox", "diffrax", "optax", "numpy")
 
 
 class Preset(enum.StrEnum):
-    """How much is computed: a test, a result on a laptop, or the published scale."""
+    """How much is computed: a test, a result on a laptop, or the published amount."""
 
     SMOKE = "smoke"
     QUICK = "quick"
@@ -41,7 +41,7 @@ class Arguments:
     out: Path
     """Folder of all results. Started again with the same one, a run continues."""
     preset: Preset = Preset.QUICK
-    """smoke: under a minute; quick: minutes on a laptop; paper: the published scale, on a GPU."""
+    """smoke: under a minute; quick: minutes on a laptop; paper: the published amount, on a GPU."""
     seed: int = 0
     """Seed of all randomness."""
 
@@ -186,7 +186,7 @@ class Clocks:
     Attributes:
         total: From start to end.
         simulating: Part of it that went into simulations.
-        compiling: Time that XLA compiled, a part of the others.
+        compiling: Time that XLA compiled, added up over threads.
     """
 
     total: Stopwatch

@@ -45,9 +45,8 @@ def draw(
     figures["overview"] = plot.overview(
         problem, observation, show=show_in_overview, errors=errors, floor=floor, **curves
     )
-    logs = {n: log for f in fits for n, log in zip(_STAGES[f.name], f.logs, strict=False)}
-    if logs:
-        figures["losses"] = plot.losses(logs)
+    logs = {n: log for f in fits for n, log in zip(_STAGES[f.name], f.logs, strict=True)}
+    figures["losses"] = plot.losses(logs)
     for name, figure in figures.items():
         figure.savefig(out / f"{name}.png")
 

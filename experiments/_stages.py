@@ -20,7 +20,7 @@ def simulations(
     *,
     keys: tuple[Key[Array, ""], Key[Array, ""]],
 ) -> tuple[ij.Dataset, ij.Dataset]:
-    """Training and test data, so many with these keys, from the disk as far as they are there."""
+    """Training and test data, from the disk as far as they are there."""
     (training, test), (data_key, test_key) = counts, keys
     stage(f"simulate {training} training and {test} test cases")
     dataset = ij.simulate(problem, training, store=out / "training.zarr", key=data_key)

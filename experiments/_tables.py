@@ -46,7 +46,7 @@ _COMPARED = {
 }
 
 
-def losses(rows: dict[str, Row], floor: float) -> str:
+def where_ino_loses(rows: dict[str, Row], floor: float) -> str:
     """Say where INO loses, to the plain regression and to the limit."""
     ino, plain = rows["ino"], rows["regression"]
     behind = [

@@ -1,8 +1,6 @@
 """Makes JAX strict for the whole run; see `[tool.pytest.ini_options]` for the rest.
 
 The environment is set before JAX starts its backend, and is inherited by subprocesses.
-Code is compiled with few optimizations, as it runs once or twice: that takes half the time. What
-runs for long asks for them, with `@pytest.mark.optimized` or, in a fixture, `with optimized():`.
 To speed up repeated local runs, set `JAX_COMPILATION_CACHE_DIR` to a folder. The tests do not set
 it themselves: JAX does not write its cache atomically, and some tests kill a process at work.
 """
@@ -13,7 +11,6 @@ DEVICES = "--xla_force_host_platform_device_count"
 if DEVICES not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}=2".strip()
 os.environ["MPLBACKEND"] = "Agg"
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 from collections.abc import Callable, Iterator  # noqa: E402
 from itertools import count  # noqa: E402
@@ -21,8 +18,6 @@ from itertools import count  # noqa: E402
 import jax  # noqa: E402
 import jax.random as jr  # noqa: E402
 import pytest  # noqa: E402
-
-from tests.helpers import optimized  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -34,17 +29,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if gpu_tests and not any(device.platform == "gpu" for device in jax.devices()):
         for item in gpu_tests:
             item.add_marker(pytest.mark.skip(reason="JAX finds no GPU"))
-
-
-@pytest.fixture(autouse=True)
-def optimizations(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Compile for speed where a test asks for it."""
-    if request.node.get_closest_marker("optimized") is None:
-        yield
-        return
-    jax.clear_caches()  # what others compiled is slow
-    with optimized():
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,15 @@ ORDER = (
 RANK = {unit: rank for rank, unit in enumerate(sum(ORDER, ()))}
 LONGEST_FUNCTION = 80  # lines of code
 # Files of `methods` that hold no method but what several share.
-SHARED = {"_amortized", "_base", "_drift_fields", "_encoding", "_storage", "_training_data"}
+SHARED = {
+    "_amortized",
+    "_base",
+    "_checks",
+    "_drift_fields",
+    "_encoding",
+    "_storage",
+    "_training_data",
+}
 HEAVY = ("matplotlib", "zarr", "orbax", "flax", "tyro")
 
 

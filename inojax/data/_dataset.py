@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from numpy.typing import DTypeLike
 
 from ..solvers import SolveStatus
 
@@ -137,17 +138,39 @@ class Dataset:
     def trajectories(self) -> Float[np.ndarray, "n time state"]:
         """States of every simulation at every output time; read from disk on first use."""
         if self._loaded is None:
-            loaded = np.empty((len(self), len(self.times), self._states), np.float64)
-            start = 0
-            for block in self.blocks():
-                loaded[start : start + len(block)] = block
-                start += len(block)
-            self._loaded = loaded
+            self._loaded = self.gathered(np.float64)
         return self._loaded
 
     @property
-    def _states(self) -> int:
-        return next(self.blocks()).shape[2] if len(self) else 0
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of `trajectories`, which is not read for it."""
+        if self._loaded is not None:
+            return self._loaded.shape
+        states = next(self.blocks(1)).shape[2] if len(self) else 0
+        return len(self), len(self.times), states
+
+    def gathered(
+        self, dtype: DTypeLike = np.float32, *, every: int = 1
+    ) -> Float[np.ndarray, "some time state"]:
+        """Trajectories in a precision of choice, read a block at a time and not kept.
+
+        Use it instead of `trajectories` where float64 for all would fill the memory.
+
+        Args:
+            dtype: Precision of the result.
+            every: Take each `every`-th simulation, starting with the first.
+
+        Returns:
+            A new array.
+        """
+        result = np.empty((-(-len(self) // every), *self.shape[1:]), dtype)
+        start = 0
+        for block in self.blocks():
+            wanted = block[-start % every :: every]
+            first = -(-start // every)
+            result[first : first + len(wanted)] = wanted
+            start += len(block)
+        return result
 
     def blocks(self, size: int | None = None) -> Iterator[Float[np.ndarray, "block time state"]]:
         """Trajectories a few at a time, for data larger than memory.
@@ -232,8 +255,19 @@ class Dataset:
             self.thetas[rows],
             self.unit[rows],
             times=self.times,
-            trajectories=self.trajectories[rows],
+            trajectories=self._reader(rows) if self._loaded is None else self._loaded[rows],
             status=self.status[rows],
             manifest=self.manifest,
             timing=self.timing,
         )
+
+    def _reader(self, rows: Any) -> Callable[[slice], np.ndarray]:
+        """A function that reads from the disk some of these rows only."""
+        index, source = np.arange(len(self))[rows], self._read
+        assert source is not None
+
+        def read(wanted: slice) -> np.ndarray:
+            some = index[wanted]
+            return source(slice(int(some[0]), int(some[-1]) + 1))[some - some[0]]
+
+        return read

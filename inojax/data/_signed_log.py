@@ -42,7 +42,7 @@ class SignedLog(eqx.Module):
             The scale.
         """
         # A scale is measured well enough on a few thousand simulations.
-        some = dataset.trajectories[:: max(1, len(dataset) // 4096)]
+        some = dataset.gathered(np.float64, every=max(1, len(dataset) // 4096))
         flat = some.reshape(-1, some.shape[-1])
         linear = np.maximum(floor * flat.std(axis=0), _TINY)
         bent = np.arcsinh(flat / (2.0 * linear)[None, :])

@@ -151,18 +151,3 @@ class AbstractAmortizedMethod(eqx.Module, Generic[_Inverter]):
             ValueError: If it is of another problem, method or settings.
         """
         return load(self._untrained(problem, Encoder.blank(problem)), folder, problem)
-
-
-def check_counts(method: eqx.Module, *names: str) -> None:
-    """Refuse hyperparameters below one.
-
-    Args:
-        method: Holder of the hyperparameters.
-        names: Which to check.
-
-    Raises:
-        ValueError: Naming the first that is below one.
-    """
-    for name in names:
-        if getattr(method, name) < 1:
-            raise ValueError(f"`{name}` must be at least 1; got {getattr(method, name)}.")

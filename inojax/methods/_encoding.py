@@ -76,7 +76,7 @@ class Encoder(eqx.Module):
             The encoder.
         """
         scale = SignedLog.from_dataset(dataset)
-        some = dataset.trajectories[:: max(1, len(dataset) // 4096)]
+        some = dataset.gathered(np.float64, every=max(1, len(dataset) // 4096))
         spread = np.maximum(np.asarray(scale.apply(some)).std(axis=0), _LEAST_SPREAD)
         return cls(
             scale,

@@ -15,8 +15,9 @@ from .._inverse_problem import InverseProblem
 from .._observation import Observation
 from ..nn import UnitNormal
 from ..train import TrainLog
-from ._amortized import AbstractAmortizedMethod, TrainingSession, check_counts
+from ._amortized import AbstractAmortizedMethod, TrainingSession
 from ._base import AbstractInverter, estimate_from_cloud
+from ._checks import check_counts
 from ._encoding import Encoder, Readings
 from ._ino_drift import Drift, DriftSettings, drift_loss, new_pool, residual_of
 from ._ino_surrogate import (

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Key
 from .._inverse_problem import InverseProblem
 from ..nn import ConditionalMLP, UnitNormal
 from ..train import Loss, shard_batch
+from ._checks import check_counts, check_shares
 from ._drift_fields import AbstractDriftField, ResidualDrift
 from ._encoding import Encoder, Readings, thin
 from ._ino_surrogate import Surrogate
@@ -49,7 +50,9 @@ class DriftSettings(eqx.Module):
     thinned: float = 0.1
 
     def __check_init__(self) -> None:
-        """Refuse sizes that do not divide each other."""
+        """Refuse counts below one, shares outside of [0, 1], sizes that do not divide."""
+        check_counts(self, "width", "depth", "steps", "batch", "group", "pool")
+        check_shares(self, "restart", "thinned")
         if self.batch % self.group or self.pool % self.batch:
             raise ValueError(
                 "`group` must divide `batch`, and `batch` must divide `pool`; got "
@@ -336,8 +339,12 @@ def _put(pool: Pool, block: Pool, groups: int) -> Pool:
 
 
 def _targets(field: AbstractDriftField, block: Pool) -> Float[Array, "group particle parameter"]:
-    flat = block.residual.reshape(*block.residual.shape[:2], -1)
-    noise = block.truth_residual.reshape(block.truth_residual.shape[0], -1)
+    mask = block.readings.mask
+    # Absent readings have residual zero; the mean square that a field takes is to be over the rest.
+    share = jnp.mean(mask, axis=(1, 2), dtype=block.residual.dtype)
+    weight = 1.0 / jnp.sqrt(jnp.maximum(share, 1.0 / mask[0].size))
+    flat = block.residual.reshape(*block.residual.shape[:2], -1) * weight[:, None, None]
+    noise = block.truth_residual.reshape(block.truth_residual.shape[0], -1) * weight[:, None]
     return jax.vmap(field)(block.z, flat, block.truth, noise)
 
 

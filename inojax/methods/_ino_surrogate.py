@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Key
 from .._inverse_problem import InverseProblem
 from ..nn import MLP, ConditionalFNO, FNOSettings, ResponseSurface, cosine_basis
 from ..train import Loss, shard_batch
+from ._checks import check_counts, check_shares
 from ._encoding import Encoder, Readings, thin
 from ._training_data import SimulatedData, batch_keys
 
@@ -41,13 +42,20 @@ class SurrogateSettings(eqx.Module):
     """
 
     network: FNOSettings = FNOSettings()
-    steps: int = 1000
+    steps: int = 600
     batch: int = 256
     learning_rate: float = 2e-3
     surface: bool = True
     correction: tuple[int, ...] = (512, 512, 512)
     spectral_weight: float = 0.1
     reading_dropout: float = 0.5
+
+    def __check_init__(self) -> None:
+        """Refuse counts below one and shares outside of [0, 1]."""
+        check_counts(self, "steps", "batch")
+        check_shares(self, "reading_dropout")
+        if self.spectral_weight < 0.0:
+            raise ValueError(f"`spectral_weight` must not be negative; got {self.spectral_weight}.")
 
 
 class Surrogate(eqx.Module):

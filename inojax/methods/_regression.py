@@ -13,8 +13,9 @@ from .._inverse_problem import InverseProblem
 from .._observation import Observation
 from ..nn import ConditionalMLP, UnitNormal
 from ..train import Loss, TrainLog, shard_batch
-from ._amortized import AbstractAmortizedMethod, TrainingSession, check_counts
+from ._amortized import AbstractAmortizedMethod, TrainingSession
 from ._base import AbstractInverter, estimate_from_cloud
+from ._checks import check_counts, check_shares
 from ._encoding import Encoder, Readings, thin
 from ._training_data import SimulatedData, batch_keys
 
@@ -69,15 +70,16 @@ class Regression(AbstractAmortizedMethod[RegressionInverter]):
 
     width: int = 512
     depth: int = 4
-    steps: int = 8000
+    steps: int = 6000
     batch: int = 512
     learning_rate: float = 1e-3
     thinned: float = 0.1
     draws: int = 128
 
     def __check_init__(self) -> None:
-        """Refuse counts below one."""
+        """Refuse counts below one and shares outside of [0, 1]."""
         check_counts(self, "width", "depth", "steps", "batch", "draws")
+        check_shares(self, "thinned")
 
     def _fit(self, session: TrainingSession, *, key: Key[Array, ""]) -> RegressionInverter:
         problem, encoder = session.problem, session.encoder

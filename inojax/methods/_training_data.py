@@ -46,9 +46,9 @@ def prepare(problem: InverseProblem, dataset: Dataset) -> tuple[Encoder, Simulat
         ValueError: If the data set is not of this problem or has too few usable simulations.
     """
     shape = (len(problem.model.times), len(problem.model.states))
-    if dataset.trajectories.shape[1:] != shape or dataset.unit.shape[1] != problem.parameters.size:
+    if dataset.shape[1:] != shape or dataset.unit.shape[1] != problem.parameters.size:
         raise ValueError(
-            f"`dataset` holds trajectories of shape {dataset.trajectories.shape[1:]} with "
+            f"`dataset` holds trajectories of shape {dataset.shape[1:]} with "
             f"{dataset.unit.shape[1]} parameters, but problem {problem.name!r} has {shape} and "
             f"{problem.parameters.size}. Make one with `simulate(problem, n, key=key)`."
         )
@@ -64,9 +64,9 @@ def prepare(problem: InverseProblem, dataset: Dataset) -> tuple[Encoder, Simulat
     encoder = Encoder.fit(problem, train)
     data = SimulatedData(
         float32(train.unit),
-        float32(train.trajectories),
+        float32(train.gathered()),
         float32(held_out.unit),
-        float32(held_out.trajectories),
+        float32(held_out.gathered()),
     )
     return encoder, data
 

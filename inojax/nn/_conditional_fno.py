@@ -75,6 +75,12 @@ class FNOSettings(eqx.Module):
     film: bool = True
     attention: bool = True
 
+    def __check_init__(self) -> None:
+        """Refuse counts below one."""
+        for name in ("width", "modes", "blocks", "hidden", "heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
+
 
 class ConditionalFNO(eqx.Module):
     """Fourier neural operator on the time grid, conditioned on parameters and readings.

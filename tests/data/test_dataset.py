@@ -44,6 +44,40 @@ def test_usable_drops_failures_and_hidden_nans():
     assert usable.ok.all()
 
 
+@pytest.mark.parametrize("every", [1, 3, 4, 20])
+def test_trajectories_are_gathered_without_being_kept(every):
+    whole = make()
+    reads = []
+
+    def read(wanted):
+        reads.append(wanted)
+        return whole.trajectories[wanted]
+
+    manifest = {"chunk_size": 4}
+    lazy = make(trajectories=read, manifest=manifest)
+    assert lazy.shape == (10, 4, 3)
+    gathered = lazy.gathered(every=every)
+    assert gathered.dtype == np.float32
+    np.testing.assert_array_equal(gathered, whole.trajectories[::every].astype(np.float32))
+    before = len(reads)
+    lazy.gathered()
+    assert len(reads) > before  # read again, since nothing was kept
+    np.testing.assert_array_equal(
+        make(manifest=manifest).gathered(np.float64, every=every), whole.trajectories[::every]
+    )
+
+
+def test_parts_of_what_lies_on_disk_stay_there():
+    whole = make(failed=(2, 5))
+    usable = make(failed=(2, 5), trajectories=whole.trajectories.__getitem__).usable()
+    train, held_out = usable.split(3)
+    kept = [0, 1, 3, 4, 6, 7, 8, 9]
+    np.testing.assert_array_equal(train.gathered(np.float64), whole.trajectories[kept[:-3]])
+    np.testing.assert_array_equal(held_out.trajectories, whole.trajectories[kept[-3:]])
+    assert train._loaded is None
+    assert usable._loaded is None
+
+
 def test_usable_drops_parameters_that_are_not_finite():
     thetas = np.ones((10, 2))
     thetas[4, 1] = np.inf

@@ -45,7 +45,7 @@ def markers(path):
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 def test_kill_and_resume_ends_with_the_same_bytes(finished, tmp_path, decay, bytes_of, ending):
     path = tmp_path / "killed"
-    command = [sys.executable, "simulate_slowly.py", path, "0.1"]
+    command = [sys.executable, "simulate_slowly.py", path, "0.4"]
     environment = os.environ | {"PYTHONPATH": str(HERE.parents[1])}
     child = subprocess.Popen(command, cwd=HERE, env=environment, stderr=subprocess.DEVNULL)
     try:

@@ -1,14 +1,19 @@
 """The main experiment as a user runs it, in its smallest preset."""
 
+import csv
 import json
 import math
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import inojax as ij
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "experiments" / "data" / "pollu_example.csv"
@@ -19,11 +24,14 @@ FIELDS = (
 FIGURES = ("recovery", "parameter_errors", "trajectories", "overview", "losses")
 
 
+# What one run compiles serves the later ones; none of them is killed at work.
+COMPILED = tempfile.TemporaryDirectory()
+
+
 def run(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", "experiments/pollu.py", "--preset", "smoke"]
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    # What the first run compiles serves the later ones; none of them is killed at work.
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(out.parent / "compiled")}
+    cache = {"JAX_COMPILATION_CACHE_DIR": COMPILED.name}
     return subprocess.run(
         [*command, "--out", str(out), *more],
         cwd=ROOT,
@@ -61,6 +69,8 @@ def test_metrics_have_the_shape_of_every_experiment(finished: tuple[Path, str]):
     ]  # fmt: skip
     assert (metrics["experiment"], metrics["preset"], metrics["seed"]) == ("pollu", "smoke", 0)
     assert list(metrics["timing"]) == ["total_seconds", "simulate_seconds", "compile_seconds"]
+    assert 0.0 < metrics["timing"]["simulate_seconds"] < metrics["timing"]["total_seconds"]
+    assert metrics["timing"]["compile_seconds"] > 0.0
     rows = {row["method"]: row for row in metrics["rows"]}
     assert list(rows) == ["prior_mean", "regression", "ino", "bayes_floor"]
     assert all(field in row for row in rows.values() for field in FIELDS)
@@ -125,6 +135,20 @@ def test_evaluated_again_the_stored_weights_give_the_same_errors(finished: tuple
         assert {k: v for k, v in new.items() if k not in measured_anew} == {
             k: v for k, v in old.items() if k not in measured_anew
         }
+
+
+def test_the_example_readings_come_from_the_rates_beside_them():
+    """They owe nothing to the library, so a wrong unit, column or equation would show here."""
+    problem = ij.problems.pollu()
+    observation = ij.Observation.from_csv(EXAMPLE, problem)
+    with EXAMPLE.with_name("pollu_example_truth.csv").open() as file:
+        truth = {row["parameter"]: float(row["value"]) for row in csv.DictReader(file)}
+    theta = problem.parameters.from_dict(truth)
+    residual = np.asarray(problem.whitened_residual(theta, observation))
+    present = np.asarray(observation.mask)
+    # Standard normal residuals, some fifty of them: the mean square scatters by 1/5.
+    assert 0.4 < np.mean(np.square(residual[present])) < 1.8
+    assert not np.allclose(problem.parameters.to_unit(theta), 0.5, atol=0.2)
 
 
 @pytest.mark.slow

@@ -1,4 +1,10 @@
-"""Fitted methods, each trained once for the whole run."""
+"""Fitted methods, each trained once for the whole run.
+
+Methods that are hardly trained are compiled with few optimizations, since their code runs once or
+twice: that takes half the time. Trained ones, whose accuracy is tested, are compiled as users do.
+"""
+
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -7,9 +13,16 @@ import numpy as np
 import pytest
 
 from inojax.data import simulate
-from tests.helpers import METHODS, UNTRAINED, linear_gaussian, optimized
+from tests.helpers import METHODS, UNTRAINED, linear_gaussian, optimizations
 
 CASES = 512
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
+    used = set(request.fixturenames)
+    with optimizations("trained" in used or not used & {"name", "method", "setting"}):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +43,7 @@ def name(request):
 @pytest.fixture(scope="session")
 def trained(name, linear, linear_data):
     """An inverter that knows its problem well."""
-    with optimized():
+    with optimizations(True):
         return METHODS[name].fit(linear, linear_data, progress=False, key=jr.key(2))
 
 
@@ -48,7 +61,8 @@ def small_data(linear):
 @pytest.fixture(scope="session")
 def quick(method, linear, small_data):
     """An inverter that has seen next to nothing."""
-    return method.fit(linear, small_data, progress=False, key=jr.key(2))
+    with optimizations(False):
+        return method.fit(linear, small_data, progress=False, key=jr.key(2))
 
 
 @pytest.fixture(scope="session")

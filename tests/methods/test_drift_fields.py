@@ -130,7 +130,6 @@ def follow(field, truth_known: bool, key) -> tuple[float, float]:
     return errors[0], errors[1]
 
 
-@pytest.mark.optimized
 @pytest.mark.parametrize("bandwidth", [0.3, 1.0, 3.0])
 def test_the_reported_field_stops_far_from_the_truth(bandwidth, key):
     """Why it is only an option: weights that rise with the residual do not lead to the truth.

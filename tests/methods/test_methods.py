@@ -1,6 +1,7 @@
 """Properties of every method in the table."""
 
 import dataclasses
+import functools
 import json
 
 import equinox as eqx
@@ -14,10 +15,18 @@ from inojax import methods, problems
 from inojax._estimate import EstimateStatus
 from inojax._observation import Observation
 from inojax.data import Dataset, simulate
-from inojax.methods import invert_batch, resimulate
+from inojax.methods import _amortized, invert_batch, resimulate
 from inojax.metrics import coverage, mean_squared_error
+from inojax.nn import FNOSettings
 from inojax.solvers import SolveStatus
-from tests.helpers import METHODS, UNTRAINED, linear_gaussian, linear_posterior
+from tests.helpers import (
+    FNO_SETTINGS,
+    METHODS,
+    UNTRAINED,
+    linear_gaussian,
+    linear_posterior,
+    optimizations,
+)
 from tests.refuses import refuses
 
 KEY = jr.key(11)
@@ -119,9 +128,9 @@ def test_missing_readings_and_odd_numbers_of_rows_work(trained, linear):
     one = Observation.from_arrays([1.0], [[np.nan, 0.5, np.nan]], problem=linear)
     alone = trained(one, key=KEY)
     assert np.isfinite(alone.value).all()
-    # Only `b` was read: exactly, `a` keeps its prior's deviation of 4/√12 = 1.15. A network that
-    # met few single readings falls short of that, but it must know that it knows much less.
-    assert alone.std[0] > 2.0 * trained(observation, key=KEY).std[0]
+    # Only `b` was read, so `a` keeps its prior's deviation of 4/√12. Networks that met few single
+    # readings fall short of that, by less than half.
+    assert alone.std[0] > 0.5 * 4.0 / 12.0**0.5
 
 
 @pytest.mark.slow
@@ -407,7 +416,6 @@ def lynx_observation():
     return problems.lotka_volterra(), problems.lynx_hare()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("build", [robertson_observation, lynx_observation])
 def test_smoke_on_the_catalog(name, build):
     problem, observation = build()
@@ -420,7 +428,6 @@ def test_smoke_on_the_catalog(name, build):
     assert estimate.status != EstimateStatus.NOT_CHECKED
 
 
-@pytest.mark.slow
 def test_two_devices_train_the_same_inverter(method, quick, linear, small_data, observation):
     mesh = jax.make_mesh((2,), ("batch",))
     shared = method.fit(linear, small_data, progress=False, mesh=mesh, key=jr.key(2))
@@ -444,6 +451,64 @@ def test_a_checkpointed_fit_is_the_same(method, quick, linear, small_data, obser
         method.fit(linear, small_data, checkpoint=tmp_path, progress=False, key=jr.key(3))
 
 
+def test_ino_stopped_in_its_second_stage_goes_on_to_the_same_bits(
+    linear, small_data, observation, tmp_path, monkeypatch
+):
+    """The frozen surrogate and the particles on their way come back from the checkpoint."""
+    method, arguments = UNTRAINED["INO"], {"progress": False, "key": jr.key(2)}
+    chunks = []
+
+    def interrupt(self, *_, **__):
+        del self
+        chunks.append(1)
+        # One step in a chunk: four of the first stage, and now the third of the second.
+        if len(chunks) == 7:
+            raise KeyboardInterrupt
+
+    with optimizations(False):
+        whole = method.fit(linear, small_data, **arguments)(observation, key=KEY)
+        with monkeypatch.context() as patch:
+            eager = functools.partial(_amortized.Trainer, save_every=0.0)
+            patch.setattr(_amortized, "Trainer", eager)
+            patch.setattr("tqdm.tqdm.set_postfix", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                method.fit(linear, small_data, checkpoint=tmp_path, **arguments)
+        resumed = method.fit(linear, small_data, checkpoint=tmp_path, **arguments)
+        same_bits(resumed(observation, key=KEY), whole)
+
+
+def with_surrogate(**changes):
+    return dataclasses.replace(
+        UNTRAINED["INO"], surrogate=dataclasses.replace(UNTRAINED["INO"].surrogate, **changes)
+    )
+
+
+def with_field(field):
+    return dataclasses.replace(
+        UNTRAINED["INO"], drift=dataclasses.replace(UNTRAINED["INO"].drift, field=field)
+    )
+
+
+VARIANTS = {
+    "operator alone": with_surrogate(surface=False, spectral_weight=0.0, reading_dropout=0.0),
+    "neither FiLM nor attention": with_surrogate(
+        network=dataclasses.replace(FNO_SETTINGS, film=False, attention=False)
+    ),
+    "reported field": with_field(methods.ReportedDrift()),
+    "repulsion": with_field(methods.ResidualDrift(repulsion=0.1)),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+def test_variants_train_and_come_back_from_disk(variant, linear, small_data, observation, tmp_path):
+    with optimizations(False):
+        inverter = variant.fit(linear, small_data, progress=False, key=jr.key(2))
+        estimate = inverter(observation, key=KEY)
+        assert np.isfinite(estimate.samples).all()
+        methods.save(inverter, tmp_path)
+        same_bits(variant.load(tmp_path, linear)(observation, key=KEY), estimate)
+
+
 @pytest.mark.parametrize(
     ("build", "match"),
     [
@@ -453,6 +518,12 @@ def test_a_checkpointed_fit_is_the_same(method, quick, linear, small_data, obser
         (lambda: methods.INO(moves=-1), "`moves` must be at least 1; got -1"),
         (lambda: methods.DriftSettings(batch=100, pool=150), "`batch` must divide `pool`"),
         (lambda: methods.DriftSettings(batch=9, group=2), "`group` must divide `batch`"),
+        (lambda: methods.DriftSettings(group=0), "`group` must be at least 1; got 0"),
+        (lambda: methods.DriftSettings(restart=1.5), r"`restart` must lie in \[0, 1\]; got 1.5"),
+        (lambda: methods.SurrogateSettings(steps=0), "`steps` must be at least 1; got 0"),
+        (lambda: methods.SurrogateSettings(spectral_weight=-1.0), "`spectral_weight`.*got -1.0"),
+        (lambda: methods.Regression(thinned=-0.1), r"`thinned` must lie in \[0, 1\]; got -0.1"),
+        (lambda: FNOSettings(heads=0), "`heads` must be at least 1; got 0"),
     ],
 )
 def test_impossible_settings_are_refused(build, match):

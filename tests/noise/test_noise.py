@@ -6,15 +6,10 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from inojax.noise import AbstractNoise, Gaussian
+from tests.helpers import NOISES
 from tests.refuses import refuses
 
-# Every noise model, for clean values of shape (4, 2) and these parameters.
-NOISES: dict[str, AbstractNoise] = {
-    "gaussian": Gaussian(0.3),
-    "gaussian_per_channel": Gaussian([0.3, 2.0]),
-    "gaussian_standardized": Gaussian.standardized(0.1, np.array([3.0, 0.2])),
-}
+# For clean values of shape (4, 2) and these parameters.
 TABLE = pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
 THETA = np.array([0.5, 1.5])
 CLEAN = np.array([[1.0, 4.0], [2.0, 3.0], [0.5, 6.0], [1.5, 5.0]])

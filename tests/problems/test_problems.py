@@ -5,20 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inojax import problems
 from inojax.noise import Gaussian
 from inojax.solvers import SolveStatus
+from tests.helpers import PROBLEMS
 from tests.refuses import refuses
 
-CATALOG = {
-    "pollu": problems.pollu,
-    "robertson": problems.robertson,
-    "lotka_volterra": problems.lotka_volterra,
-}
-TABLE = pytest.mark.parametrize("build", CATALOG.values(), ids=CATALOG)
+TABLE = pytest.mark.parametrize("build", PROBLEMS.values(), ids=PROBLEMS)
 
 # Problems whose noise is a share of the shipped prior predictive spread.
-STANDARDIZED = {name: CATALOG[name] for name in ("pollu", "robertson")}
+STANDARDIZED = {name: PROBLEMS[name] for name in ("pollu", "robertson")}
 
 
 @TABLE

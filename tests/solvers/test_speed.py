@@ -29,7 +29,6 @@ def best_of(calls: int, solve: Callable[[], jax.Array]) -> tuple[float, np.ndarr
 
 
 @pytest.mark.slow
-@pytest.mark.optimized
 def test_the_ensemble_beats_vmapped_kvaerno5_on_pollu():
     model = ij.problems.pollu().model
     thetas = ij.problems.pollu().parameters.design(LANES, key=jr.key(0))
