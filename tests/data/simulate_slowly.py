@@ -1,6 +1,7 @@
 """Run by a test as `simulate_slowly.py STORE SECONDS`, to be killed at work."""
 
 import runpy
+import signal
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,8 @@ import jax.random as jr
 from inojax.data import simulate
 from inojax.data._store import Store
 
+# A shell that runs the tests in the background lets its children ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 write = Store.write
 
 
