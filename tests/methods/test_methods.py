@@ -128,9 +128,9 @@ def test_missing_readings_and_odd_numbers_of_rows_work(trained, linear):
     one = Observation.from_arrays([1.0], [[np.nan, 0.5, np.nan]], problem=linear)
     alone = trained(one, key=KEY)
     assert np.isfinite(alone.value).all()
-    # Only `b` was read, so `a` keeps its prior's deviation of 4/√12. Networks that met few single
-    # readings fall short of that, by less than half.
-    assert alone.std[0] > 0.5 * 4.0 / 12.0**0.5
+    # Only `b` was read, so `a` keeps its prior's deviation of 4/√12 = 1.15. (Networks meet single
+    # readings in few of their training observations, and fall short of it.)
+    assert alone.std[0] > 0.6
 
 
 @pytest.mark.slow
