@@ -97,6 +97,8 @@ PROBLEMS: dict[str, Callable[[], InverseProblem]] = {
     "pollu": problems.pollu,
     "robertson": problems.robertson,
     "lotka_volterra": problems.lotka_volterra,
+    "grn": problems.grn,
+    "fitzhugh_nagumo": problems.fitzhugh_nagumo,
 }
 
 # For clean values of two channels.

@@ -20,15 +20,11 @@ from jaxtyping import Array, Float, Key
 from .._inverse_problem import InverseProblem
 from .._parameters import Design
 from .._x64 import in_x64
-from ..models import ODEModel
+from ..models import RETRY_STEPS, RETRY_TOLERANCE, ODEModel
 from ..solvers import Rodas5P
 
 FORMAT = "inojax dataset"
 VERSION = 1
-# A failed solve is tried once more with these changes. They decide stored content, so they
-# belong to the manifest.
-RETRY_TOLERANCE = 1e-2
-RETRY_STEPS = 10
 
 _PROBES = 3
 _QUANTILES = (0.02, 0.25, 0.5, 0.75, 0.98)
@@ -74,6 +70,7 @@ def manifest_of(
             "rtol": model.rtol,
             "atol": _listed(model.atol),
             "max_steps": model.max_steps,
+            # A failed solve is tried once more with these changes, which decide stored content.
             "retry": [RETRY_TOLERANCE, RETRY_STEPS],
         },
         **describe_problem(problem),

@@ -1,9 +1,7 @@
 """Ordinary differential equations with unknown parameters."""
 
 import dataclasses
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import diffrax as dfx
@@ -15,10 +13,11 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._x64 import in_x64, is_traced, require_x64
 from ..solvers import Rodas5P, SolveStatus, solve_ensemble
+from ._calls import in_calls
 
-# Lanes that one compiled ensemble call advances together. Larger blocks fall out of the
-# second-level cache, smaller ones pay the fixed cost of each operation more often.
-_LANES = 128
+# What a second attempt at a failed solve changes.
+RETRY_TOLERANCE = 1e-2
+RETRY_STEPS = 10
 
 VectorField = Callable[[Any, Any, Any], Any]
 
@@ -31,12 +30,16 @@ class ODESolution(eqx.Module):
         states: States at those times; NaN from the point on where a solve failed.
         status: A `SolveStatus` for each solve, 0 for success.
         steps: Accepted and rejected steps taken.
+        wasted: Share of an ensemble's work done in lanes that had no trajectory.
+        retried: How many solves of an ensemble failed at first and were tried again.
     """
 
     times: Float[Array | np.ndarray, " time"]
     states: Float[Array | np.ndarray, "*batch time state"]
     status: Int[Array | np.ndarray, "*batch"]
     steps: Int[Array | np.ndarray, "*batch"]
+    wasted: Float[Array | np.ndarray, ""] | float = 0.0
+    retried: int = eqx.field(static=True, default=0)
 
 
 class ODEModel(eqx.Module):
@@ -142,6 +145,14 @@ class ODEModel(eqx.Module):
             raise ValueError(f"`replace` knows {sorted(fields)}; got {sorted(unknown)}.")
         return ODEModel(**(fields | changes))
 
+    def tightened(self) -> "ODEModel":
+        """The same model with tolerances 100 times tighter and 10 times the steps."""
+        # Below 1e-13 a relative tolerance asks for more than float64 holds.
+        rtol = min(self.rtol, max(self.rtol * RETRY_TOLERANCE, 1e-13))
+        return self.replace(
+            rtol=rtol, atol=self.atol * RETRY_TOLERANCE, max_steps=self.max_steps * RETRY_STEPS
+        )
+
     def start(self, theta: Float[Array, " parameter"]) -> Float[Array, " state"]:
         """The initial state for parameters `theta`."""
         if callable(self.initial_state):
@@ -177,46 +188,75 @@ class ODEModel(eqx.Module):
         self,
         thetas: Float[ArrayLike, "batch parameter"],
         times: Float[ArrayLike, " time"] | None = None,
+        *,
+        retry: bool = False,
+        mesh: jax.sharding.Mesh | None = None,
     ) -> ODESolution:
         """Solve for many parameter vectors, each with its own steps and status.
 
-        On the host the batch is cut into blocks that run on all cores and come back as
-        NumPy arrays; inside a transformation it is one block.
+        On the host the batch is cut into calls of few shapes that run on all cores, or all
+        accelerators, and come back as NumPy arrays; inside a transformation it is one call.
 
         Args:
             thetas: Parameters in physical units.
             times: Output times, non-decreasing; the model's own by default.
+            retry: Whether solves that fail are tried once more with the `tightened` model; on
+                the host only.
+            mesh: Devices to use; by default the CPU, or all accelerators of this process.
 
         Returns:
             The solutions with a leading batch axis.
 
         Raises:
             RuntimeError: If traced while 64-bit floats are off.
+            ValueError: If `thetas` is not a matrix with at least one row.
         """
         grid = self.times if times is None else times
         if is_traced(thetas, grid):
             require_x64("`solve_ensemble`")
-            return _solve_block(self, jnp.asarray(thetas), jnp.asarray(grid))
-        return _on_all_cores(_solve_block, self, np.array(thetas, np.float64), np.asarray(grid))
+            values = jnp.asarray(thetas)
+            return _solve_block(self, values, values.shape[0], jnp.asarray(grid), _TRACED_LANES)
+        grid = np.asarray(grid, np.float64)
+        values = np.array(thetas, np.float64)
+        solution = _solve_many(self, values, grid, mesh)
+        failed = np.flatnonzero(solution.status != SolveStatus.SUCCESS)
+        if not (retry and len(failed)):
+            return solution
+        again = _solve_many(self.tightened(), values[failed], grid, mesh)
+        return _replaced(solution, failed, again)
 
     def sensitivities(
         self,
         thetas: Float[ArrayLike, "batch parameter"],
         times: Float[ArrayLike, " time"] | None = None,
+        *,
+        mesh: jax.sharding.Mesh | None = None,
     ) -> tuple[ODESolution, Float[np.ndarray, "batch time state parameter"]]:
         """Solve for many parameter vectors together with dy/dθ, by forward mode.
 
         Args:
             thetas: Parameters in physical units.
             times: Output times, non-decreasing; the model's own by default.
+            mesh: Devices to use; by default the CPU, or all accelerators of this process.
 
         Returns:
             The solutions, and the derivative of every state at every time with respect to
             every parameter.
+
+        Raises:
+            ValueError: If `thetas` is not a matrix with at least one row.
         """
-        grid = np.asarray(self.times if times is None else times)
+        grid = np.asarray(self.times if times is None else times, np.float64)
         values = np.array(thetas, np.float64)
-        return _on_all_cores(_sensitivity_block, self, values, grid)
+        solution, derivative = in_calls(
+            _sensitivity_call,
+            _with_traced_settings(self),
+            values,
+            grid,
+            mesh=mesh,
+            sensitivities=True,
+        )
+        return dataclasses.replace(solution, times=grid), derivative
 
 
 def _check_times(times: np.ndarray, initial_time: float) -> None:
@@ -271,8 +311,13 @@ def _status(result: dfx.RESULTS) -> Array:
     return jnp.where(success, SolveStatus.SUCCESS, failed)
 
 
-@eqx.filter_jit
-def _solve_block(model: ODEModel, thetas: Array, times: Array) -> ODESolution:
+# Lanes of an ensemble inside a transformation, where nobody knows what it will run on.
+_TRACED_LANES = 64
+
+
+def _solve_block(
+    model: ODEModel, thetas: Array, count: Any, times: Array, lanes: int
+) -> ODESolution:
     solution = solve_ensemble(
         model.vector_field,
         jax.vmap(model.start)(thetas),
@@ -280,16 +325,19 @@ def _solve_block(model: ODEModel, thetas: Array, times: Array) -> ODESolution:
         times,
         initial_time=model.initial_time,
         rtol=model.rtol,
-        atol=model.atol if isinstance(model.atol, float) else jnp.asarray(model.atol),
+        atol=jnp.asarray(model.atol),
         max_steps=model.max_steps,
+        lanes=lanes,
+        count=count,
     )
-    return ODESolution(times, solution.states, solution.status, solution.steps)
+    return ODESolution(times, solution.states, solution.status, solution.steps, solution.wasted)
 
 
-@eqx.filter_jit
-def _sensitivity_block(model: ODEModel, thetas: Array, times: Array) -> tuple[ODESolution, Array]:
+def _sensitivity_block(
+    model: ODEModel, thetas: Array, count: Any, times: Array, lanes: int
+) -> tuple[ODESolution, Array]:
     def solve(values: Array) -> tuple[Array, ODESolution]:
-        solution = _solve_block(model, values, times)
+        solution = _solve_block(model, values, count, times, lanes)
         return jnp.asarray(solution.states), solution
 
     def tangent(direction: Array) -> tuple[ODESolution, Array]:
@@ -300,34 +348,42 @@ def _sensitivity_block(model: ODEModel, thetas: Array, times: Array) -> tuple[OD
     return jax.vmap(tangent, out_axes=(None, -1))(jnp.eye(thetas.shape[1]))
 
 
-def _on_all_cores(
-    block: Callable[..., Any], model: ODEModel, thetas: np.ndarray, times: Any
-) -> Any:
-    """Run `block` over slices of `thetas`, a fixed shape each, and join the results.
-
-    A compiled CPU computation of this size runs on one core; calls from several Python
-    threads overlap, so one thread for each core keeps the machine busy.
-    """
-    if thetas.ndim != 2 or thetas.shape[0] == 0:
-        raise ValueError(
-            f"`thetas` must have shape (batch, parameter), at least one row; got {thetas.shape}."
-        )
-    count = thetas.shape[0]
-    lanes = min(_LANES, count)
-    padded = np.concatenate([thetas, np.repeat(thetas[-1:], -count % lanes, axis=0)])
-    grid = np.asarray(times, np.float64)
-
-    def run(part: np.ndarray) -> Any:
-        with jax.enable_x64(True):
-            return jax.tree.map(np.asarray, block(model, part, grid))
-
-    first, *others = np.split(padded, len(padded) // lanes)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        # The first call compiles; the others then find the compiled function.
-        parts = [run(first), *pool.map(run, others)]
-    joined = jax.tree.map(lambda *xs: np.concatenate(xs)[:count], *parts)
-    return eqx.tree_at(_times, joined, grid)
+_solve_call = eqx.filter_jit(_solve_block)
+_sensitivity_call = eqx.filter_jit(_sensitivity_block)
 
 
-def _times(result: Any) -> Any:
-    return (result[0] if isinstance(result, tuple) else result).times
+def _solve_many(
+    model: ODEModel, thetas: np.ndarray, times: np.ndarray, mesh: jax.sharding.Mesh | None
+) -> ODESolution:
+    solution = in_calls(_solve_call, _with_traced_settings(model), thetas, times, mesh=mesh)
+    # A value beyond float64 between two good steps is no success either.
+    hidden = (solution.status == SolveStatus.SUCCESS) & ~np.isfinite(solution.states).all((1, 2))
+    status = np.where(hidden, int(SolveStatus.NON_FINITE), solution.status)
+    return dataclasses.replace(solution, times=times, status=status)
+
+
+def _replaced(first: ODESolution, rows: np.ndarray, again: ODESolution) -> ODESolution:
+    """A solution with some rows from a second attempt."""
+
+    def merge(old: Any, new: Any) -> np.ndarray:
+        merged = np.array(old)
+        merged[rows] = new
+        return merged
+
+    return dataclasses.replace(
+        first,
+        states=merge(first.states, again.states),
+        status=merge(first.status, again.status),
+        steps=merge(first.steps, first.steps[rows] + again.steps),
+        retried=len(rows),
+    )
+
+
+def _with_traced_settings(model: ODEModel) -> ODEModel:
+    """Tolerances as arrays: what is compiled for one of them then serves all."""
+
+    def settings(model: ODEModel) -> tuple[Any, ...]:
+        return model.rtol, model.atol, model.max_steps
+
+    arrays = tuple(np.asarray(value) for value in settings(model))
+    return eqx.tree_at(settings, model, arrays)

@@ -8,3 +8,4 @@ from ._losses import losses as losses
 from ._overview import overview as overview
 from ._recovery import recovery as recovery
 from ._trajectories import trajectories as trajectories
+from ._work_precision import work_precision as work_precision

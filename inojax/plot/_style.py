@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, which color-blind readers tell apart.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-COLORS = (BLUE, ORANGE, GREEN, PINK, "#56B4E9", "#E69F00")
-MARKERS = ("o", "D", "^", "s", "v", "P")
+COLORS = (BLUE, ORANGE, GREEN, PINK, "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "D", "^", "s", "v", "P", "X")
 INK, GRAY, PALE = "#222222", "#8A8A8A", "#D9D9D9"
 
 _STYLE: Any = {

@@ -1,9 +1,11 @@
 """Many trajectories at once, each with its own step sizes: the ensemble driver."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -17,6 +19,8 @@ _SHRINK_MOST = 0.2
 _GROW_MOST = 6.0
 _SHRINK_NON_FINITE = 0.1
 _RUNNING = -1
+# Lanes are refilled when one in so many is idle.
+_REFILL_SHARE = 16
 
 
 class EnsembleSolution(NamedTuple):
@@ -26,35 +30,74 @@ class EnsembleSolution(NamedTuple):
         states: State of each trajectory at each output time; NaN from a failure on.
         status: A `SolveStatus` for each trajectory.
         steps: Number of steps tried (accepted and rejected) for each trajectory.
+        wasted: Share of the work done in lanes that had no trajectory, in [0, 1).
     """
 
     states: Float[Array, "batch time state"]
     status: Int[Array, " batch"]
     steps: Int[Array, " batch"]
+    wasted: Float[Array, ""]
+
+
+class _Ensemble(NamedTuple):
+    """Everything that is given, with trajectories as the last axis."""
+
+    y0: Float[Array, "state batch"]
+    theta: Float[Array, "parameter batch"]
+    h0: Float[Array, " batch"]
+    t0: Float[Array, ""]
+    times: Float[Array, " time"]
+    wanted: Int[Array, ""]
+
+    @property
+    def size(self) -> int:
+        """Number of rows, the number that marks an idle lane."""
+        return self.y0.shape[1]
+
+
+class _Control(NamedTuple):
+    """When a step is accepted, and when a solve is given up."""
+
+    rtol: float | Float[Array, ""]
+    atol: Float[Array, "state one"]
+    max_steps: int | Int[Array, ""]
+
+
+class _Lanes(NamedTuple):
+    """The trajectories being advanced, one in each lane; `which` is their number."""
+
+    which: Int[Array, " lane"]
+    theta: Float[Array, "parameter lane"]
+    t: Float[Array, " lane"]
+    y: Float[Array, "state lane"]
+    h: Float[Array, " lane"]
+    error: Float[Array, " lane"]
+    rejected: Bool[Array, " lane"]
+    steps: Int[Array, " lane"]
+    next_output: Int[Array, " lane"]
 
 
 class _State(NamedTuple):
-    t: Float[Array, " batch"]
-    y: Float[Array, "state batch"]
-    h: Float[Array, " batch"]
-    error: Float[Array, " batch"]
-    rejected: Bool[Array, " batch"]
+    lanes: _Lanes
+    waiting: Int[Array, ""]  # the first trajectory that no lane has taken yet
+    passes: Int[Array, ""]
+    outputs: Float[Array, "batch time state"]
     status: Int[Array, " batch"]
     steps: Int[Array, " batch"]
-    next_output: Int[Array, " batch"]
-    outputs: Float[Array, "batch time state"]
 
 
-def solve_ensemble(
+def solve_ensemble(  # noqa: PLR0913 - flat keywords, as in ODEModel
     vector_field: VectorField,
     initial_states: Float[Array, "batch state"],
     thetas: Float[Array, "batch parameter"],
     times: Float[Array, " time"],
     *,
     initial_time: float | Float[Array, ""] = 0.0,
-    rtol: float = 1e-6,
-    atol: float | Float[Array, " state"] = 1e-10,
-    max_steps: int = 10_000,
+    rtol: float | Float[Array, ""] = 1e-6,
+    atol: float | Float[Array, ""] | Float[Array, " state"] = 1e-10,
+    max_steps: int | Int[Array, ""] = 10_000,
+    lanes: int = 64,
+    count: int | Int[Array | np.ndarray, ""] | None = None,
 ) -> EnsembleSolution:
     """Solve one initial value problem for many parameter vectors at once.
 
@@ -63,10 +106,13 @@ def solve_ensemble(
     it give forward sensitivities. Each trajectory takes its own steps, and one that fails
     harms no other: its states are NaN from there on and its status says why.
 
-    Steps are not cut at the output times: the states there come from the interpolation, whose
-    error is not controlled. Where a stiff solution follows a smooth forcing, so that steps grow
-    large, it can exceed the tolerance (y' = -1e6 (y - sin t) + cos t with rtol 1e-8: error 1.1e-5
-    between steps, measured in `tests/solvers/test_ensemble.py`).
+    So many lanes advance together. A lane whose trajectory has ended takes the next one that
+    waits, so that a batch of very different stiffness costs little more than its steps;
+    `wasted` says how much. With eight or more trajectories for each lane it is small.
+
+    Steps are not cut at the output times: the states there come from the interpolation. Where an
+    output falls inside a step, its error is estimated, too, from what the interpolation leaves of
+    the equation in the middle of the step, and the step is taken again if that is too large.
 
     Args:
         vector_field: Function `(t, y, theta) -> dy/dt` of one trajectory, with shapes (),
@@ -78,9 +124,13 @@ def solve_ensemble(
         rtol: Relative tolerance of the error in one step.
         atol: Absolute tolerance of the error in one step: one number, or one for each state.
         max_steps: Largest number of steps tried for one trajectory.
+        lanes: Most trajectories that advance together. On a CPU as many as keep the work in
+            the second-level cache, on a GPU thousands.
+        count: How many rows are meant, all by default. It may be traced, so that one compiled
+            call serves many sizes; what lies behind has NaN states and 0 steps.
 
     Returns:
-        States at `times`, statuses and numbers of steps.
+        States at `times`, statuses, numbers of steps and the wasted share.
 
     Raises:
         RuntimeError: If 64-bit floats are off.
@@ -93,17 +143,25 @@ def solve_ensemble(
     require_x64("`solve_ensemble`")
     initial_states, thetas, times = (jnp.asarray(x) for x in (initial_states, thetas, times))
     _check_shapes(initial_states, thetas, times)
+    if lanes < 1:
+        raise ValueError(f"`lanes` must be at least 1; got {lanes}.")
     field = BatchLast(vector_field, initial_states.shape[1], thetas.shape[1])
-    theta = thetas.T
-    y0 = initial_states.T
-    t0 = jnp.full(y0.shape[1], initial_time, dtype=y0.dtype)
+    y0, theta = initial_states.T, thetas.T
+    t0 = jnp.asarray(initial_time, y0.dtype)
     atol_column = jnp.broadcast_to(jnp.asarray(atol, dtype=y0.dtype), y0.shape[:1])[:, None]
-    step = _make_step(field, theta, times, rtol, atol_column, max_steps)
-    h0 = _initial_step(field, t0, y0, theta, times[-1], rtol, atol_column)
+    control = _Control(rtol, atol_column, max_steps)
+    h0 = _initial_step(field, jnp.full(y0.shape[1], t0), y0, theta, times[-1], control)
+    wanted = jnp.asarray(y0.shape[1] if count is None else count)
+    ensemble = _Ensemble(y0, theta, h0, t0, times, wanted)
+    start = _start(ensemble, min(lanes, ensemble.size))
     end = lax.while_loop(
-        lambda state: jnp.any(state.status == _RUNNING), step, _start(t0, y0, h0, times)
+        lambda state: jnp.any(state.lanes.which < ensemble.size),
+        _make_pass(field, ensemble, control),
+        start,
     )
-    return EnsembleSolution(end.outputs, end.status, end.steps)
+    done = end.passes * start.lanes.which.size
+    wasted = 1.0 - jnp.sum(end.steps) / jnp.maximum(done, 1)
+    return EnsembleSolution(end.outputs, end.status, end.steps, wasted)
 
 
 def _check_shapes(initial_states: Array, thetas: Array, times: Array) -> None:
@@ -124,21 +182,38 @@ def _check_shapes(initial_states: Array, thetas: Array, times: Array) -> None:
         )
 
 
-def _start(t0: Array, y0: Array, h0: Array, times: Array) -> _State:
-    batch = y0.shape[1]
-    at_start = times <= t0[0]
-    outputs = jnp.where(at_start[None, :, None], y0.T[:, None, :], jnp.nan)
+def _start(ensemble: _Ensemble, lanes: int) -> _State:
+    batch, times = ensemble.size, ensemble.times
+    at_start = times <= ensemble.t0
+    outputs = jnp.where(at_start[None, :, None], ensemble.y0.T[:, None, :], jnp.nan)
+    # With no output after the start there is nothing to solve.
     none_left = jnp.all(at_start)
+    which = jnp.arange(lanes)
+    which = jnp.where(none_left | (which >= ensemble.wanted), batch, which)
     return _State(
-        t=t0,
-        y=y0,
-        h=h0,
-        error=jnp.ones(batch),
-        rejected=jnp.zeros(batch, dtype=bool),
-        status=jnp.where(none_left, int(SolveStatus.SUCCESS), jnp.full(batch, _RUNNING)),
-        steps=jnp.zeros(batch, dtype=int),
-        next_output=jnp.full(batch, jnp.sum(at_start)),
+        _load(ensemble, which),
+        waiting=jnp.where(none_left, batch, lanes),
+        passes=jnp.asarray(0),
         outputs=outputs,
+        status=jnp.full(batch, int(SolveStatus.SUCCESS)),
+        steps=jnp.zeros(batch, dtype=int),
+    )
+
+
+def _load(ensemble: _Ensemble, which: Int[Array, " lane"]) -> _Lanes:
+    """Lanes at the start of the trajectories `which`; numbers beyond the last one are idle."""
+    taken = jnp.minimum(which, ensemble.size - 1)
+    count = which.size
+    return _Lanes(
+        which=which,
+        theta=ensemble.theta[:, taken],
+        t=jnp.full(count, ensemble.t0),
+        y=ensemble.y0[:, taken],
+        h=ensemble.h0[taken],
+        error=jnp.ones(count),
+        rejected=jnp.zeros(count, dtype=bool),
+        steps=jnp.zeros(count, dtype=int),
+        next_output=jnp.full(count, jnp.sum(ensemble.times <= ensemble.t0)),
     )
 
 
@@ -147,11 +222,11 @@ def _norm(error: Array, scale: Array) -> Array:
 
 
 def _initial_step(
-    field: BatchLast, t0: Array, y0: Array, theta: Array, end: Array, rtol: float, atol: Array
+    field: BatchLast, t0: Array, y0: Array, theta: Array, end: Array, control: _Control
 ) -> Array:
     """Hairer, Norsett & Wanner I, II.4: a guess from the sizes of y, y' and y''."""
     t0, y0, theta = lax.stop_gradient((t0, y0, theta))
-    scale = atol + rtol * jnp.abs(y0)
+    scale = control.atol + control.rtol * jnp.abs(y0)
     slope = field(t0, y0, theta)
     size, speed = _norm(y0, scale), _norm(slope, scale)
     small = (size < 1e-5) | (speed < 1e-5)
@@ -166,41 +241,83 @@ def _initial_step(
     return jnp.where(jnp.isfinite(h) & (h > 0.0), h, 1e-6 * (end - t0))
 
 
-def _make_step(
-    field: BatchLast, theta: Array, times: Array, rtol: float, atol: Array, max_steps: int
+def _make_pass(
+    field: BatchLast, ensemble: _Ensemble, control: _Control
 ) -> Callable[[_State], _State]:
-    end = times[-1]
+    """One step in every lane; then finished lanes take up what waits."""
 
-    def step(state: _State) -> _State:
-        running = state.status == _RUNNING
-        last = state.t + 1.0001 * state.h >= end
-        h = jnp.where(last, end - state.t, state.h)
-        h = lax.stop_gradient(jnp.where(running, h, 1.0))
-        attempt = rodas5p_step(field, state.t, state.y, h, theta)
-        numbers = jnp.isfinite(attempt.y) & jnp.isfinite(attempt.error)
-        finite = attempt.solved & jnp.all(numbers, axis=0)
-        scale = atol + rtol * jnp.maximum(jnp.abs(state.y), jnp.abs(attempt.y))
-        error = lax.stop_gradient(_norm(attempt.error, scale))
-        error = jnp.where(finite, error, jnp.inf)
-        accepted = running & (error <= 1.0)
-        t = lax.stop_gradient(jnp.where(accepted, jnp.where(last, end, state.t + h), state.t))
-        next_output, outputs = _write_outputs(state, attempt, h, t, accepted, times)
-        new_h = h * _factor(error, state.error, state.rejected, finite)
-        steps = state.steps + running
-        status = _status(state.status, accepted & last, finite, t, new_h, steps, end, max_steps)
+    def advance(state: _State) -> _State:
+        before = state.lanes
+        running = before.which < ensemble.size
+        lanes, status, outputs = _step(field, ensemble, control, before, state.outputs)
+        over = running & (status != _RUNNING)
+        row = jnp.where(over, before.which, ensemble.size)
+        lanes = lanes._replace(which=jnp.where(over, ensemble.size, lanes.which))
+        lanes, waiting = _refill(ensemble, lanes, state.waiting)
         return _State(
-            t=t,
-            y=jnp.where(accepted[None, :], attempt.y, state.y),
-            h=new_h,
-            error=jnp.where(accepted, jnp.maximum(error, 1e-4), state.error),
-            rejected=~accepted,
-            status=jnp.where(running, status, state.status),
-            steps=steps,
-            next_output=next_output,
-            outputs=outputs,
+            lanes,
+            waiting,
+            state.passes + 1,
+            outputs,
+            state.status.at[row].set(status, mode="drop"),
+            state.steps.at[row].set(before.steps + 1, mode="drop"),
         )
 
-    return step
+    return advance
+
+
+def _step(
+    field: BatchLast, ensemble: _Ensemble, control: _Control, lanes: _Lanes, outputs: Array
+) -> tuple[_Lanes, Array, Array]:
+    """One step in every lane, its status, and all outputs so far."""
+    end = ensemble.times[-1]
+    running = lanes.which < ensemble.size
+    last = lanes.t + 1.0001 * lanes.h >= end
+    h = jnp.where(last, end - lanes.t, lanes.h)
+    h = lax.stop_gradient(jnp.where(running, h, 1.0))
+    attempt = rodas5p_step(field, lanes.t, lanes.y, h, lanes.theta)
+    finite = attempt.solved & jnp.all(jnp.isfinite(attempt.y) & jnp.isfinite(attempt.error), axis=0)
+    scale = control.atol + control.rtol * jnp.maximum(jnp.abs(lanes.y), jnp.abs(attempt.y))
+    # Where an output falls inside the step, the interpolation must be as good as the step.
+    padded = jnp.append(ensemble.times, jnp.inf)
+    inside = padded[lanes.next_output] < lanes.t + h
+    between = jnp.where(inside, _norm(attempt.dense_error, scale), 0.0)
+    error = lax.stop_gradient(jnp.maximum(_norm(attempt.error, scale), between))
+    finite = finite & jnp.isfinite(error)
+    error = jnp.where(finite, error, jnp.inf)
+    accepted = running & (error <= 1.0)
+    t = lax.stop_gradient(jnp.where(accepted, jnp.where(last, end, lanes.t + h), lanes.t))
+    next_output, outputs = _write_outputs(lanes, attempt, h, t, accepted, ensemble.times, outputs)
+    new_h = h * _factor(error, lanes.error, lanes.rejected, finite)
+    after = lanes._replace(
+        t=t,
+        y=jnp.where(accepted[None, :], attempt.y, lanes.y),
+        h=new_h,
+        error=jnp.where(accepted, jnp.maximum(error, 1e-4), lanes.error),
+        rejected=~accepted,
+        steps=lanes.steps + 1,
+        next_output=next_output,
+    )
+    return after, _status(after, accepted & last, finite, end, control.max_steps), outputs
+
+
+def _refill(ensemble: _Ensemble, lanes: _Lanes, waiting: Array) -> tuple[_Lanes, Array]:
+    idle = lanes.which >= ensemble.size
+    free = jnp.sum(idle)
+    # Taking up a trajectory costs a look at all lanes, so a few wait for each other.
+    enough = free >= -(-lanes.which.size // _REFILL_SHARE)
+
+    def take(lanes: _Lanes) -> _Lanes:
+        number = waiting + jnp.cumsum(idle) - 1
+        number = jnp.where(number < ensemble.wanted, number, ensemble.size)
+        which = jnp.where(idle, number, lanes.which)
+        fresh = _load(ensemble, which)
+        mask = {1: idle, 2: idle[None, :]}
+        return jax.tree.map(lambda new, old: jnp.where(mask[new.ndim], new, old), fresh, lanes)
+
+    refill = enough & (waiting < ensemble.wanted)
+    lanes = lax.cond(refill, take, lambda lanes: lanes, lanes)
+    return lanes, jnp.where(refill, waiting + free, waiting)
 
 
 def _factor(error: Array, previous: Array, rejected: Array, finite: Array) -> Array:
@@ -212,30 +329,26 @@ def _factor(error: Array, previous: Array, rejected: Array, finite: Array) -> Ar
     return jnp.where(finite, jnp.clip(factor, _SHRINK_MOST, most), _SHRINK_NON_FINITE)
 
 
-def _status(
-    status: Array,
-    finished: Array,
-    finite: Array,
-    t: Array,
-    h: Array,
-    steps: Array,
-    end: Array,
-    max_steps: int,
-) -> Array:
-    smallest = 16 * jnp.finfo(t.dtype).eps * jnp.abs(t) + 1e-30 * jnp.abs(end)
+def _status(lanes: _Lanes, finished: Array, finite: Array, end: Array, max_steps: Any) -> Array:
+    smallest = 16 * jnp.finfo(lanes.t.dtype).eps * jnp.abs(lanes.t) + 1e-30 * jnp.abs(end)
     too_small = jnp.where(finite, int(SolveStatus.STEP_SIZE_TOO_SMALL), int(SolveStatus.NON_FINITE))
-    status = jnp.where(steps >= max_steps, int(SolveStatus.MAX_STEPS_REACHED), status)
-    status = jnp.where(h < smallest, too_small, status)
+    status = jnp.where(lanes.steps >= max_steps, int(SolveStatus.MAX_STEPS_REACHED), _RUNNING)
+    status = jnp.where(lanes.h < smallest, too_small, status)
     return jnp.where(finished, int(SolveStatus.SUCCESS), status)
 
 
 def _write_outputs(
-    state: _State, attempt: RodasStep, h: Array, t: Array, accepted: Array, times: Array
+    lanes: _Lanes,
+    attempt: RodasStep,
+    h: Array,
+    t: Array,
+    accepted: Array,
+    times: Array,
+    outputs: Array,
 ) -> tuple[Array, Array]:
-    """Write the outputs in (t, t + h], one for each lane and pass of the loop."""
+    """Write the outputs in (t, t + h], one for each lane and turn of the loop."""
     padded = jnp.append(times, jnp.inf)
     n_times = times.shape[0]
-    lanes = jnp.arange(h.shape[0])
 
     def due(index: Array) -> Array:
         return accepted & (padded[index] <= t)
@@ -243,11 +356,10 @@ def _write_outputs(
     def write(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         index, outputs = carry
         writes = due(index)
-        value = interpolate(attempt, state.y, (padded[index] - state.t) / h)
+        value = interpolate(attempt.y, attempt.dense, lanes.y, (padded[index] - lanes.t) / h)
         row = jnp.where(writes, index, n_times)
-        outputs = outputs.at[lanes, row].set(value.T, mode="drop", unique_indices=True)
+        # Idle lanes all bear the number behind the last; none of them writes.
+        outputs = outputs.at[lanes.which, row].set(value.T, mode="drop", unique_indices=True)
         return index + writes, outputs
 
-    return lax.while_loop(
-        lambda carry: jnp.any(due(carry[0])), write, (state.next_output, state.outputs)
-    )
+    return lax.while_loop(lambda carry: jnp.any(due(carry[0])), write, (lanes.next_output, outputs))

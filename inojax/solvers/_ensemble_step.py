@@ -16,11 +16,12 @@ _WORST_BACKWARD_ERROR = 1e-7
 
 
 class RodasStep(NamedTuple):
-    """What a step gives: the new state, its error estimate, the dense output."""
+    """What a step gives: new state, dense output, and error estimates of both."""
 
     y: Float[Array, "state batch"]
     error: Float[Array, "state batch"]
     dense: Float[Array, "3 state batch"]
+    dense_error: Float[Array, "state batch"]
     solved: Bool[Array, " batch"]
 
 
@@ -65,8 +66,16 @@ def rodas5p_step(
     k1, first = lax.stop_gradient((ks[0], first))
     wrong = linalg.backward_error(plan, jacobian, 1.0 / tableau.GAMMA, k1, first)
     dense = jnp.stack([_combine(row, ks) for row in tableau.DENSE])
-    error = ks[tableau.STAGES - 1]
-    return RodasStep(y + _combine(tableau.B, ks), error, dense, wrong <= _WORST_BACKWARD_ERROR)
+    new, error = y + _combine(tableau.B, ks), ks[tableau.STAGES - 1]
+    # What is left of the equation in the middle of the step, carried through W⁻¹: hγ of it where
+    # nothing is stiff, and the distance to the slow solution where everything is.
+    half = jnp.full_like(h_, 0.5)
+    y_, new_, dense_ = lax.stop_gradient((y, new, dense))
+    middle = interpolate(new_, dense_, y_, half)
+    slope = new_ - y_ + 0.25 * (dense_[1] + dense_[2])
+    left = slope - h_[None, :] * field(t_ + half * h_, middle, theta_)
+    dense_error = linalg.solve(plan, factors, left)
+    return RodasStep(new, error, dense, dense_error, wrong <= _WORST_BACKWARD_ERROR)
 
 
 def _combine(weights: Array | np.ndarray, ks: Array) -> Array:
@@ -74,12 +83,15 @@ def _combine(weights: Array | np.ndarray, ks: Array) -> Array:
 
 
 def interpolate(
-    step: RodasStep, y0: Float[Array, "state batch"], theta: Float[Array, " batch"]
+    y1: Float[Array, "state batch"],
+    dense: Float[Array, "3 state batch"],
+    y0: Float[Array, "state batch"],
+    theta: Float[Array, " batch"],
 ) -> Float[Array, "state batch"]:
-    """The state at the fraction `theta` of the step, of order 4."""
+    """The state at the fraction `theta` of the step from `y0` to `y1`, of order 4."""
     theta = theta[None, :]
-    k1, k2, k3 = step.dense
-    return (1 - theta) * y0 + theta * (step.y + (1 - theta) * (k1 + theta * (k2 + theta * k3)))
+    k1, k2, k3 = dense
+    return (1 - theta) * y0 + theta * (y1 + (1 - theta) * (k1 + theta * (k2 + theta * k3)))
 
 
 def _jacobian(field: BatchLast, t: Array, y: Array, theta: Array) -> Array:

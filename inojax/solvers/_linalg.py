@@ -1,37 +1,55 @@
 """Linear systems (I / γ - h J) x = b, one per lane, with the batch as the last axis.
 
-Elimination runs down the diagonal, without row exchanges: exchanges that differ between lanes
-would cost more than the elimination itself. Zero or bad pivots are caught afterwards, by
-`backward_error`, and the step is then tried again with a smaller h: as h shrinks the diagonal
-dominates, so that elimination without exchanges becomes safe.
+A sparse elimination runs down the diagonal in an order fixed when the vector field is traced,
+without row exchanges: exchanges that differ between lanes would cost more than the elimination
+itself. Zero or bad pivots are caught afterwards, by `backward_error`, and the step is then tried
+again with a smaller h: as h shrinks the diagonal dominates, so that elimination without exchanges
+becomes safe. Where sparsity does not pay, LAPACK (or its like on a GPU) factors dense matrices
+with partial pivoting.
 """
 
+import enum
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from ._sparsity import color_columns
 
-_MOST_UNROLLED = 600
+# Operations and entries of one elimination that may be written out: compiling twice as many takes
+# many times as long.
+_MOST_UNROLLED = 300
+# What one operation costs a lane, in seconds, in a loop over entries of 64 lanes and in LAPACK on
+# matrices of some hundred rows; only their ratio matters.
+_LOOPED, _DENSE = 5e-9, 4e-10
+# Solves for each factorization: the stages of the method.
+_SOLVES = 8
+
+
+class Form(enum.Enum):
+    """How an elimination is carried out."""
+
+    UNROLLED = enum.auto()  # written out entry by entry
+    LOOPED = enum.auto()  # entry by entry, in a loop over a table
+    DENSE = enum.auto()  # whole matrices, with partial pivoting
 
 
 class Elimination(NamedTuple):
     """The symbolic part of the elimination, fixed when the vector field is traced.
 
     Attributes:
+        form: How it is carried out.
         order: Order in which the pivots are taken (least fill-in first, Markowitz 1957).
         slots: Position of each entry (row, column) of the factors among the stored values.
-        unrolled: Whether the elimination is written out entry by entry.
         pattern: Entries of J that can be nonzero.
         colors: Color of each column for the compressed Jacobian.
     """
 
+    form: Form
     order: list[int]
     slots: dict[tuple[int, int], int]
-    unrolled: bool
     pattern: Bool[np.ndarray, "state state"]
     colors: np.ndarray
 
@@ -41,8 +59,15 @@ class Elimination(NamedTuple):
         return (np.arange(self.colors.max() + 1)[:, None] == self.colors[None, :]).astype(float)
 
 
-def plan_elimination(pattern: Bool[np.ndarray, "state state"]) -> Elimination:
-    """Choose the order of pivots, and whether to write the elimination out."""
+def plan_elimination(
+    pattern: Bool[np.ndarray, "state state"], form: Form | None = None
+) -> Elimination:
+    """Choose the order of pivots, and how to carry the elimination out.
+
+    Args:
+        pattern: Entries of J that can be nonzero.
+        form: How to carry it out; by default what should be fastest.
+    """
     filled, alive, order, operations = pattern.copy(), list(range(len(pattern))), [], 0
     while alive:
         costs = [(filled[alive, k].sum() - 1) * (filled[k, alive].sum() - 1) for k in alive]
@@ -54,23 +79,42 @@ def plan_elimination(pattern: Bool[np.ndarray, "state state"]) -> Elimination:
         mask = np.isin(np.arange(len(pattern)), alive)
         filled |= (below & mask)[:, None] & (right & mask)[None, :]
     slots = {(int(i), int(j)): q for q, (i, j) in enumerate(zip(*np.nonzero(filled), strict=True))}
-    return Elimination(order, slots, operations <= _MOST_UNROLLED, pattern, color_columns(pattern))
+    form = form or _fastest(len(pattern), operations, len(slots))
+    return Elimination(form, order, slots, pattern, color_columns(pattern))
 
 
-Factors = Float[Array, "entry batch"] | Float[Array, "state state batch"]
+def _fastest(n: int, operations: int, entries: int) -> Form:
+    if operations + entries <= _MOST_UNROLLED:
+        return Form.UNROLLED
+    looped = _LOOPED * (operations + _SOLVES * entries)
+    dense = _DENSE * (n**3 / 3 + 2 * _SOLVES * n**2)
+    return Form.LOOPED if looped < dense else Form.DENSE
+
+
+# Values of the entries, or matrices with their row exchanges.
+Factors = (
+    Float[Array, "entry batch"]
+    | tuple[Float[Array, "batch state state"], Int[Array, "batch state"]]
+)
 
 
 def factor(plan: Elimination, jacobian: Float[Array, "color state batch"], shift: float) -> Factors:
     """Factor `shift` I - J, where J is given by its compressed columns."""
-    if plan.unrolled:
-        return _factor_unrolled(plan, jacobian, shift)
-    dense = jnp.swapaxes(jacobian[plan.colors] * plan.pattern.T[:, :, None], 0, 1)
-    return _factor_dense(shift * jnp.eye(len(plan.order))[:, :, None] - dense)
+    if plan.form is Form.UNROLLED:
+        return jnp.stack(_factor_unrolled(plan, jacobian, shift))
+    if plan.form is Form.LOOPED:
+        return _factor_looped(plan, jacobian, shift)
+    columns = jacobian[plan.colors] * plan.pattern.T[:, :, None].astype(float)
+    matrices = shift * jnp.eye(len(plan.order))[None] - jnp.transpose(columns, (2, 1, 0))
+    lu, _, permutation = lax.linalg.lu(matrices)
+    return lu, permutation
 
 
 def solve(plan: Elimination, factors: Factors, b: Float[Array, "state batch"]) -> Array:
     """Solve with the factors."""
-    return _solve_unrolled(plan, factors, b) if plan.unrolled else _solve_dense(factors, b)
+    if isinstance(factors, tuple):
+        return _solve_dense(*factors, b)
+    return (_solve_unrolled if plan.form is Form.UNROLLED else _solve_looped)(plan, factors, b)
 
 
 def backward_error(
@@ -85,17 +129,32 @@ def backward_error(
     Oettli & Prager (1964); unaffected by the scales of states and equations.
     """
     shifted = shift * x
-    residual, size = b - shifted, jnp.abs(b) + jnp.abs(shifted)
-    for j in range(x.shape[0]):
-        mask = jnp.asarray(plan.pattern[:, j].astype(float))[:, None]
-        term = mask * jacobian[plan.colors[j]] * x[j][None, :]
-        residual, size = residual + term, size + jnp.abs(term)
+    columns, colors = jnp.asarray(plan.pattern.T.astype(float)), jnp.asarray(plan.colors)
+
+    def add(j: Array | int, sums: tuple[Array, Array]) -> tuple[Array, Array]:
+        term = columns[j][:, None] * jacobian[colors[j]] * x[j][None, :]
+        return sums[0] + term, sums[1] + jnp.abs(term)
+
+    sums = b - shifted, jnp.abs(b) + jnp.abs(shifted)
+    if plan.form is Form.UNROLLED:
+        for j in range(x.shape[0]):
+            sums = add(j, sums)
+    else:
+        sums = lax.fori_loop(0, x.shape[0], add, sums)
+    residual, size = sums
     return jnp.max(jnp.abs(residual) / jnp.where(size > 0, size, 1.0), axis=0)
 
 
-def _factor_unrolled(plan: Elimination, jacobian: Array, shift: float) -> Array:
+def _factor_unrolled(plan: Elimination, jacobian: Array, shift: float) -> list[Array]:
     slots = plan.slots
-    v = [_entry(plan, jacobian, shift, i, j) for i, j in slots]
+
+    def entry(i: int, j: int) -> Array:
+        if not plan.pattern[i, j]:
+            return jnp.zeros_like(jacobian[0, 0])
+        value = jacobian[plan.colors[j], i]
+        return shift - value if i == j else -value
+
+    v = [entry(i, j) for i, j in slots]
     for place, k in enumerate(plan.order):
         rest = plan.order[place + 1 :]
         v[slots[k, k]] = inverse = 1.0 / v[slots[k, k]]
@@ -103,14 +162,7 @@ def _factor_unrolled(plan: Elimination, jacobian: Array, shift: float) -> Array:
             v[slots[i, k]] = multiplier = v[slots[i, k]] * inverse
             for j in (j for j in rest if (k, j) in slots):
                 v[slots[i, j]] = v[slots[i, j]] - multiplier * v[slots[k, j]]
-    return jnp.stack(v)
-
-
-def _entry(plan: Elimination, jacobian: Array, shift: float, i: int, j: int) -> Array:
-    if not plan.pattern[i, j]:
-        return jnp.zeros_like(jacobian[0, 0])
-    value = jacobian[plan.colors[j], i]
-    return shift - value if i == j else -value
+    return v
 
 
 def _solve_unrolled(plan: Elimination, factors: Array, b: Array) -> Array:
@@ -127,30 +179,71 @@ def _solve_unrolled(plan: Elimination, factors: Array, b: Array) -> Array:
     return jnp.stack(x)
 
 
-def _factor_dense(matrix: Array) -> Array:
-    n = matrix.shape[0]
-    index = jnp.arange(n)[:, None]
-
-    def eliminate(k: Array, a: Array) -> Array:
-        inverse = 1.0 / a[k, k]
-        column = jnp.where(index > k, a[:, k] * inverse[None, :], 0.0)
-        row = jnp.where(index > k, a[k], 0.0)
-        rest = a - column[:, None, :] * row[None, :, :]
-        return rest.at[:, k].set(jnp.where(index > k, column, a[:, k]))
-
-    return lax.fori_loop(0, n, eliminate, matrix)
+# The same two, in loops over tables of positions. Each table has a row for each operation
+# x[target] -= a[left] * b[right]; a row that closes a pivot scales instead.
 
 
-def _solve_dense(factors: Array, b: Array) -> Array:
-    n = factors.shape[0]
-    index = jnp.arange(n)[:, None]
+def _factor_looped(plan: Elimination, jacobian: Array, shift: float) -> Array:
+    slots, pivots, scaled, updates = plan.slots, [], [], []
+    rows, columns = np.array(list(slots)).T
+    v = -jacobian[plan.colors[columns], rows] * plan.pattern[rows, columns].astype(float)[:, None]
+    v = v + shift * (rows == columns).astype(float)[:, None]
+    for place, k in enumerate(plan.order):
+        rest = plan.order[place + 1 :]
+        below = [i for i in rest if (i, k) in slots]
+        right = [j for j in rest if (k, j) in slots]
+        pivots.append((slots[k, k], len(scaled), len(scaled) + len(below)))
+        for i in below:
+            first = len(updates)
+            updates += [(slots[i, j], slots[k, j]) for j in right]
+            scaled.append((slots[i, k], first, len(updates)))
+    pivot_table, scaled_table = (jnp.asarray(np.array(t or [(0, 0, 0)])) for t in (pivots, scaled))
+    update_table = jnp.asarray(np.array(updates or [(0, 0)]))
 
-    def forward(k: Array, z: Array) -> Array:
-        return z - jnp.where(index > k, factors[:, k] * z[k][None, :], 0.0)
+    def eliminate(place: Array, v: Array) -> Array:
+        diagonal, first, end = pivot_table[place]
+        inverse = 1.0 / v[diagonal]
 
-    def backward(i: Array, x: Array) -> Array:
-        k = n - 1 - i
-        entry = (x[k] / factors[k, k])[None, :]
-        return jnp.where(index == k, entry, x - jnp.where(index < k, factors[:, k] * entry, 0.0))
+        def row(number: Array, v: Array) -> Array:
+            position, start, stop = scaled_table[number]
+            multiplier = v[position] * inverse
 
-    return lax.fori_loop(0, n, backward, lax.fori_loop(0, n, forward, b))
+            def update(number: Array, v: Array) -> Array:
+                target, right = update_table[number]
+                return v.at[target].add(-multiplier * v[right])
+
+            return lax.fori_loop(start, stop, update, v.at[position].set(multiplier))
+
+        return lax.fori_loop(first, end, row, v.at[diagonal].set(inverse))
+
+    return lax.fori_loop(0, len(pivots), eliminate, v)
+
+
+def _solve_looped(plan: Elimination, factors: Array, b: Array) -> Array:
+    slots, order = plan.slots, plan.order
+    place = {k: p for p, k in enumerate(order)}
+    lower = [(i, slots[i, k], k) for k in order for i in order[place[k] + 1 :] if (i, k) in slots]
+    upper = []
+    for k in reversed(order):
+        upper += [(k, slots[k, j], j) for j in order[place[k] + 1 :] if (k, j) in slots]
+        upper.append((k, slots[k, k], -1))  # the diagonal, which holds an inverse
+    lower_table, upper_table = (jnp.asarray(np.array(t or [(0, 0, 0)])) for t in (lower, upper))
+
+    def forward(number: Array, x: Array) -> Array:
+        target, entry, source = lower_table[number]
+        return x.at[target].add(-factors[entry] * x[source])
+
+    def backward(number: Array, x: Array) -> Array:
+        target, entry, source = upper_table[number]
+        old = x[target]
+        new = jnp.where(source < 0, old * factors[entry], old - factors[entry] * x[source])
+        return x.at[target].set(new)
+
+    x = lax.fori_loop(0, len(lower), forward, b)
+    return lax.fori_loop(0, len(upper), backward, x)
+
+
+def _solve_dense(lu: Array, permutation: Array, b: Array) -> Array:
+    rows = jnp.take_along_axis(b.T, permutation, axis=1)[:, :, None]
+    y = lax.linalg.triangular_solve(lu, rows, left_side=True, lower=True, unit_diagonal=True)
+    return lax.linalg.triangular_solve(lu, y, left_side=True, lower=False)[:, :, 0].T

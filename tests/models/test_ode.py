@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from inojax.models import ODEModel
+from inojax.models import ODEModel, ODESolution, _ode, compile_seconds
 from inojax.solvers import SolveStatus
 from tests.refuses import refuses
 
@@ -174,6 +174,60 @@ def test_a_failed_lane_has_a_status_and_harms_no_other():
     alone = blow_up.solve(np.array([1.6]))
     assert alone.status != SolveStatus.SUCCESS
     assert np.isnan(alone.states[-1, 0])
+
+
+def test_a_second_attempt_is_tighter_but_asks_for_nothing_impossible(model):
+    tighter = model.replace(rtol=1e-6, atol=np.array([1e-9, 1e-12]), max_steps=100).tightened()
+    assert tighter.rtol == pytest.approx(1e-8)
+    np.testing.assert_allclose(tighter.atol, [1e-11, 1e-14])
+    assert tighter.max_steps == 1000
+    assert model.replace(rtol=1e-12).tightened().rtol == 1e-13
+    assert model.replace(rtol=1e-14).tightened().rtol == 1e-14
+
+
+def test_failures_are_tried_again_if_asked(model):
+    hurried, thetas = model.replace(max_steps=30, rtol=1e-6), some_thetas(20)
+    once = hurried.solve_ensemble(thetas)
+    failed = once.status == SolveStatus.MAX_STEPS_REACHED
+    assert 0 < failed.sum() < 20
+    assert once.retried == 0
+    twice = hurried.solve_ensemble(thetas, retry=True)
+    assert twice.retried == failed.sum()
+    assert (twice.status == SolveStatus.SUCCESS).all()
+    np.testing.assert_array_equal(twice.states[~failed], once.states[~failed])
+    for theta, states in zip(thetas[failed], twice.states[failed], strict=True):
+        np.testing.assert_allclose(states, model.solve(theta).states, atol=1e-6)
+    assert (twice.steps[failed] > 30).all()
+
+
+def test_success_with_a_hidden_infinity_counts_as_a_failure(model, monkeypatch):
+    def poisoned(*_, **__):
+        states = np.ones((5, 4, 2))
+        states[:3, 2, 1] = np.inf
+        return ODESolution(TIMES, states, np.zeros(5, int), np.ones(5, int))
+
+    monkeypatch.setattr(_ode, "in_calls", poisoned)
+    status = model.solve_ensemble(some_thetas(5)).status
+    np.testing.assert_array_equal(status == SolveStatus.NON_FINITE, [True] * 3 + [False] * 2)
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 513, 700])
+def test_any_number_of_trajectories_on_any_devices(model, count):
+    thetas = some_thetas(count)
+    mesh = jax.make_mesh((2,), ("trajectory",))
+    plain, spread = model.solve_ensemble(thetas), model.solve_ensemble(thetas, mesh=mesh)
+    assert plain.states.shape == (count, 4, 2)
+    assert 0.0 <= plain.wasted < 1.0
+    np.testing.assert_array_equal(plain.states, spread.states)
+    np.testing.assert_array_equal(plain.steps, spread.steps)
+
+
+def test_tolerances_do_not_compile_again(model):
+    model.solve_ensemble(some_thetas(3))
+    before = compile_seconds()
+    loose = model.replace(rtol=1e-4, atol=1e-6, max_steps=500).solve_ensemble(some_thetas(3))
+    assert compile_seconds() == before
+    assert loose.steps.sum() < model.solve_ensemble(some_thetas(3)).steps.sum()
 
 
 def test_too_few_steps_are_reported(model):

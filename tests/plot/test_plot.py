@@ -138,6 +138,19 @@ def test_losses_refuse_to_draw_nothing():
         plot.losses({})
 
 
+def test_work_and_precision_have_a_panel_for_each_problem():
+    lines = {"ours": [(1e-4, 0.1), (1e-6, 0.2)], "theirs": [(1e-5, 3.0)]}
+    figure = plot.work_precision({"one": lines, "two_words": {"theirs": [(1e-3, 1.0)]}})
+    assert_drawn(figure, 2)
+    assert [axes.get_title() for axes in figure.get_axes()] == ["one", "two words"]
+    assert all(axes.get_xscale() == axes.get_yscale() == "log" for axes in figure.get_axes())
+    # One solver, one color, in every panel.
+    first, second = figure.get_axes()
+    assert first.lines[1].get_color() == second.lines[0].get_color()
+    with refuses(ValueError, "`points` must hold"):
+        plot.work_precision({})
+
+
 def test_the_callers_style_is_left_alone():
     before = dict(mpl.rcParams)
     plot.losses({"one": log(0.5)})

@@ -13,7 +13,7 @@ from tests.refuses import refuses
 TABLE = pytest.mark.parametrize("build", PROBLEMS.values(), ids=PROBLEMS)
 
 # Problems whose noise is a share of the shipped prior predictive spread.
-STANDARDIZED = {name: PROBLEMS[name] for name in ("pollu", "robertson")}
+STANDARDIZED = {name: PROBLEMS[name] for name in ("pollu", "robertson", "grn")}
 
 
 @TABLE
