@@ -165,7 +165,8 @@ def _scipy(equation: Equation, task: Task) -> np.ndarray:
         args=(task.k,), jac=equation.jacobian, rtol=task.rtol, atol=task.atol,
     )  # fmt: skip
     states = np.full((len(task.times), len(task.start)), np.nan)
-    states[: solution.y.shape[1]] = solution.y.T
+    found = np.reshape(solution.y, (len(task.start), -1))  # an empty list after an early failure
+    states[: found.shape[1]] = found.T
     return states
 
 

@@ -20,11 +20,11 @@ from jaxtyping import Array, Float, Key
 from .._inverse_problem import InverseProblem
 from .._parameters import Design
 from .._x64 import in_x64
-from ..models import RETRY_STEPS, RETRY_TOLERANCE, ODEModel
+from ..models import ODEModel
 from ..solvers import Rodas5P
 
 FORMAT = "inojax dataset"
-VERSION = 1
+VERSION = 2
 
 _PROBES = 3
 _QUANTILES = (0.02, 0.25, 0.5, 0.75, 0.98)
@@ -70,8 +70,12 @@ def manifest_of(
             "rtol": model.rtol,
             "atol": _listed(model.atol),
             "max_steps": model.max_steps,
-            # A failed solve is tried once more with these changes, which decide stored content.
-            "retry": [RETRY_TOLERANCE, RETRY_STEPS],
+            # A failed solve is tried once more with these, so they decide stored content, too.
+            "retry": {
+                "rtol": model.tightened().rtol,
+                "atol": _listed(model.tightened().atol),
+                "max_steps": model.tightened().max_steps,
+            },
         },
         **describe_problem(problem),
     }

@@ -44,13 +44,14 @@ def simulate(
     """Simulate a problem at `n` parameter vectors spread over its prior.
 
     Results are the same, bit for bit, with or without a store, for any number of cores or
-    devices of one kind, and however often the run was interrupted. A solve that fails is
-    tried once more with tolerances 100 times tighter and 10 times the steps, then kept with
-    its status.
+    devices of one kind, and however often the run was interrupted (as far as LAPACK rounds alike
+    on any number of threads, where a large dense Jacobian leaves the factorization to it). A
+    solve that fails is tried once more with tolerances 100 times tighter and 10 times the
+    steps, then kept with its status.
 
-    With `store`, a kill at any moment loses only the chunks being worked on, one being solved
-    and one being written, and the same call continues. Ctrl-C stops the same way, once the
-    compiled calls under way have returned.
+    With `store`, a kill at any moment loses only the chunks being worked on (two; one more
+    for each device beyond the first), and the same call continues. Ctrl-C stops the same
+    way, once those chunks are solved.
 
     Args:
         problem: What to simulate. Its noise and sensors play no part.
@@ -156,7 +157,8 @@ class _Solver:
     """Solves whole chunks, and counts what it did."""
 
     def __init__(self, model: ODEModel, mesh: jax.sharding.Mesh | None) -> None:
-        self.model, self.mesh = model, mesh
+        self.model = model
+        self.meshes = _one_for_each_device(mesh)
         self.stop = threading.Event()
         self._compiled_before = compile_seconds()
         # Appending to a list is safe from several threads; adding to a number is not.
@@ -168,14 +170,24 @@ class _Solver:
         """What compiling took since this solver was made."""
         return compile_seconds() - self._compiled_before
 
-    def solve(self, thetas: np.ndarray) -> Solved:
-        """All trajectories of a chunk, failures retried."""
+    def solve(self, thetas: np.ndarray, chunk: int) -> Solved:
+        """All trajectories of a chunk, failures retried; devices take turns."""
         if self.stop.is_set():
             raise _Stopped
-        solution = self.model.solve_ensemble(thetas, retry=True, mesh=self.mesh)
+        solution = self.model.solve_ensemble(
+            thetas, retry=True, mesh=self.meshes[chunk % len(self.meshes)]
+        )
         self.solved.append(len(thetas))
         self.retried.append(solution.retried)
         return np.asarray(solution.states), np.asarray(solution.status, np.int32)
+
+
+def _one_for_each_device(mesh: jax.sharding.Mesh | None) -> list[jax.sharding.Mesh | None]:
+    """Which devices solve which chunk; the CPU's cores share each chunk among them."""
+    if mesh is None and jax.default_backend() == "cpu":
+        return [None]
+    devices = jax.local_devices() if mesh is None else list(mesh.local_devices)
+    return [jax.sharding.Mesh(np.array([device]), ("simulation",)) for device in devices]
 
 
 class _Stopped(Exception):  # noqa: N818 - not an error, only the way out of a worker
@@ -191,13 +203,13 @@ def _run(solver: _Solver, sink: _Sink, make_bar: Callable[..., Any]) -> None:
         return sink.thetas[chunk * sink.chunk_size : (chunk + 1) * sink.chunk_size]
 
     def work(chunk: int) -> int:
-        states, status = solver.solve(rows(chunk))
+        states, status = solver.solve(rows(chunk), chunk)
         sink.write(chunk, states, status)
         return len(status)
 
     done = sum(len(rows(chunk)) for chunk in finished)
-    # Two chunks are in flight, so that solving goes on while another chunk is written.
-    ahead = ThreadPoolExecutor(2)
+    # One chunk beyond the devices is in flight, so that solving goes on while another is written.
+    ahead = ThreadPoolExecutor(1 + len(solver.meshes))
     bar = make_bar(initial=done, total=len(sink.thetas))
     with ahead, bar:
         futures = [ahead.submit(work, chunk) for chunk in todo]

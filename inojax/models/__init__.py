@@ -1,9 +1,4 @@
 """Forward models: differential equations with unknown parameters, and how to solve them."""
 
 from ._calls import compile_seconds as compile_seconds
-from ._ode import (
-    RETRY_STEPS as RETRY_STEPS,
-    RETRY_TOLERANCE as RETRY_TOLERANCE,
-    ODEModel as ODEModel,
-    ODESolution as ODESolution,
-)
+from ._ode import ODEModel as ODEModel, ODESolution as ODESolution

@@ -80,7 +80,8 @@ def in_calls(
 
     def run(number: int) -> Any:
         rows, count, lanes = calls[number]
-        with jax.enable_x64(True):  # the setting belongs to the thread
+        # Both settings belong to the thread. Rows that are not meant, and failures, are NaN.
+        with jax.enable_x64(True), jax.debug_nans(False):
             placed = jax.device_put(rows, devices[number % len(devices)])
             result = block(model, placed, np.asarray(count), times, lanes)
             return jax.tree.map(lambda x: np.asarray(x)[:count] if np.ndim(x) else x, result)
@@ -116,8 +117,7 @@ def _cut(
     """Padded rows, how many of them are meant, and lanes of each call, in order."""
     count = len(thetas)
     shape = next((s for s in shapes if s.rows >= count), shapes[-1])
-    # Full calls, unless there is too little to give each worker one: then shares of equal size,
-    # but none so small that lanes stay empty.
+    # Full calls, unless there is too little to give each worker one: then shares of equal size.
     number = max(-(-count // shape.rows), min(workers, -(-count // shape.lanes)))
     parts = [p for p in np.array_split(thetas, number) if len(p)]
     return [
@@ -128,7 +128,7 @@ def _cut(
 
 def _join(parts: list[Any]) -> Any:
     def join(*xs: Any) -> Any:
-        return np.concatenate(xs) if np.ndim(xs[0]) else np.asarray(np.mean(xs))
+        return np.concatenate(xs) if np.ndim(xs[0]) else np.asarray(np.sum(xs))
 
     return jax.tree.map(join, *parts)
 
@@ -156,7 +156,8 @@ def _compile_once(
         if which in _compiled:
             return
         began = time.perf_counter()
-        with jax.enable_x64(True):  # with none of its rows meant, the call is over at once
+        # With none of its rows meant, the call is over at once.
+        with jax.enable_x64(True), jax.debug_nans(False):
             jax.block_until_ready(
                 block(model, jax.device_put(rows, device), np.asarray(0), times, lanes)
             )

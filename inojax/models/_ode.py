@@ -16,8 +16,8 @@ from ..solvers import Rodas5P, SolveStatus, solve_ensemble
 from ._calls import in_calls
 
 # What a second attempt at a failed solve changes.
-RETRY_TOLERANCE = 1e-2
-RETRY_STEPS = 10
+_RETRY_TOLERANCE = 1e-2
+_RETRY_STEPS = 10
 
 VectorField = Callable[[Any, Any, Any], Any]
 
@@ -30,7 +30,7 @@ class ODESolution(eqx.Module):
         states: States at those times; NaN from the point on where a solve failed.
         status: A `SolveStatus` for each solve, 0 for success.
         steps: Accepted and rejected steps taken.
-        wasted: Share of an ensemble's work done in lanes that had no trajectory.
+        work: Steps of all lanes of an ensemble, those without a trajectory included.
         retried: How many solves of an ensemble failed at first and were tried again.
     """
 
@@ -38,8 +38,14 @@ class ODESolution(eqx.Module):
     states: Float[Array | np.ndarray, "*batch time state"]
     status: Int[Array | np.ndarray, "*batch"]
     steps: Int[Array | np.ndarray, "*batch"]
-    wasted: Float[Array | np.ndarray, ""] | float = 0.0
+    work: Int[Array | np.ndarray, ""] | int = 0
     retried: int = eqx.field(static=True, default=0)
+
+    @property
+    def wasted(self) -> float:
+        """Share of an ensemble's work done in lanes that had no trajectory, in [0, 1)."""
+        work = int(self.work)
+        return 1.0 - float(np.sum(np.asarray(self.steps))) / work if work else 0.0
 
 
 class ODEModel(eqx.Module):
@@ -148,9 +154,9 @@ class ODEModel(eqx.Module):
     def tightened(self) -> "ODEModel":
         """The same model with tolerances 100 times tighter and 10 times the steps."""
         # Below 1e-13 a relative tolerance asks for more than float64 holds.
-        rtol = min(self.rtol, max(self.rtol * RETRY_TOLERANCE, 1e-13))
+        rtol = min(self.rtol, max(self.rtol * _RETRY_TOLERANCE, 1e-13))
         return self.replace(
-            rtol=rtol, atol=self.atol * RETRY_TOLERANCE, max_steps=self.max_steps * RETRY_STEPS
+            rtol=rtol, atol=self.atol * _RETRY_TOLERANCE, max_steps=self.max_steps * _RETRY_STEPS
         )
 
     def start(self, theta: Float[Array, " parameter"]) -> Float[Array, " state"]:
@@ -215,7 +221,9 @@ class ODEModel(eqx.Module):
         if is_traced(thetas, grid):
             require_x64("`solve_ensemble`")
             values = jnp.asarray(thetas)
-            return _solve_block(self, values, values.shape[0], jnp.asarray(grid), _TRACED_LANES)
+            # An accelerator has room for all at once.
+            lanes = _TRACED_LANES if jax.default_backend() == "cpu" else values.shape[0]
+            return _solve_call(self, values, values.shape[0], jnp.asarray(grid), lanes)
         grid = np.asarray(grid, np.float64)
         values = np.array(thetas, np.float64)
         solution = _solve_many(self, values, grid, mesh)
@@ -311,7 +319,7 @@ def _status(result: dfx.RESULTS) -> Array:
     return jnp.where(success, SolveStatus.SUCCESS, failed)
 
 
-# Lanes of an ensemble inside a transformation, where nobody knows what it will run on.
+# Lanes of an ensemble inside a transformation, on a CPU.
 _TRACED_LANES = 64
 
 
@@ -330,7 +338,7 @@ def _solve_block(
         lanes=lanes,
         count=count,
     )
-    return ODESolution(times, solution.states, solution.status, solution.steps, solution.wasted)
+    return ODESolution(times, solution.states, solution.status, solution.steps, solution.work)
 
 
 def _sensitivity_block(
@@ -375,6 +383,7 @@ def _replaced(first: ODESolution, rows: np.ndarray, again: ODESolution) -> ODESo
         states=merge(first.states, again.states),
         status=merge(first.status, again.status),
         steps=merge(first.steps, first.steps[rows] + again.steps),
+        work=np.asarray(first.work + again.work),
         retried=len(rows),
     )
 

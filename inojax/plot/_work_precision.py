@@ -40,6 +40,8 @@ def work_precision(points: Mapping[str, Mapping[str, Sequence[tuple[float, float
             axes.set_title(problem.replace("_", " "))
             axes.set_xlabel("largest relative error")
         panels[0].set_ylabel("time per trajectory [ms]")
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)))
+        lines = {line.get_label(): line for axes in panels for line in axes.lines}
+        figure.legend(
+            list(lines.values()), list(lines), loc="outside upper center", ncols=min(4, len(lines))
+        )
         return figure

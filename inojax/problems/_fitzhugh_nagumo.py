@@ -7,28 +7,32 @@ from jaxtyping import Array, Float
 
 from .._inverse_problem import InverseProblem
 from .._parameters import Parameter, ParameterSpace
-from .._sensors import FixedTimes, Sensors
+from .._sensors import RandomTimes, Sensors
 from ..models import ODEModel
 from ..noise import Gaussian
 
 _GAMMA, _CURRENT = 3.0, -0.4
 
 
-def fitzhugh_nagumo(*, noise: float = 0.35) -> InverseProblem:
+def fitzhugh_nagumo(
+    *, noise: float = 0.35, readings: int = 1000, missing: float = 0.0
+) -> InverseProblem:
     """Recover two parameters of a spiking neuron from its noisy membrane potential.
 
     u' = γ (u - u³/3 + v + ζ) and v' = -(u - θ₀ + θ₁ v) / γ with γ = 3 and ζ = -0.4; only u is
-    read, a thousand times. Use it to test methods on long series and on a response that jumps
-    where a parameter adds or removes a spike.
+    read, by default at all thousand times. Use it to test methods on long series and on a response
+    that jumps where a parameter adds or removes a spike.
 
     Args:
         noise: Standard deviation of the noise of u, independent at each time.
+        readings: Number of times, drawn from 1000 evenly spaced ones over 200 ms.
+        missing: Chance that a single reading is lost.
 
     Returns:
         The inverse problem.
 
     Raises:
-        ValueError: If `noise` is out of range.
+        ValueError: If an argument is out of range.
 
     Source:
         Rudi, Bessac and Lenzi, arXiv 2012.06691, section 2; γ, ζ and the start at rest were
@@ -50,7 +54,7 @@ def fitzhugh_nagumo(*, noise: float = 0.35) -> InverseProblem:
         atol=1e-8,
         time_unit="ms",
     )
-    sensors = Sensors(FixedTimes(model.times), channels=("u",))
+    sensors = Sensors(RandomTimes(readings), channels=("u",), missing=missing)
     return InverseProblem("fitzhugh_nagumo", parameters, model, sensors, Gaussian(noise))
 
 

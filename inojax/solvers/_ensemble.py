@@ -30,13 +30,13 @@ class EnsembleSolution(NamedTuple):
         states: State of each trajectory at each output time; NaN from a failure on.
         status: A `SolveStatus` for each trajectory.
         steps: Number of steps tried (accepted and rejected) for each trajectory.
-        wasted: Share of the work done in lanes that had no trajectory, in [0, 1).
+        work: Steps of all lanes, those without a trajectory included.
     """
 
     states: Float[Array, "batch time state"]
     status: Int[Array, " batch"]
     steps: Int[Array, " batch"]
-    wasted: Float[Array, ""]
+    work: Int[Array, ""]
 
 
 class _Ensemble(NamedTuple):
@@ -107,8 +107,8 @@ def solve_ensemble(  # noqa: PLR0913 - flat keywords, as in ODEModel
     harms no other: its states are NaN from there on and its status says why.
 
     So many lanes advance together. A lane whose trajectory has ended takes the next one that
-    waits, so that a batch of very different stiffness costs little more than its steps;
-    `wasted` says how much. With eight or more trajectories for each lane it is small.
+    waits, so that a batch of very different stiffness costs little more than its steps: with
+    eight or more trajectories for each lane `work` is little more than the sum of `steps`.
 
     Steps are not cut at the output times: the states there come from the interpolation. Where an
     output falls inside a step, its error is estimated, too, from what the interpolation leaves of
@@ -127,10 +127,10 @@ def solve_ensemble(  # noqa: PLR0913 - flat keywords, as in ODEModel
         lanes: Most trajectories that advance together. On a CPU as many as keep the work in
             the second-level cache, on a GPU thousands.
         count: How many rows are meant, all by default. It may be traced, so that one compiled
-            call serves many sizes; what lies behind has NaN states and 0 steps.
+            call serves many sizes; what lies behind has NaN states, 0 steps and no meaning.
 
     Returns:
-        States at `times`, statuses, numbers of steps and the wasted share.
+        States at `times`, statuses, numbers of steps and the work.
 
     Raises:
         RuntimeError: If 64-bit floats are off.
@@ -159,9 +159,8 @@ def solve_ensemble(  # noqa: PLR0913 - flat keywords, as in ODEModel
         _make_pass(field, ensemble, control),
         start,
     )
-    done = end.passes * start.lanes.which.size
-    wasted = 1.0 - jnp.sum(end.steps) / jnp.maximum(done, 1)
-    return EnsembleSolution(end.outputs, end.status, end.steps, wasted)
+    work = end.passes * start.lanes.which.size
+    return EnsembleSolution(end.outputs, end.status, end.steps, work)
 
 
 def _check_shapes(initial_states: Array, thetas: Array, times: Array) -> None:
@@ -185,7 +184,9 @@ def _check_shapes(initial_states: Array, thetas: Array, times: Array) -> None:
 def _start(ensemble: _Ensemble, lanes: int) -> _State:
     batch, times = ensemble.size, ensemble.times
     at_start = times <= ensemble.t0
-    outputs = jnp.where(at_start[None, :, None], ensemble.y0.T[:, None, :], jnp.nan)
+    wanted = jnp.arange(batch) < ensemble.wanted
+    known = wanted[:, None, None] & at_start[None, :, None]
+    outputs = jnp.where(known, ensemble.y0.T[:, None, :], jnp.nan)
     # With no output after the start there is nothing to solve.
     none_left = jnp.all(at_start)
     which = jnp.arange(lanes)

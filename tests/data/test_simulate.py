@@ -9,6 +9,7 @@ import pytest
 
 from inojax.data import Dataset, _simulate, _store, simulate
 from inojax.data._store import Store
+from inojax.models import _ode
 from inojax.solvers import SolveStatus
 
 
@@ -45,6 +46,20 @@ def test_bits_depend_neither_on_devices_nor_on_the_store(decay, key, chunk_size,
         for name in ("thetas", "unit", "times", "trajectories", "status"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name), strict=True)
         assert other.manifest == one.manifest
+
+
+def test_devices_take_turns(decay, key, monkeypatch):
+    seen, in_calls = [], _ode.in_calls
+
+    def spied(*args, mesh, **kwargs):
+        seen.extend(mesh.local_devices)
+        return in_calls(*args, mesh=mesh, **kwargs)
+
+    monkeypatch.setattr(_ode, "in_calls", spied)
+    mesh = jax.make_mesh((2,), ("simulation",))
+    simulate(decay(), 60, chunk_size=8, mesh=mesh, progress=False, key=key)
+    # Every other chunk on the other device, whichever is done first.
+    assert sorted(seen.count(device) for device in jax.local_devices()) == [4, 4]
 
 
 def test_callers_precision_plays_no_part(decay, key):
@@ -213,11 +228,11 @@ def test_memory_stays_with_the_chunks_in_flight(decay, key, tmp_path, monkeypatc
     write = Store.write
     solve = _simulate._Solver.solve
 
-    def counted_solve(self, thetas):
+    def counted_solve(self, thetas, chunk):
         with lock:
             alive.add(thetas[0].tobytes())
             most[0] = max(most[0], len(alive))
-        return solve(self, thetas)
+        return solve(self, thetas, chunk)
 
     def counted_write(self, chunk, states, status):
         write(self, chunk, states, status)

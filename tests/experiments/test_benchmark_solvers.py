@@ -37,7 +37,7 @@ def test_every_solver_is_measured_against_the_same_reference(tmp_path: Path):
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["experiment"] == "benchmark_solvers"
     rows = [row for row in metrics["rows"] if "scaling" not in row]
-    for problem in ("robertson", "fitzhugh_nagumo"):
+    for problem in ("robertson", "grn"):
         methods = {row["method"] for row in rows if row["problem"] == problem}
         assert methods >= {"solve_ensemble", "Diffrax Kvaerno5", "SciPy LSODA", "SciPy Radau"}
     for row in rows:

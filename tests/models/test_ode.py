@@ -81,7 +81,7 @@ def test_ensemble_is_solve_lane_by_lane(model):
 
 
 def test_ensemble_does_not_depend_on_its_size(model):
-    thetas = some_thetas(131)  # more than one block, and a rest
+    thetas = some_thetas(131)
     many = model.solve_ensemble(thetas)
     assert many.states.shape == (131, 4, 2)
     assert many.steps.shape == many.status.shape == (131,)
@@ -212,6 +212,11 @@ def test_success_with_a_hidden_infinity_counts_as_a_failure(model, monkeypatch):
 
 
 @pytest.mark.parametrize("count", [1, 8, 9, 513, 700])
+def test_a_hunt_for_nan_finds_none_where_all_is_well(model):
+    with jax.debug_nans(True):
+        assert np.isfinite(model.solve_ensemble(some_thetas(3)).states).all()
+
+
 def test_any_number_of_trajectories_on_any_devices(model, count):
     thetas = some_thetas(count)
     mesh = jax.make_mesh((2,), ("trajectory",))

@@ -22,7 +22,7 @@ def test_an_experiment_can_be_simulated_and_scored(build, key):
     theta = problem.parameters.sample(1, key=key)[0]
     observation = problem.simulate(theta, key=key)
     assert observation.problem == problem.name == build.__name__
-    assert observation.values.shape == (problem.sensors.size, len(problem.model.states))
+    assert observation.values.shape == (problem.sensors.size, len(problem.channels))
     whitened = problem.whitened_residual(theta, observation)
     # Mean square 1 with variance 2/n: six standard deviations.
     count = observation.size
