@@ -436,7 +436,9 @@ def _from_unconstrained(group: _Alike, x: Array) -> Array:
 
 @_columnwise
 def _log_densities(group: _Alike, theta: Array) -> Array:
-    density = group.prior.log_prob(theta)
+    # NumPyro's truncated priors add axes inside, which is theirs to decide.
+    with jax.numpy_rank_promotion("allow"):
+        density = group.prior.log_prob(theta)
     return jnp.where(cast(Any, group.prior.support)(theta), density, -jnp.inf)
 
 

@@ -56,7 +56,7 @@ def manifest_of(
     Returns:
         A JSON object that is the same for the same call, on any day.
     """
-    model = problem.model
+    model, tightened = problem.model, problem.model.tightened()
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -70,11 +70,10 @@ def manifest_of(
             "rtol": model.rtol,
             "atol": _listed(model.atol),
             "max_steps": model.max_steps,
-            # A failed solve is tried once more with these, so they decide stored content, too.
+            # How a failed solve is tried once more decides stored content, too.
             "retry": {
-                "rtol": model.tightened().rtol,
-                "atol": _listed(model.tightened().atol),
-                "max_steps": model.tightened().max_steps,
+                "rtol": tightened.rtol / model.rtol,
+                "max_steps": tightened.max_steps / model.max_steps,
             },
         },
         **describe_problem(problem),
