@@ -14,6 +14,7 @@ Compile time is apart. `pip install -e ".[benchmark]"` brings CVODE.
 """
 
 import dataclasses
+import functools
 import importlib.util
 import itertools
 import json
@@ -101,7 +102,7 @@ PROBLEMS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Case:
     """A problem with the parameters it is solved for.
 
@@ -134,7 +135,7 @@ class Timed:
     states: np.ndarray
     seconds: float
     compile_seconds: float = 0.0
-    memory: float | None = None  # MiB of the compiled call's arrays
+    memory: float | None = None  # MiB of all arrays, where the compiler says so
     wasted: float | None = None
 
 
@@ -148,7 +149,25 @@ def ours(case: Case, thetas: np.ndarray, rtol: float) -> Timed:
     model.solve_ensemble(thetas)
     compiling = ij.models.compile_seconds() - before
     taken, solution = median(lambda: model.solve_ensemble(thetas))
-    return Timed(solution.states, taken, compiling, wasted=solution.wasted)
+    memory = memory_of_a_call(case) + solution.states.nbytes / 2**20
+    return Timed(solution.states, taken, compiling, memory, solution.wasted)
+
+
+@functools.cache
+def memory_of_a_call(case: Case) -> float:
+    """MiB of the calls that run at the same time, one for each core, with 512 trajectories each."""
+    model = case.model
+
+    def solve(thetas: Array) -> Array:
+        starts = jax.vmap(model.start)(thetas)
+        times = jnp.asarray(model.times)
+        return ij.solvers.solve_ensemble(model.vector_field, starts, thetas, times).states
+
+    with jax.enable_x64(True):
+        shape = jax.ShapeDtypeStruct((512, case.thetas.shape[1]), jnp.float64)
+        analysis = jax.jit(solve).lower(shape).compile().memory_analysis()
+    each = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+    return (os.cpu_count() or 1) * each / 2**20
 
 
 def diffrax(solver: Callable[[], Any]) -> Solver:
@@ -357,7 +376,17 @@ def row_of(case: Case, method: str, rtol: float, count: int, timed: Timed) -> di
 def report(metrics: dict[str, Any]) -> str:
     """A table for each problem, then how `solve_ensemble` scales with the batch."""
     rows = metrics["rows"]
-    header = ("method", "rtol", "batch", "error", "ms each", "times ours", "compile s", "wasted")
+    header = (
+        "method",
+        "rtol",
+        "batch",
+        "error",
+        "ms each",
+        "times ours",
+        "compile s",
+        "MiB",
+        "wasted",
+    )
     parts = []
     for name in dict.fromkeys(row["problem"] for row in rows):
         mine = {
@@ -370,7 +399,7 @@ def report(metrics: dict[str, Any]) -> str:
                 r["method"], f"{r['rtol']:.0e}", str(r["batch"]),
                 number(r["largest_relative_error"], 2), number(r["milliseconds_per_trajectory"]),
                 number(r["milliseconds_per_trajectory"] / mine[r["rtol"]]),
-                number(r["compile_seconds"], 2), number(r["wasted"], 2),
+                number(r["compile_seconds"], 2), number(r["memory_mib"], 2), number(r["wasted"], 2),
             ]
             for r in rows
             if r["problem"] == name and "scaling" not in r

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._x64 import in_x64, is_traced, require_x64
-from ..solvers import Rodas5P, SolveStatus, solve_ensemble
-from ._calls import in_calls
+from ..solvers import EnsembleSolution, Rodas5P, SolveStatus, solve_ensemble
+from ._calls import compiled, in_calls
 
 # What a second attempt at a failed solve changes.
 _RETRY_TOLERANCE = 1e-2
@@ -221,9 +221,9 @@ class ODEModel(eqx.Module):
         if is_traced(thetas, grid):
             require_x64("`solve_ensemble`")
             values = jnp.asarray(thetas)
-            # An accelerator has room for all at once.
-            lanes = _TRACED_LANES if jax.default_backend() == "cpu" else values.shape[0]
-            return _solve_call(self, values, values.shape[0], jnp.asarray(grid), lanes)
+            lanes = _traced_lanes(values, _TRACED_LANES)
+            grid = jnp.asarray(grid)
+            return _solution(grid, _solve_traced(self, values, values.shape[0], grid, lanes))
         grid = np.asarray(grid, np.float64)
         values = np.array(thetas, np.float64)
         solution = _solve_many(self, values, grid, mesh)
@@ -239,8 +239,11 @@ class ODEModel(eqx.Module):
         times: Float[ArrayLike, " time"] | None = None,
         *,
         mesh: jax.sharding.Mesh | None = None,
-    ) -> tuple[ODESolution, Float[np.ndarray, "batch time state parameter"]]:
+    ) -> tuple[ODESolution, Float[Array | np.ndarray, "batch time state parameter"]]:
         """Solve for many parameter vectors together with dy/dθ, by forward mode.
+
+        On the host it spreads over cores like `solve_ensemble`; inside a transformation it is
+        one call.
 
         Args:
             thetas: Parameters in physical units.
@@ -252,19 +255,22 @@ class ODEModel(eqx.Module):
             every parameter.
 
         Raises:
+            RuntimeError: If traced while 64-bit floats are off.
             ValueError: If `thetas` is not a matrix with at least one row.
         """
-        grid = np.asarray(self.times if times is None else times, np.float64)
+        grid = self.times if times is None else times
+        if is_traced(thetas, grid):
+            require_x64("`sensitivities`")
+            values = jnp.asarray(thetas)
+            lanes = _traced_lanes(values, _TRACED_SENSITIVITY_LANES)
+            grid = jnp.asarray(grid)
+            ensemble = _sensitivity_traced(self, values, values.shape[0], grid, lanes)
+            return _solution(grid, ensemble), ensemble.tangents
+        grid = np.asarray(grid, np.float64)
         values = np.array(thetas, np.float64)
-        solution, derivative = in_calls(
-            _sensitivity_call,
-            _with_traced_settings(self),
-            values,
-            grid,
-            mesh=mesh,
-            sensitivities=True,
-        )
-        return dataclasses.replace(solution, times=grid), derivative
+        settled = _with_traced_settings(self)
+        ensemble = in_calls(_sensitivity_call, settled, values, grid, mesh=mesh, sensitivities=True)
+        return _solution(grid, _without_hidden(ensemble)), ensemble.tangents
 
 
 def _check_times(times: np.ndarray, initial_time: float) -> None:
@@ -319,14 +325,37 @@ def _status(result: dfx.RESULTS) -> Array:
     return jnp.where(success, SolveStatus.SUCCESS, failed)
 
 
-# Lanes of an ensemble inside a transformation, on a CPU.
-_TRACED_LANES = 64
+# Lanes of an ensemble inside a transformation, on a CPU: as in calls from the host.
+_TRACED_LANES, _TRACED_SENSITIVITY_LANES = 64, 32
+
+
+def _traced_lanes(thetas: Array, lanes: int) -> int:
+    # An accelerator has room for all at once.
+    return lanes if jax.default_backend() == "cpu" else thetas.shape[0]
 
 
 def _solve_block(
     model: ODEModel, thetas: Array, count: Any, times: Array, lanes: int
-) -> ODESolution:
-    solution = solve_ensemble(
+) -> EnsembleSolution:
+    return _ensemble(model, thetas, count, times, lanes, None)
+
+
+def _sensitivity_block(
+    model: ODEModel, thetas: Array, count: Any, times: Array, lanes: int
+) -> EnsembleSolution:
+    tangents = jax.vmap(jax.jacfwd(model.start))(thetas), np.eye(thetas.shape[1])
+    return _ensemble(model, thetas, count, times, lanes, tangents)
+
+
+def _ensemble(
+    model: ODEModel,
+    thetas: Array,
+    count: Any,
+    times: Array,
+    lanes: int,
+    tangents: tuple[Array, Any] | None,
+) -> EnsembleSolution:
+    return solve_ensemble(
         model.vector_field,
         jax.vmap(model.start)(thetas),
         thetas,
@@ -337,37 +366,33 @@ def _solve_block(
         max_steps=model.max_steps,
         lanes=lanes,
         count=count,
+        tangents=tangents,
     )
-    return ODESolution(times, solution.states, solution.status, solution.steps, solution.work)
 
 
-def _sensitivity_block(
-    model: ODEModel, thetas: Array, count: Any, times: Array, lanes: int
-) -> tuple[ODESolution, Array]:
-    def solve(values: Array) -> tuple[Array, ODESolution]:
-        solution = _solve_block(model, values, count, times, lanes)
-        return jnp.asarray(solution.states), solution
-
-    def tangent(direction: Array) -> tuple[ODESolution, Array]:
-        directions = jnp.broadcast_to(direction[None, :], thetas.shape)
-        _, derivative, solution = jax.jvp(solve, (thetas,), (directions,), has_aux=True)
-        return solution, derivative
-
-    return jax.vmap(tangent, out_axes=(None, -1))(jnp.eye(thetas.shape[1]))
+_solve_call = compiled(_solve_block)
+_sensitivity_call = compiled(_sensitivity_block)
+# Inside a transformation how to compile is decided outside.
+_solve_traced = eqx.filter_jit(_solve_block)
+_sensitivity_traced = eqx.filter_jit(_sensitivity_block)
 
 
-_solve_call = eqx.filter_jit(_solve_block)
-_sensitivity_call = eqx.filter_jit(_sensitivity_block)
+def _solution(times: Any, ensemble: EnsembleSolution) -> ODESolution:
+    return ODESolution(times, ensemble.states, ensemble.status, ensemble.steps, ensemble.work)
 
 
 def _solve_many(
     model: ODEModel, thetas: np.ndarray, times: np.ndarray, mesh: jax.sharding.Mesh | None
 ) -> ODESolution:
-    solution = in_calls(_solve_call, _with_traced_settings(model), thetas, times, mesh=mesh)
+    ensemble = in_calls(_solve_call, _with_traced_settings(model), thetas, times, mesh=mesh)
+    return _solution(times, _without_hidden(ensemble))
+
+
+def _without_hidden(ensemble: EnsembleSolution) -> EnsembleSolution:
     # A value beyond float64 between two good steps is no success either.
-    hidden = (solution.status == SolveStatus.SUCCESS) & ~np.isfinite(solution.states).all((1, 2))
-    status = np.where(hidden, int(SolveStatus.NON_FINITE), solution.status)
-    return dataclasses.replace(solution, times=times, status=status)
+    success = ensemble.status == SolveStatus.SUCCESS
+    hidden = success & ~np.isfinite(ensemble.states).all((1, 2))
+    return ensemble._replace(status=np.where(hidden, int(SolveStatus.NON_FINITE), ensemble.status))
 
 
 def _replaced(first: ODESolution, rows: np.ndarray, again: ODESolution) -> ODESolution:

@@ -16,13 +16,25 @@ _WORST_BACKWARD_ERROR = 1e-7
 
 
 class RodasStep(NamedTuple):
-    """What a step gives: new state, dense output, and error estimates of both."""
+    """What a step gives.
+
+    Attributes:
+        y: The new state.
+        error: Estimate of its error.
+        dense: Coefficients of the interpolation.
+        dense_error: Estimate of the interpolation's error in the middle of the step.
+        solved: Whether the linear systems were solved well.
+        ks: The stages.
+        factors: The factors of W = I / γ - h J.
+    """
 
     y: Float[Array, "state batch"]
     error: Float[Array, "state batch"]
     dense: Float[Array, "3 state batch"]
     dense_error: Float[Array, "state batch"]
     solved: Bool[Array, " batch"]
+    ks: Float[Array, "stage state batch"]
+    factors: linalg.Factors
 
 
 def rodas5p_step(
@@ -53,9 +65,9 @@ def rodas5p_step(
     def phase(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         i, ks, value = index // 3, *carry
         branches = (
-            lambda: y + _combine(jnp.asarray(tableau.A)[i], ks),
+            lambda: y + combine(jnp.asarray(tableau.A)[i], ks),
             lambda: h[None, :] * field(t + nodes[i] * h, value, theta),
-            lambda: solve(value + _combine(jnp.asarray(tableau.C)[i], ks) + d[i] * time_slope),
+            lambda: solve(value + combine(jnp.asarray(tableau.C)[i], ks) + d[i] * time_slope),
         )
         value = lax.switch(index % 3, branches)
         return ks.at[jnp.where(index % 3 == 2, i, tableau.STAGES)].set(value), value
@@ -65,33 +77,33 @@ def rodas5p_step(
     first = h[None, :] * field(t, y, theta) + d[0] * time_slope
     k1, first = lax.stop_gradient((ks[0], first))
     wrong = linalg.backward_error(plan, jacobian, 1.0 / tableau.GAMMA, k1, first)
-    dense = jnp.stack([_combine(row, ks) for row in tableau.DENSE])
-    new, error = y + _combine(tableau.B, ks), ks[tableau.STAGES - 1]
+    dense = jnp.stack([combine(row, ks) for row in tableau.DENSE])
+    new, error = y + combine(tableau.B, ks), ks[tableau.STAGES - 1]
     # What is left of the equation in the middle of the step, carried through W⁻¹: hγ of it where
     # nothing is stiff, and the distance to the slow solution where everything is.
-    half = jnp.full_like(h_, 0.5)
     y_, new_, dense_ = lax.stop_gradient((y, new, dense))
-    middle = interpolate(new_, dense_, y_, half)
+    middle = 0.5 * (y_ + new_) + 0.25 * (dense_[0] + 0.5 * dense_[1] + 0.25 * dense_[2])
     slope = new_ - y_ + 0.25 * (dense_[1] + dense_[2])
-    left = slope - h_[None, :] * field(t_ + half * h_, middle, theta_)
+    left = slope - h_[None, :] * field(t_ + 0.5 * h_, middle, theta_)
     dense_error = linalg.solve(plan, factors, left)
-    return RodasStep(new, error, dense, dense_error, wrong <= _WORST_BACKWARD_ERROR)
+    solved = wrong <= _WORST_BACKWARD_ERROR
+    return RodasStep(new, error, dense, dense_error, solved, ks[: tableau.STAGES], factors)
 
 
-def _combine(weights: Array | np.ndarray, ks: Array) -> Array:
+def combine(
+    weights: Float[Array | np.ndarray, " stage"], ks: Float[Array, "rows *shape"]
+) -> Float[Array, "*shape"]:
+    """The sum of the stages, weighted."""
     return sum(weights[j] * ks[j] for j in range(1, tableau.STAGES)) + weights[0] * ks[0]
 
 
-def interpolate(
-    y1: Float[Array, "state batch"],
-    dense: Float[Array, "3 state batch"],
-    y0: Float[Array, "state batch"],
-    theta: Float[Array, " batch"],
-) -> Float[Array, "state batch"]:
-    """The state at the fraction `theta` of the step from `y0` to `y1`, of order 4."""
-    theta = theta[None, :]
-    k1, k2, k3 = dense
-    return (1 - theta) * y0 + theta * (y1 + (1 - theta) * (k1 + theta * (k2 + theta * k3)))
+def interpolation_weights(theta: Float[Array, " row"]) -> Float[Array, "row 5"]:
+    """How much the states at both ends, and the coefficients of `dense`, count in between.
+
+    Of order 4, at the fractions `theta` of the step.
+    """
+    bump = theta * (1.0 - theta)
+    return jnp.stack([1.0 - theta, theta, bump, theta * bump, theta * theta * bump], axis=-1)
 
 
 def _jacobian(field: BatchLast, t: Array, y: Array, theta: Array) -> Array:

@@ -9,7 +9,8 @@ with partial pivoting.
 """
 
 import enum
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -96,6 +97,8 @@ Factors = (
     Float[Array, "entry batch"]
     | tuple[Float[Array, "batch state state"], Int[Array, "batch state"]]
 )
+# `substitution(plan, factors, b)`.
+Substitution = Callable[[Elimination, Any, Array], Array]
 
 
 def factor(plan: Elimination, jacobian: Float[Array, "color state batch"], shift: float) -> Factors:
@@ -112,9 +115,23 @@ def factor(plan: Elimination, jacobian: Float[Array, "color state batch"], shift
 
 def solve(plan: Elimination, factors: Factors, b: Float[Array, "state batch"]) -> Array:
     """Solve with the factors."""
-    if isinstance(factors, tuple):
-        return _solve_dense(*factors, b)
-    return (_solve_unrolled if plan.form is Form.UNROLLED else _solve_looped)(plan, factors, b)
+    for substitute in substitutions(plan):
+        b = substitute(plan, factors, b)
+    return b
+
+
+def substitutions(plan: Elimination) -> tuple[Substitution, ...]:
+    """What solving consists of, one after the other.
+
+    The compiler computes an intermediate value again wherever it is used, rather than storing it.
+    Written out, both directions in one piece cost several times as much as one by one with the
+    result in between stored.
+    """
+    return {
+        Form.UNROLLED: (_forward_unrolled, _backward_unrolled),
+        Form.LOOPED: (_solve_looped,),
+        Form.DENSE: (_solve_dense,),
+    }[plan.form]
 
 
 def backward_error(
@@ -165,12 +182,17 @@ def _factor_unrolled(plan: Elimination, jacobian: Array, shift: float) -> list[A
     return v
 
 
-def _solve_unrolled(plan: Elimination, factors: Array, b: Array) -> Array:
+def _forward_unrolled(plan: Elimination, factors: Array, b: Array) -> Array:
     slots, x = plan.slots, list(b)
     for place, k in enumerate(plan.order):
         for i in plan.order[place + 1 :]:
             if (i, k) in slots:
                 x[i] = x[i] - factors[slots[i, k]] * x[k]
+    return jnp.stack(x)
+
+
+def _backward_unrolled(plan: Elimination, factors: Array, b: Array) -> Array:
+    slots, x = plan.slots, list(b)
     for place, k in reversed(list(enumerate(plan.order))):
         for j in plan.order[place + 1 :]:
             if (k, j) in slots:
@@ -243,7 +265,9 @@ def _solve_looped(plan: Elimination, factors: Array, b: Array) -> Array:
     return lax.fori_loop(0, len(upper), backward, x)
 
 
-def _solve_dense(lu: Array, permutation: Array, b: Array) -> Array:
+def _solve_dense(plan: Elimination, factors: tuple[Array, Array], b: Array) -> Array:
+    del plan
+    lu, permutation = factors
     rows = jnp.take_along_axis(b.T, permutation, axis=1)[:, :, None]
     y = lax.linalg.triangular_solve(lu, rows, left_side=True, lower=True, unit_diagonal=True)
     return lax.linalg.triangular_solve(lu, y, left_side=True, lower=False)[:, :, 0].T

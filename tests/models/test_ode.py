@@ -1,14 +1,17 @@
 """The forward model against SciPy, finite differences and itself."""
 
 import diffrax as dfx
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from inojax.models import ODEModel, ODESolution, _ode, compile_seconds
-from inojax.solvers import SolveStatus
+from inojax.models import ODEModel, _ode, compile_seconds
+from inojax.problems import pollu
+from inojax.solvers import EnsembleSolution, SolveStatus
 from tests.refuses import refuses
 
 THETA = np.array([1.3, 0.4])
@@ -152,6 +155,43 @@ def test_ensemble_inside_a_transformation(model):
     np.testing.assert_allclose(states, model.solve_ensemble(thetas).states, rtol=1e-10, atol=1e-12)
 
 
+def test_sensitivities_inside_a_transformation(model):
+    thetas = some_thetas(2)
+    with jax.enable_x64(True):
+        solution, derivatives = eqx.filter_jit(model.sensitivities)(jnp.asarray(thetas))
+    host, expected = model.sensitivities(thetas)
+    np.testing.assert_allclose(solution.states, host.states, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(derivatives, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("count", [1, 9, 70])
+def test_sensitivities_do_not_depend_on_how_many_there_are(model, count):
+    thetas = some_thetas(count)
+    whole, derivatives = model.sensitivities(thetas)
+    last, expected = model.sensitivities(thetas[-1:])
+    np.testing.assert_allclose(whole.states[-1:], last.states, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(derivatives[-1:], expected, rtol=1e-9, atol=1e-11)
+
+
+def test_the_gradient_of_pollu_through_solve_agrees_with_its_sensitivities():
+    problem = pollu()
+    model = problem.model.replace(rtol=1e-9, atol=1e-14)
+    theta = problem.parameters.design(1, key=jr.key(1))[0]
+    times = np.array([6.0, 60.0])
+    weights = np.cos(np.arange(40.0)).reshape(2, 20)
+    with jax.enable_x64(True):
+
+        def loss(theta):
+            return jnp.sum(jnp.asarray(weights) * model.solve(theta, times).states)
+
+        gradient = np.asarray(jax.jit(jax.grad(loss))(jnp.asarray(theta)))
+    _, derivatives = model.sensitivities(theta[None], times)
+    expected = np.einsum("ts,tsp->p", weights, derivatives[0])
+    # Both differentiate a solution to 1e-9 a step, on different steps; relative changes count.
+    scale = np.abs(expected * theta).max()
+    np.testing.assert_allclose(gradient * theta / scale, expected * theta / scale, atol=1e-6)
+
+
 def square(t, y, theta):
     """y' = a y² leaves every bound at t = 1/a."""
     del t
@@ -204,7 +244,7 @@ def test_success_with_a_hidden_infinity_counts_as_a_failure(model, monkeypatch):
     def poisoned(*_, **__):
         states = np.ones((5, 4, 2))
         states[:3, 2, 1] = np.inf
-        return ODESolution(TIMES, states, np.zeros(5, int), np.ones(5, int))
+        return EnsembleSolution(states, np.zeros(5, int), np.ones(5, int), np.asarray(5))
 
     monkeypatch.setattr(_ode, "in_calls", poisoned)
     status = model.solve_ensemble(some_thetas(5)).status

@@ -249,6 +249,75 @@ def test_sensitivities_of_pollu_match_finite_differences():
         assert np.max(np.abs(derivative[..., j] - difference) / scale) < 2e-5, j
 
 
+def chain(n):
+    """Decay along a chain of `n` states, with a source that depends on time."""
+
+    def field(t, y, k):
+        before = jnp.concatenate([jnp.sin(t)[None], k[0] * y[:-1]])
+        return before - k[0] * y - k[1] * y**2
+
+    return field
+
+
+def ring(n):
+    """As the chain, but every state feels all others through their mean."""
+
+    def field(t, y, k):
+        return jnp.roll(y, 1) * k[0] - y * (k[0] + k[1] * jnp.mean(y)) + jnp.cos(t)
+
+    return field
+
+
+@pytest.mark.parametrize(
+    ("field", "start", "thetas", "times"),
+    [
+        (pollu, POLLU_START, POLLU_RATES * np.array([[0.7], [1.0], [1.3]]), [0.6, 60.0]),
+        (robertson, ROBERTSON_START, ROBERTSON_RATES * np.array([[0.5], [1.0]]), [0.4, 4e3]),
+        (chain(4), np.ones(4), [[1.0, 0.1], [30.0, 2.0]], [0.0, 0.5, 3.0]),
+        (chain(60), np.ones(60), [[1.0, 0.1], [30.0, 2.0]], [0.5, 3.0]),
+        (ring(30), np.arange(30.0), [[1.0, 0.1], [30.0, 2.0]], [0.5, 3.0]),
+    ],
+    ids=["pollu", "robertson", "non-autonomous", "looped", "dense"],
+)
+def test_tangents_are_the_derivative_of_what_was_computed(field, start, thetas, times):
+    thetas = np.asarray(thetas)
+    directions = np.eye(thetas.shape[1])
+    rng = np.random.default_rng(5)
+    # The start, too, may depend on the parameters.
+    starts = rng.normal(size=(*np.shape(start), len(directions))) * np.asarray(start)[:, None]
+
+    def along(direction):
+        def states(step):
+            changed = jnp.asarray(start) + starts @ direction * step
+            return run(field, changed, thetas + direction[None] * step, times).states
+
+        return jax.jvp(states, (0.0,), (1.0,))[1]
+
+    expected = jax.jit(jax.vmap(along, out_axes=-1))(directions)
+    tangents = jnp.broadcast_to(starts, (len(thetas), *starts.shape)), jnp.asarray(directions)
+    solution = run(field, start, thetas, times, tangents=tangents)
+    np.testing.assert_array_equal(solution.status, 0)
+    # The same steps, compiled into another program.
+    plain = run(field, start, thetas, times)
+    np.testing.assert_array_equal(solution.steps, plain.steps)
+    np.testing.assert_allclose(solution.states, plain.states, rtol=1e-11)
+    scale = np.abs(expected).max(axis=(0, 1, 2))
+    # The same sums in another order; stiff systems magnify rounding.
+    assert (np.abs(solution.tangents - expected) / scale).max() < 1e-9
+
+
+def test_tangents_of_a_failed_solve_are_nan_and_harm_no_other():
+    thetas, times = np.array([[0.5], [1.6], [0.7]]), [0.5, 1.0]
+    tangents = jnp.zeros((3, 1, 1)), jnp.ones((1, 1))
+    solution = run(lambda t, y, k: k * y**2, [1.0], thetas, times, tangents=tangents, rtol=1e-9)
+    np.testing.assert_array_equal(solution.status == SolveStatus.SUCCESS, [True, False, True])
+    assert np.isnan(solution.tangents[1, 1]).all()
+    good, t = thetas[[0, 2]], np.array(times)
+    expected = t / (1.0 - good * t) ** 2
+    # Differentiating a solution to 1e-9 a step.
+    np.testing.assert_allclose(solution.tangents[[0, 2], :, 0, 0], expected, rtol=1e-6)
+
+
 def test_initial_states_have_sensitivities_too():
     def end(y0):
         return run(lambda t, y, k: -k * y, y0, [[2.0]], [1.0], rtol=1e-9).states[0, 0, 0]
