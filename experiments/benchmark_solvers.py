@@ -19,6 +19,7 @@ import importlib.util
 import itertools
 import json
 import os
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -44,6 +45,7 @@ from _common import (
     stage,
     write_json,
 )
+from _fresh_process import measured, started, streamed
 from _numpy_solvers import Task, solve
 from _tables import number, table
 from jaxtyping import Array
@@ -71,10 +73,11 @@ class Size:
     rtols: tuple[float, ...]
     batches: tuple[int, ...]  # sizes for the scaling of `solve_ensemble`
     seconds: float  # a rival solves as many trajectories as fit into so many seconds
+    streamed: int  # trajectories of POLLU written to a store
 
 
 SIZES = {
-    Preset.SMOKE: Size(("robertson", "grn"), 1, 8, 8, (1e-5,), (1, 16), 0.2),
+    Preset.SMOKE: Size(("robertson", "grn"), 1, 8, 8, (1e-5,), (1, 16), 0.2, 200),
     Preset.QUICK: Size(
         ("pollu", "robertson", "fitzhugh_nagumo", "grn"),
         8,
@@ -83,6 +86,7 @@ SIZES = {
         (1e-5, 1e-6, 1e-8),
         (1, 16, 256, 1024, 4096, 16_384),
         3.0,
+        50_000,
     ),
     Preset.PAPER: Size(
         ("pollu", "robertson", "fitzhugh_nagumo", "grn"),
@@ -92,6 +96,7 @@ SIZES = {
         (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9),
         (1, 16, 256, 1024, 4096, 16_384, 65_536, 262_144),
         30.0,
+        50_000,
     ),
 }
 PROBLEMS = {
@@ -158,14 +163,15 @@ def memory_of_a_call(case: Case) -> float:
     """MiB of the calls that run at the same time, one for each core, with 512 trajectories each."""
     model = case.model
 
-    def solve(thetas: Array) -> Array:
+    def solve(thetas: Array) -> Any:
         starts = jax.vmap(model.start)(thetas)
         times = jnp.asarray(model.times)
         return ij.solvers.solve_ensemble(model.vector_field, starts, thetas, times).states
 
     with jax.enable_x64(True):
         shape = jax.ShapeDtypeStruct((512, case.thetas.shape[1]), jnp.float64)
-        analysis = jax.jit(solve).lower(shape).compile().memory_analysis()
+        call: Any = jax.jit(solve).lower(shape).compile()
+    analysis = call.memory_analysis()
     each = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
     return (os.cpu_count() or 1) * each / 2**20
 
@@ -281,6 +287,13 @@ def benchmark(arguments: Benchmark, size: Size, clocks: Clocks) -> dict[str, Any
             for count in size.batches:
                 task = f"{name}: solve_ensemble, batch of {count}"
                 done.add(task, partial(scaling, case, count))
+    fresh = Rows(arguments.out / "fresh.json")
+    scratch = arguments.out / "scratch"
+    fresh.add("stream", lambda: measured(streamed, size.streamed, scratch / "store"))
+    for cache in ("empty", "filled"):
+        start = partial(measured, started, scratch / "cache", 512)
+        fresh.add(f"start with an {cache} cache", start)
+    shutil.rmtree(scratch, ignore_errors=True)
     return {
         "experiment": "benchmark_solvers",
         "preset": str(arguments.preset),
@@ -288,6 +301,7 @@ def benchmark(arguments: Benchmark, size: Size, clocks: Clocks) -> dict[str, Any
         "provenance": provenance(arguments) | {"workers": workers},
         "limits": {},
         "rows": list(done.rows.values()),
+        "fresh_processes": fresh.rows,
         "timing": clocks.timing(),
     }
 
@@ -411,7 +425,20 @@ def report(metrics: dict[str, Any]) -> str:
         ]
         parts += [f"\n{name}\n", table(header, lines), ""]
         parts += [table(("batch", "ms each", "wasted"), scaled)]
-    return "\n".join(parts)
+    return "\n".join([*parts, "\nPOLLU in a fresh process\n", *fresh_processes(metrics)])
+
+
+def fresh_processes(metrics: dict[str, Any]) -> Iterator[str]:
+    """What starting Python, compiling and writing to a store cost."""
+    rows = dict(metrics["fresh_processes"])
+    store = rows.pop("stream")
+    yield (
+        f"{store['trajectories']} trajectories to a Zarr store: {store['seconds']:.1f} s, of which "
+        f"compiling {store['compile_seconds']:.1f} s; peak memory of the process "
+        f"{store['peak_memory_mib']:.0f} MiB."
+    )
+    for name, row in rows.items():
+        yield f"{name}: first call {row['first_seconds']:.1f} s, then {row['second_seconds']:.2f} s"
 
 
 def draw(metrics: dict[str, Any], out: Path) -> None:

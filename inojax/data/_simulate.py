@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ _WARN_ABOVE = 0.01
 Solved = tuple[Float[np.ndarray, "row time state"], Int[np.ndarray, " row"]]
 
 
-def simulate(
+def simulate(  # noqa: PLR0913 - flat keywords, as in ODEModel
     problem: InverseProblem,
     n: int,
     *,
@@ -38,6 +38,7 @@ def simulate(
     chunk_size: int = 1024,
     design: Design = Design.SOBOL,
     mesh: jax.sharding.Mesh | None = None,
+    share: tuple[int, int] | None = None,
     progress: bool = True,
     key: Key[Array, ""],
 ) -> Dataset:
@@ -53,6 +54,9 @@ def simulate(
     for each device beyond the first), and the same call continues. Ctrl-C stops the same
     way, once those chunks are solved.
 
+    Several processes, also on several machines with one file system, fill one store together:
+    each makes the same call but for its `share`.
+
     Args:
         problem: What to simulate. Its noise and sensors play no part.
         n: Number of simulations.
@@ -62,11 +66,15 @@ def simulate(
             large.
         design: How parameters are spread over the prior.
         mesh: Devices to use; by default the CPU, or all accelerators of this process.
+        share: Which part of the work is this process's, as (index, number of parts): every so
+            many chunks, from the one with that index on. By default its place among the processes
+            of `jax.distributed`, or everything where there is no store to share.
         progress: Whether to show a progress bar on stderr.
         key: Randomness of the design.
 
     Returns:
-        The simulations; `timing` says where the time went.
+        The simulations; `timing` says where the time went. With a share, those that were
+        finished at the end of the call, by whichever process.
 
     Raises:
         ValueError: If an argument is out of range, or `store` was made by another call.
@@ -80,13 +88,15 @@ def simulate(
     for name, value in (("n", n), ("chunk_size", chunk_size)):
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1; got {value}.")
+    share = _checked_share(share, shared=store is not None)
     chunk_size = -(-n // -(-n // chunk_size))
     thetas, unit = _draw(problem, n, design, key)
     manifest = manifest_of(problem, thetas, chunk_size=chunk_size, design=design, key=key)
     arrays = {"thetas": thetas, "unit": unit, "times": np.asarray(problem.model.times, np.float64)}
-    with _open_sink(store, manifest, arrays) as sink:
+    with _open_sink(store, manifest, arrays, shared=share[1] > 1) as sink:
         solver = _Solver(problem.model, mesh)
-        _run(solver, sink, functools.partial(tqdm, desc=problem.name, disable=not progress))
+        make_bar = functools.partial(tqdm, desc=problem.name, disable=not progress)
+        _run(solver, sink, range(sink.chunks)[share[0] :: share[1]], make_bar)
         dataset = sink.dataset()
     dataset.timing = SimulationTiming(
         total_seconds=time.perf_counter() - began,
@@ -96,6 +106,19 @@ def simulate(
     )
     _warn_of_failures(dataset, problem.name)
     return dataset
+
+
+def _checked_share(share: tuple[int, int] | None, *, shared: bool) -> tuple[int, int]:
+    if share is None:
+        return (jax.process_index(), jax.process_count()) if shared else (0, 1)
+    index, parts = share
+    if not 0 <= index < parts:
+        raise ValueError(
+            f"`share` must be (index, number of parts), the index from 0 on; got {share}."
+        )
+    if parts > 1 and not shared:
+        raise ValueError("A `share` of the work needs a `store` to bring the parts together.")
+    return share
 
 
 def _draw(
@@ -136,9 +159,11 @@ def _open_sink(
     store: str | os.PathLike[str] | None,
     manifest: dict[str, Any],
     arrays: dict[str, np.ndarray],
+    *,
+    shared: bool,
 ) -> Iterator[_Sink]:
     if store is not None:
-        with Store.resume(Path(store), manifest, arrays) as sink:
+        with Store.resume(Path(store), manifest, arrays, shared=shared) as sink:
             yield sink
         return
     n, size = manifest["n"], manifest["chunk_size"]
@@ -194,10 +219,10 @@ class _Stopped(Exception):  # noqa: N818 - not an error, only the way out of a w
     """The run was interrupted before this chunk."""
 
 
-def _run(solver: _Solver, sink: _Sink, make_bar: Callable[..., Any]) -> None:
-    """Solve and write every unfinished chunk, a few at a time."""
-    finished = set(sink.finished())
-    todo = [chunk for chunk in range(sink.chunks) if chunk not in finished]
+def _run(solver: _Solver, sink: _Sink, chunks: Sequence[int], make_bar: Callable[..., Any]) -> None:
+    """Solve and write the unfinished ones of `chunks`, a few at a time."""
+    finished = set(sink.finished()) & set(chunks)
+    todo = [chunk for chunk in chunks if chunk not in finished]
 
     def rows(chunk: int) -> np.ndarray:
         return sink.thetas[chunk * sink.chunk_size : (chunk + 1) * sink.chunk_size]
@@ -210,7 +235,7 @@ def _run(solver: _Solver, sink: _Sink, make_bar: Callable[..., Any]) -> None:
     done = sum(len(rows(chunk)) for chunk in finished)
     # One chunk beyond the devices is in flight, so that solving goes on while another is written.
     ahead = ThreadPoolExecutor(1 + len(solver.meshes))
-    bar = make_bar(initial=done, total=len(sink.thetas))
+    bar = make_bar(initial=done, total=sum(len(rows(chunk)) for chunk in chunks))
     with ahead, bar:
         futures = [ahead.submit(work, chunk) for chunk in todo]
         try:

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import shutil
+import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,6 +89,8 @@ class Store:
         path: Path,
         manifest: Manifest,
         arrays: dict[str, np.ndarray],
+        *,
+        shared: bool = False,
     ) -> Iterator["Store"]:
         """Open a store for writing, laying it out first where there is none.
 
@@ -95,11 +98,13 @@ class Store:
             path: Its folder.
             manifest: What the simulations are made from.
             arrays: `thetas`, `unit` and `times`.
+            shared: Whether others who share may write other chunks at the same time.
 
         Yields:
             The store, locked against other processes until the context ends.
 
         Raises:
+            BlockingIOError: If others write, and they or this call do not share.
             OSError: If `path` is a file, a folder of something else, or not writable.
             ValueError: If the store was made from something else, or is damaged.
         """
@@ -107,18 +112,23 @@ class Store:
             raise NotADirectoryError(f"`store` must be a folder; {path} is a file.")
         with _writing(path):
             path.mkdir(parents=True, exist_ok=True)
-        with _locked(path):
-            with _writing(path):
-                _lay_out(path, manifest, arrays)
+        with contextlib.ExitStack() as locks:
+            lock = locks.enter_context(_Lock.held(path, wait=shared))
+            if lock.alone:
+                with _writing(path):
+                    _lay_out(path, manifest, arrays)
             store = cls.open(path, mode="r+")
             if changes := differences(store.manifest, manifest):
                 raise ValueError(
                     f"The `store` at {path} was made by another call; it differs in: "
                     f"{'; '.join(changes)}. Give another folder, or delete this one."
                 )
-            with _writing(path):
-                for leftover in path.rglob("*.partial"):
-                    leftover.unlink()
+            if lock.alone:
+                with _writing(path):
+                    for leftover in path.rglob("*.partial"):
+                        leftover.unlink()
+            if shared:
+                lock.share()
             yield store
 
     @property
@@ -331,28 +341,66 @@ def _writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the folder for this process; the lock goes when the process does."""
-    fcntl = _fcntl()
-    if fcntl is None:
-        yield
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
+# How long one who shares waits for another to lay out the store, in seconds.
+_PATIENCE = 10.0
+
+
+class _Lock:
+    """A folder held for this process, alone or with others; it goes when the process does.
+
+    Attributes:
+        alone: Whether nobody else holds the folder.
+    """
+
+    alone: bool
+
+    def __init__(self, descriptor: int) -> None:
+        """Use `held`."""
+        self.alone = True
+        self._descriptor = descriptor
+
+    @classmethod
+    @contextlib.contextmanager
+    def held(cls, path: Path, *, wait: bool) -> Iterator["_Lock"]:
+        """Hold `path` alone, or else, with `wait`, together with those who share it."""
+        descriptor = os.open(path, os.O_RDONLY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BlockingIOError(
-                error.errno,
-                f"Another process or thread is simulating into the `store` at {path}. Wait for "
-                "it, or give another folder",
-            ) from error
-        except OSError:  # Some network file systems know no locks.
-            pass
-        yield
-    finally:
-        os.close(descriptor)
+            lock = cls(descriptor)
+            deadline = time.monotonic() + (_PATIENCE if wait else 0.0)
+            while not lock._take(share=wait):
+                if time.monotonic() >= deadline:
+                    raise BlockingIOError(
+                        errno.EWOULDBLOCK,
+                        f"Another process or thread is simulating into the `store` at {path}. "
+                        "Wait for it, or give another folder, or a `share` to each of them",
+                    )
+                time.sleep(0.02)
+            yield lock
+        finally:
+            os.close(descriptor)
+
+    def share(self) -> None:
+        """Let others who share in."""
+        fcntl = _fcntl()
+        if fcntl is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+        self.alone = False
+
+    def _take(self, *, share: bool) -> bool:
+        fcntl = _fcntl()
+        if fcntl is None:
+            return True
+        for kind in (fcntl.LOCK_EX, fcntl.LOCK_SH)[: 1 + share]:
+            try:
+                fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            except OSError:  # Some network file systems know no locks.
+                return True
+            self.alone = kind == fcntl.LOCK_EX
+            return True
+        return False
 
 
 def _fcntl() -> types.ModuleType | None:

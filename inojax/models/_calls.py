@@ -50,9 +50,9 @@ def _shapes(platform: str, sensitivities: bool) -> tuple[Shape, ...]:
     return _ACCELERATOR_SENSITIVITIES if sensitivities else _ACCELERATOR
 
 
-# A step is hundreds of small operations in a row. Run one after the other, rather than handed
-# between threads as they become ready, they take three quarters of the time where derivatives are
-# carried along; the older code generator compiles in two thirds of the time.
+# A step is hundreds of small operations in a row, which the compiler's default order, made for
+# running several at once, does not suit: with the other one POLLU with its sensitivities takes
+# three quarters of the time. The older code generator compiles it in two thirds of the time.
 _OPTIONS = (
     {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"},
     {"xla_cpu_use_fusion_emitters": False},
@@ -60,7 +60,7 @@ _OPTIONS = (
 
 
 def compiled(block: Block) -> Block:
-    """`block` under `equinox.filter_jit`, compiled for what an ensemble on a CPU does."""
+    """`block` under `equinox.filter_jit`, with compiler options for ensembles on a CPU."""
 
     @functools.cache
     def on(platform: str) -> Block:
@@ -99,8 +99,8 @@ def in_calls(
 ) -> Any:
     """Run `block` over all rows of `thetas` and join the results.
 
-    A compiled CPU computation of this kind runs on one core; calls from several Python threads
-    overlap, so one thread for each core keeps the machine busy. What a row gives does not depend
+    On a CPU calls from several Python threads overlap, and one for each core keeps the machine
+    busy; the operations of a single call are too small for that. What a row gives does not depend
     on the call it falls into.
 
     Args:

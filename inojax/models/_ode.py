@@ -265,12 +265,12 @@ class ODEModel(eqx.Module):
             lanes = _traced_lanes(values, _TRACED_SENSITIVITY_LANES)
             grid = jnp.asarray(grid)
             ensemble = _sensitivity_traced(self, values, values.shape[0], grid, lanes)
-            return _solution(grid, ensemble), ensemble.tangents
+            return _solution(grid, ensemble), _tangents(ensemble)
         grid = np.asarray(grid, np.float64)
         values = np.array(thetas, np.float64)
         settled = _with_traced_settings(self)
         ensemble = in_calls(_sensitivity_call, settled, values, grid, mesh=mesh, sensitivities=True)
-        return _solution(grid, _without_hidden(ensemble)), ensemble.tangents
+        return _solution(grid, _without_hidden(ensemble)), _tangents(ensemble)
 
 
 def _check_times(times: np.ndarray, initial_time: float) -> None:
@@ -379,6 +379,11 @@ _sensitivity_traced = eqx.filter_jit(_sensitivity_block)
 
 def _solution(times: Any, ensemble: EnsembleSolution) -> ODESolution:
     return ODESolution(times, ensemble.states, ensemble.status, ensemble.steps, ensemble.work)
+
+
+def _tangents(ensemble: EnsembleSolution) -> Array | np.ndarray:
+    assert ensemble.tangents is not None
+    return ensemble.tangents
 
 
 def _solve_many(

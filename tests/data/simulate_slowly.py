@@ -1,4 +1,4 @@
-"""Run by a test as `simulate_slowly.py STORE SECONDS`, to be killed at work."""
+"""Run by a test as `simulate_slowly.py STORE SECONDS [INDEX PARTS]`, to be killed at work."""
 
 import runpy
 import signal
@@ -23,4 +23,6 @@ def slow_write(self, chunk, states, status):
 
 Store.write = slow_write
 make_decay = runpy.run_path(str(Path(__file__).with_name("conftest.py")))["make_decay"]
-simulate(make_decay(), 100, chunk_size=8, store=sys.argv[1], progress=False, key=jr.key(0))
+share = tuple(map(int, sys.argv[3:])) or None
+options = {"chunk_size": 8, "progress": False, "key": jr.key(0)}
+simulate(make_decay(), 100, store=sys.argv[1], share=share, **options)

@@ -321,6 +321,60 @@ def test_store_that_cannot_be_written(tmp_path, decay, monkeypatch):
         resimulate(decay(), tmp_path / "s")
 
 
+def test_processes_fill_a_store_together(finished, tmp_path, bytes_of):
+    path = tmp_path / "shared"
+    environment = os.environ | {"PYTHONPATH": str(HERE.parents[1])}
+    children = [
+        subprocess.Popen(
+            [sys.executable, "simulate_slowly.py", path, "0.05", str(index), "3"],
+            cwd=HERE,
+            env=environment,
+        )
+        for index in range(3)
+    ]
+    try:
+        assert [child.wait(timeout=120) for child in children] == [0, 0, 0]
+    finally:
+        for child in children:
+            child.kill()
+    assert bytes_of(path) == bytes_of(finished)
+
+
+def test_a_share_is_every_so_many_chunks(finished, tmp_path, decay, bytes_of):
+    path = tmp_path / "shared"
+    first = resimulate(decay(), path, share=(0, 3))
+    with pytest.warns(UserWarning, match="holds .* of 100"):
+        partial = Dataset.open(path)
+    assert len(first) == len(partial) == first.timing.simulated
+    assert sorted(int(file.name) for file in path.glob("complete/c/*")) == [0, 3, 6, 9, 12]
+    rest = resimulate(decay(), path)
+    assert first.timing.simulated + rest.timing.simulated == 100
+    assert bytes_of(path) == bytes_of(finished)
+
+
+def test_only_those_who_share_may_write_at_once(copy, decay, monkeypatch):
+    monkeypatch.setattr(_store, "_PATIENCE", 0.1)
+    arguments = (copy, Dataset.open(copy).manifest, {})
+    with Store.resume(*arguments, shared=True):
+        assert resimulate(decay(), copy, share=(1, 2)).timing.simulated == 0
+        with pytest.raises(BlockingIOError, match="a `share` to each"):
+            resimulate(decay(), copy)
+    with Store.resume(*arguments), pytest.raises(BlockingIOError, match="a `share` to each"):
+        resimulate(decay(), copy, share=(1, 2))
+
+
+@pytest.mark.parametrize("share", [(2, 2), (-1, 2), (0, 0)])
+def test_impossible_shares_are_refused(tmp_path, decay, share):
+    with pytest.raises(ValueError, match="`share` must be"):
+        resimulate(decay(), tmp_path / "s", share=share)
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_share_needs_a_store(decay):
+    with pytest.raises(ValueError, match="needs a `store`"):
+        simulate(decay(), 10, share=(0, 2), key=jr.key(0))
+
+
 def test_two_at_once_are_refused(copy, decay):
     arguments = (copy, Dataset.open(copy).manifest, {})
     with (

@@ -45,6 +45,12 @@ def test_every_solver_is_measured_against_the_same_reference(tmp_path: Path):
         # At rtol 1e-5: a thousand times that would be another equation, not another solver.
         assert row["largest_relative_error"] < 2e-2, row
     assert (tmp_path / "work_precision.png").stat().st_size > 10_000
+    fresh = metrics["fresh_processes"]
+    assert fresh["stream"]["trajectories"] == 200
+    cold, warm = (fresh[f"start with an {cache} cache"] for cache in ("empty", "filled"))
+    # Compiling takes several times as long as reading what was compiled before.
+    assert warm["first_seconds"] < cold["first_seconds"]
+    assert not (tmp_path / "scratch").exists()
     # Without its table a second run goes on behind the last row, which is the last of all.
     (tmp_path / "metrics.json").unlink()
     again = run(tmp_path)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from inojax.models import ODEModel, _ode, compile_seconds
+from inojax.models import ODEModel, _calls, _ode, compile_seconds
 from inojax.problems import pollu
 from inojax.solvers import EnsembleSolution, SolveStatus
 from tests.refuses import refuses
@@ -265,6 +265,13 @@ def test_any_number_of_trajectories_on_any_devices(model, count):
     assert 0.0 <= plain.wasted < 1.0
     np.testing.assert_array_equal(plain.states, spread.states)
     np.testing.assert_array_equal(plain.steps, spread.steps)
+
+
+def test_options_that_the_compiler_does_not_know_are_left_out(monkeypatch):
+    known = {"xla_cpu_use_fusion_emitters": False}
+    assert _calls._options().items() >= known.items()
+    monkeypatch.setattr(_calls, "_OPTIONS", ({"xla_no_such_thing": True}, known))
+    assert _calls._options.__wrapped__() == known
 
 
 def test_tolerances_do_not_compile_again(model):
