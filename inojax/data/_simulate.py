@@ -54,8 +54,9 @@ def simulate(  # noqa: PLR0913 - flat keywords, as in ODEModel
     for each device beyond the first), and the same call continues. Ctrl-C stops the same
     way, once those chunks are solved.
 
-    Several processes, also on several machines with one file system, fill one store together:
-    each makes the same call but for its `share`.
+    Several processes fill one store together: each makes the same call but for its `share`.
+    The first lays out the store under a file lock; where the file system has none between
+    machines, make the call with one share first, and the others when the store is there.
 
     Args:
         problem: What to simulate. Its noise and sensors play no part.

@@ -114,7 +114,7 @@ class Store:
             path.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as locks:
             lock = locks.enter_context(_Lock.held(path, wait=shared))
-            if lock.alone:
+            if lock.exclusive:
                 with _writing(path):
                     _lay_out(path, manifest, arrays)
             store = cls.open(path, mode="r+")
@@ -123,7 +123,7 @@ class Store:
                     f"The `store` at {path} was made by another call; it differs in: "
                     f"{'; '.join(changes)}. Give another folder, or delete this one."
                 )
-            if lock.alone:
+            if lock.exclusive:
                 with _writing(path):
                     for leftover in path.rglob("*.partial"):
                         leftover.unlink()
@@ -173,7 +173,7 @@ class Store:
                 _flush(file)
             marker = self._marker(chunk)
             marker.parent.mkdir(exist_ok=True)
-            partial = marker.with_name(f"{chunk}.partial")
+            partial = marker.with_name(f"{chunk}.{os.getpid()}.partial")
             partial.write_bytes(b"\x01")
             _flush(partial)
             os.replace(partial, marker)
@@ -349,14 +349,14 @@ class _Lock:
     """A folder held for this process, alone or with others; it goes when the process does.
 
     Attributes:
-        alone: Whether nobody else holds the folder.
+        exclusive: Whether nobody else may hold the folder.
     """
 
-    alone: bool
+    exclusive: bool
 
     def __init__(self, descriptor: int) -> None:
         """Use `held`."""
-        self.alone = True
+        self.exclusive = True
         self._descriptor = descriptor
 
     @classmethod
@@ -367,12 +367,13 @@ class _Lock:
         try:
             lock = cls(descriptor)
             deadline = time.monotonic() + (_PATIENCE if wait else 0.0)
-            while not lock._take(share=wait):
+            while not lock._take(path, share=wait):
                 if time.monotonic() >= deadline:
                     raise BlockingIOError(
                         errno.EWOULDBLOCK,
                         f"Another process or thread is simulating into the `store` at {path}. "
-                        "Wait for it, or give another folder, or a `share` to each of them",
+                        "Wait for it, or give another folder, or, to divide the work, a `share` to "
+                        "each of them",
                     )
                 time.sleep(0.02)
             yield lock
@@ -382,12 +383,21 @@ class _Lock:
     def share(self) -> None:
         """Let others who share in."""
         fcntl = _fcntl()
-        if fcntl is not None:
-            with contextlib.suppress(OSError):
-                fcntl.flock(self._descriptor, fcntl.LOCK_SH)
-        self.alone = False
+        deadline = time.monotonic() + _PATIENCE
+        while fcntl is not None:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:  # Somebody who does not share came between the two locks.
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.02)
+                continue
+            except OSError:  # Some network file systems know no locks.
+                pass
+            break
+        self.exclusive = False
 
-    def _take(self, *, share: bool) -> bool:
+    def _take(self, path: Path, *, share: bool) -> bool:
         fcntl = _fcntl()
         if fcntl is None:
             return True
@@ -398,8 +408,9 @@ class _Lock:
                 continue
             except OSError:  # Some network file systems know no locks.
                 return True
-            self.alone = kind == fcntl.LOCK_EX
-            return True
+            self.exclusive = kind == fcntl.LOCK_EX
+            # Whoever was laying out the store may have died of it.
+            return self.exclusive or (path / "zarr.json").exists()
         return False
 
 

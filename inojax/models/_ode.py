@@ -215,7 +215,7 @@ class ODEModel(eqx.Module):
 
         Raises:
             RuntimeError: If traced while 64-bit floats are off.
-            ValueError: If `thetas` is not a matrix with at least one row.
+            ValueError: If `thetas` is not a matrix with at least one row, or `times` decrease.
         """
         grid = self.times if times is None else times
         if is_traced(thetas, grid):
@@ -224,7 +224,7 @@ class ODEModel(eqx.Module):
             lanes = _traced_lanes(values, _TRACED_LANES)
             grid = jnp.asarray(grid)
             return _solution(grid, _solve_traced(self, values, values.shape[0], grid, lanes))
-        grid = np.asarray(grid, np.float64)
+        grid = _checked_grid(grid)
         values = np.array(thetas, np.float64)
         solution = _solve_many(self, values, grid, mesh)
         failed = np.flatnonzero(solution.status != SolveStatus.SUCCESS)
@@ -256,7 +256,7 @@ class ODEModel(eqx.Module):
 
         Raises:
             RuntimeError: If traced while 64-bit floats are off.
-            ValueError: If `thetas` is not a matrix with at least one row.
+            ValueError: If `thetas` is not a matrix with at least one row, or `times` decrease.
         """
         grid = self.times if times is None else times
         if is_traced(thetas, grid):
@@ -266,11 +266,18 @@ class ODEModel(eqx.Module):
             grid = jnp.asarray(grid)
             ensemble = _sensitivity_traced(self, values, values.shape[0], grid, lanes)
             return _solution(grid, ensemble), _tangents(ensemble)
-        grid = np.asarray(grid, np.float64)
+        grid = _checked_grid(grid)
         values = np.array(thetas, np.float64)
         settled = _with_traced_settings(self)
         ensemble = in_calls(_sensitivity_call, settled, values, grid, mesh=mesh, sensitivities=True)
         return _solution(grid, _without_hidden(ensemble)), _tangents(ensemble)
+
+
+def _checked_grid(times: Any) -> np.ndarray:
+    grid = np.asarray(times, np.float64)
+    if grid.ndim != 1 or not np.isfinite(grid).all() or np.any(np.diff(grid) < 0.0):
+        raise ValueError(f"`times` must be finite numbers that never decrease; got {times}.")
+    return grid
 
 
 def _check_times(times: np.ndarray, initial_time: float) -> None:
@@ -394,9 +401,11 @@ def _solve_many(
 
 
 def _without_hidden(ensemble: EnsembleSolution) -> EnsembleSolution:
-    # A value beyond float64 between two good steps is no success either.
-    success = ensemble.status == SolveStatus.SUCCESS
-    hidden = success & ~np.isfinite(ensemble.states).all((1, 2))
+    # A value beyond float64 between two good steps is no success either, nor is a derivative.
+    finite = np.isfinite(ensemble.states).all((1, 2))
+    if ensemble.tangents is not None:
+        finite &= np.isfinite(ensemble.tangents).all((1, 2, 3))
+    hidden = (ensemble.status == SolveStatus.SUCCESS) & ~finite
     return ensemble._replace(status=np.where(hidden, int(SolveStatus.NON_FINITE), ensemble.status))
 
 

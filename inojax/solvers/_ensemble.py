@@ -1,7 +1,7 @@
 """Many trajectories at once, each with its own step sizes: the ensemble driver."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -23,8 +23,8 @@ _SHRINK_NON_FINITE = 0.1
 _RUNNING = -1
 # Lanes are refilled when one in so many is idle.
 _REFILL_SHARE = 16
-# So many outputs of a trajectory are written at once.
-_WINDOW = 4
+# So many outputs of a trajectory are written at once, where no more lanes than these are.
+_WINDOW, _FEW_LANES = 4, 64
 
 
 class EnsembleSolution(NamedTuple):
@@ -163,6 +163,8 @@ def solve_ensemble(  # noqa: PLR0913 - flat keywords, as in ODEModel
     require_x64("`solve_ensemble`")
     initial_states, thetas, times = (jnp.asarray(x) for x in (initial_states, thetas, times))
     _check_shapes(initial_states, thetas, times)
+    if tangents is not None:
+        _check_tangents(initial_states, thetas, *tangents)
     if lanes < 1:
         raise ValueError(f"`lanes` must be at least 1; got {lanes}.")
     field = BatchLast(vector_field, initial_states.shape[1], thetas.shape[1])
@@ -202,6 +204,17 @@ def _check_shapes(initial_states: Array, thetas: Array, times: Array) -> None:
         raise ValueError(
             "`initial_states` and `thetas` must have one row for each trajectory, but have "
             f"{initial_states.shape[0]} and {thetas.shape[0]} rows."
+        )
+
+
+def _check_tangents(initial_states: Array, thetas: Array, starts: Any, directions: Any) -> None:
+    count = jnp.shape(directions)[-1]
+    wanted = (*initial_states.shape, count), (thetas.shape[1], count)
+    shapes = jnp.shape(starts), jnp.shape(directions)
+    if shapes != wanted or {x.dtype for x in (starts, directions)} != {jnp.dtype(jnp.float64)}:
+        raise ValueError(
+            f"`tangents` must be float64 arrays of shapes {wanted[0]} and {wanted[1]}, but have "
+            f"shapes {shapes[0]} and {shapes[1]} and types {starts.dtype} and {directions.dtype}."
         )
 
 
@@ -379,7 +392,12 @@ def _status(lanes: _Lanes, finished: Array, finite: Array, end: Array, max_steps
 
 
 def _where(lanes: Array, new: Array, old: Array) -> Array:
-    return jnp.where(lanes.reshape(*(1,) * (new.ndim - 1), -1), new, old)
+    return jnp.where(_last(lanes, new.ndim), new, old)
+
+
+def _last(lanes: Array, ndim: int) -> Array:
+    """Values of lanes as the last of so many axes."""
+    return lanes.reshape(*(1,) * (ndim - 1), -1)
 
 
 class _Piece(NamedTuple):
@@ -401,10 +419,23 @@ class _Piece(NamedTuple):
 
         def mix(start: Array, end: Array, dense: Array) -> Array:
             parts = zip(weights.T, (pick(start), pick(end), *pick(dense)), strict=True)
-            terms = [jnp.multiply.outer(weight, part) for weight, part in parts]
-            return functools.reduce(jnp.add, terms)
+            return _sum(jnp.multiply.outer(weight, part) for weight, part in parts)
 
         return tuple(map(mix, self.start, self.end, self.dense))
+
+    def at_each(self, times: Float[Array, " lane"]) -> Curve:
+        """The curve of each lane at a time of its own."""
+        weights = interpolation_weights((times - self.t) / self.h)
+
+        def mix(start: Array, end: Array, dense: Array) -> Array:
+            parts = zip(weights.T, (start, end, *dense), strict=True)
+            return _sum(_last(weight, part.ndim) * part for weight, part in parts)
+
+        return tuple(map(mix, self.start, self.end, self.dense))
+
+
+def _sum(terms: Iterator[Array]) -> Array:
+    return functools.reduce(jnp.add, terms)
 
 
 def _write_outputs(
@@ -415,34 +446,72 @@ def _write_outputs(
     times: Array,
     outputs: Curve,
 ) -> tuple[Array, Curve]:
-    """Write the outputs up to `t`: some of one lane in each turn of the loop.
+    """Write the outputs up to `t`.
 
-    Few lanes have outputs due in any step, and those may have several.
+    Of few lanes hardly one has outputs due in any step, and that may have several: each turn of the
+    loop writes some of one lane. Of thousands many have: each turn writes one for each.
     """
-    padded, window = jnp.append(times, jnp.inf), min(_WINDOW, times.shape[0])
+    padded = jnp.append(times, jnp.inf)
+    write_some = _write_of_one if lanes.which.size <= _FEW_LANES else _write_of_all
 
     def due(next_output: Array) -> Array:
         return accepted & (padded[next_output] <= t)
 
     def write(carry: tuple[Array, Array, Any]) -> tuple[Array, Array, Any]:
         next_output, waiting, outputs = carry
-        lane = jnp.argmax(waiting)
-        # Near the last output the window begins with some that are written already.
-        first = jnp.minimum(next_output[lane], times.shape[0] - window)
-        rows = first + jnp.arange(window)
-        at = times[rows]
-        writes = (rows >= next_output[lane]) & (at <= t[lane])
-
-        def put(output: Array, values: Array) -> Array:
-            corner = (lanes.which[lane], first, *(0,) * (values.ndim - 1))
-            old = lax.dynamic_slice(output, corner, (1, *values.shape))
-            mask = writes.reshape(1, -1, *(1,) * (values.ndim - 1))
-            return lax.dynamic_update_slice(output, jnp.where(mask, values[None], old), corner)
-
-        outputs = jax.tree.map(put, outputs, piece.at(lane, at))
-        next_output = next_output.at[lane].add(jnp.sum(writes))
+        next_output, outputs = write_some(
+            piece, lanes.which, t, next_output, waiting, times, outputs
+        )
         return next_output, due(next_output), outputs
 
     start = lanes.next_output, due(lanes.next_output), outputs
     next_output, _, outputs = lax.while_loop(lambda carry: jnp.any(carry[1]), write, start)
     return next_output, outputs
+
+
+def _write_of_one(
+    piece: _Piece,
+    which: Array,
+    t: Array,
+    next_output: Array,
+    waiting: Array,
+    times: Array,
+    outputs: Curve,
+) -> tuple[Array, Curve]:
+    lane, window = jnp.argmax(waiting), min(_WINDOW, times.shape[0])
+    # Near the last output the window begins with some that are written already.
+    first = jnp.minimum(next_output[lane], times.shape[0] - window)
+    rows = first + jnp.arange(window)
+    at = times[rows]
+    writes = (rows >= next_output[lane]) & (at <= t[lane])
+
+    def put(output: Array, values: Array) -> Array:
+        corner = (which[lane], first, *(0,) * (values.ndim - 1))
+        old = lax.dynamic_slice(output, corner, (1, *values.shape))
+        mask = writes.reshape(1, -1, *(1,) * (values.ndim - 1))
+        return lax.dynamic_update_slice(output, jnp.where(mask, values[None], old), corner)
+
+    outputs = jax.tree.map(put, outputs, piece.at(lane, at))
+    return next_output.at[lane].add(jnp.sum(writes)), outputs
+
+
+def _write_of_all(
+    piece: _Piece,
+    which: Array,
+    t: Array,
+    next_output: Array,
+    waiting: Array,
+    times: Array,
+    outputs: Curve,
+) -> tuple[Array, Curve]:
+    del t
+    row = jnp.where(waiting, next_output, times.shape[0])
+
+    def put(output: Array, values: Array) -> Array:
+        # Idle lanes all bear the number behind the last; none of them writes.
+        return output.at[which, row].set(
+            jnp.moveaxis(values, -1, 0), mode="drop", unique_indices=True
+        )
+
+    at = jnp.append(times, times[-1])[row]
+    return next_output + waiting, jax.tree.map(put, outputs, piece.at_each(at))

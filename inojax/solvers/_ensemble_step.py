@@ -48,7 +48,9 @@ def rodas5p_step(
     plan = field.elimination
     t_, y_, h_, theta_ = lax.stop_gradient((t, y, h, theta))
     jacobian = _jacobian(field, t_, y_, theta_) * h_[None, None, :]
-    factors = linalg.factor(plan, jacobian, 1.0 / tableau.GAMMA)
+    # Not from the stopped values: where derivatives of derivatives are taken, these count.
+    entries = _jacobian(field, t, y, theta) * h[None, None, :]
+    factors = linalg.factor(plan, entries, 1.0 / tableau.GAMMA)
 
     def matvec(x: Array) -> Array:
         _, jx = jax.jvp(lambda u: field(t, u, theta), (y,), (x,))
@@ -65,9 +67,9 @@ def rodas5p_step(
     def phase(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         i, ks, value = index // 3, *carry
         branches = (
-            lambda: y + combine(jnp.asarray(tableau.A)[i], ks),
+            lambda: y + _combine(jnp.asarray(tableau.A)[i], ks),
             lambda: h[None, :] * field(t + nodes[i] * h, value, theta),
-            lambda: solve(value + combine(jnp.asarray(tableau.C)[i], ks) + d[i] * time_slope),
+            lambda: solve(value + _combine(jnp.asarray(tableau.C)[i], ks) + d[i] * time_slope),
         )
         value = lax.switch(index % 3, branches)
         return ks.at[jnp.where(index % 3 == 2, i, tableau.STAGES)].set(value), value
@@ -77,8 +79,8 @@ def rodas5p_step(
     first = h[None, :] * field(t, y, theta) + d[0] * time_slope
     k1, first = lax.stop_gradient((ks[0], first))
     wrong = linalg.backward_error(plan, jacobian, 1.0 / tableau.GAMMA, k1, first)
-    dense = jnp.stack([combine(row, ks) for row in tableau.DENSE])
-    new, error = y + combine(tableau.B, ks), ks[tableau.STAGES - 1]
+    dense = jnp.stack([_combine(row, ks) for row in tableau.DENSE])
+    new, error = y + _combine(tableau.B, ks), ks[tableau.STAGES - 1]
     # What is left of the equation in the middle of the step, carried through W⁻¹: hγ of it where
     # nothing is stiff, and the distance to the slow solution where everything is.
     y_, new_, dense_ = lax.stop_gradient((y, new, dense))
@@ -90,10 +92,7 @@ def rodas5p_step(
     return RodasStep(new, error, dense, dense_error, solved, ks[: tableau.STAGES], factors)
 
 
-def combine(
-    weights: Float[Array | np.ndarray, " stage"], ks: Float[Array, "rows *shape"]
-) -> Float[Array, "*shape"]:
-    """The sum of the stages, weighted."""
+def _combine(weights: Array | np.ndarray, ks: Array) -> Array:
     return sum(weights[j] * ks[j] for j in range(1, tableau.STAGES)) + weights[0] * ks[0]
 
 

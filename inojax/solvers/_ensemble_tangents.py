@@ -75,7 +75,7 @@ def differentiate_step(
         # Written out with as many terms as there are stages so far: a product with the whole
         # triangle would read twice as much.
         def weigh(dks: Array) -> tuple[Array, Array]:
-            change, known = tangents, jnp.zeros_like(tangents)
+            change, known = tangents, zeros
             for j in range(stages):
                 change = change + tableau.A[stages, j] * dks[j]
                 known = known + tableau.C[stages, j] * dks[j]
@@ -83,9 +83,15 @@ def differentiate_step(
 
         return weigh
 
+    zeros = jnp.zeros_like(tangents)
     step_size = h[None, None, :]
     d, nodes = jnp.asarray(tableau.D), jnp.asarray(tableau.NODES)
     points = y[None] + jnp.tensordot(jnp.asarray(tableau.A), step.ks, 1)
+
+    def slope_in_time(state: Array, parameters: Array) -> Array:
+        return jax.jvp(lambda s: field(s, state, parameters), (t,), (jnp.ones_like(t),))[1]
+
+    drift = step_size * along(slope_in_time, y, tangents) if field.depends_on_time else zeros
 
     def right_side(i: Array, dks: Array) -> Array:
         u, time = points[i], t + nodes[i] * h
@@ -97,12 +103,9 @@ def differentiate_step(
         def slope_along_k(state: Array, parameters: Array) -> Array:
             return jax.jvp(lambda v: field(t, v, parameters), (state,), (step.ks[i],))[1]
 
-        def slope_in_time(state: Array, parameters: Array) -> Array:
-            return jax.jvp(lambda s: field(s, state, parameters), (t,), (jnp.ones_like(t),))[1]
-
         total = along(slope, u, change) + along(slope_along_k, y, tangents)
         if field.depends_on_time:
-            total = total + d[i] * step_size * along(slope_in_time, y, tangents)
+            total = total + d[i] * drift
         return step_size * total + known
 
     def substitute(substitution: linalg.Substitution, b: Array) -> Array:

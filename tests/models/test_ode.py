@@ -274,6 +274,24 @@ def test_options_that_the_compiler_does_not_know_are_left_out(monkeypatch):
     assert _calls._options.__wrapped__() == known
 
 
+@pytest.mark.parametrize("call", ["solve_ensemble", "sensitivities"])
+@pytest.mark.parametrize("times", [[1.0, 0.5], [0.5, np.nan]])
+def test_impossible_times_are_refused(model, call, times):
+    with pytest.raises(ValueError, match="`times` must be finite"):
+        getattr(model, call)(some_thetas(2), np.array(times))
+
+
+def test_a_derivative_that_is_not_finite_is_no_success():
+    def field(t, y, theta):
+        return jnp.where(y > 0.0, -theta[0] * y**1.5, 0.0)
+
+    model = ODEModel(field, np.zeros(1), times=np.ones(1), states=("y",))
+    thetas = np.ones((2, 1))
+    solution, derivatives = model.sensitivities(thetas)
+    good = np.isfinite(derivatives).all((1, 2, 3))
+    np.testing.assert_array_equal(solution.status == SolveStatus.SUCCESS, good)
+
+
 def test_tolerances_do_not_compile_again(model):
     model.solve_ensemble(some_thetas(3))
     before = compile_seconds()

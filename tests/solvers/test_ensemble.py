@@ -10,6 +10,8 @@ import pytest
 from scipy.integrate import solve_ivp
 
 from inojax.solvers import Rodas5P, SolveStatus, solve_ensemble
+from inojax.solvers._batch_last import BatchLast
+from inojax.solvers._linalg import Form
 from tests.solvers.equations import (
     POLLU_AT_60,
     POLLU_INVARIANTS,
@@ -274,7 +276,7 @@ def ring(n):
         (pollu, POLLU_START, POLLU_RATES * np.array([[0.7], [1.0], [1.3]]), [0.6, 60.0]),
         (robertson, ROBERTSON_START, ROBERTSON_RATES * np.array([[0.5], [1.0]]), [0.4, 4e3]),
         (chain(4), np.ones(4), [[1.0, 0.1], [30.0, 2.0]], [0.0, 0.5, 3.0]),
-        (chain(60), np.ones(60), [[1.0, 0.1], [30.0, 2.0]], [0.5, 3.0]),
+        (chain(160), np.ones(160), [[1.0, 0.1], [30.0, 2.0]], [0.5, 3.0]),
         (ring(30), np.arange(30.0), [[1.0, 0.1], [30.0, 2.0]], [0.5, 3.0]),
     ],
     ids=["pollu", "robertson", "non-autonomous", "looped", "dense"],
@@ -304,6 +306,59 @@ def test_tangents_are_the_derivative_of_what_was_computed(field, start, thetas, 
     scale = np.abs(expected).max(axis=(0, 1, 2))
     # The same sums in another order; stiff systems magnify rounding.
     assert (np.abs(solution.tangents - expected) / scale).max() < 1e-9
+
+
+def test_those_equations_cover_every_form_of_the_elimination():
+    fields = {Form.UNROLLED: (chain(4), 4), Form.LOOPED: (chain(160), 160)}
+    fields[Form.DENSE] = ring(30), 30
+    for form, (field, size) in fields.items():
+        assert BatchLast(field, size, 2).elimination.form is form
+
+
+def test_tangents_may_be_differentiated_again():
+    thetas = np.array([[1.0, 0.1], [3.0, 2.0]])
+    tangents = jnp.zeros((2, 4, 2)), jnp.eye(2)
+
+    def plain(change):
+        return run(chain(4), np.ones(4), thetas + change[None], [0.5, 3.0]).states
+
+    def explicit(change):
+        changed = thetas + change[None]
+        return run(chain(4), np.ones(4), changed, [0.5, 3.0], tangents=tangents).tangents
+
+    expected = jax.jacfwd(jax.jacfwd(plain))(jnp.zeros(2))
+    np.testing.assert_allclose(jax.jacfwd(explicit)(jnp.zeros(2)), expected, atol=1e-10)
+
+
+def test_many_lanes_write_their_outputs_alike():
+    rates, field = decays(90)
+    times = np.array([0.0, 0.1, 0.2, 0.2, 0.3, 0.4, 0.5, 2.0, 2.5])
+    tangents = jnp.zeros((90, 1, 1)), jnp.ones((1, 1))
+    few = run(field, [2.0], rates, times, lanes=8, tangents=tangents)
+    many = run(field, [2.0], rates, times, lanes=90, tangents=tangents)
+    np.testing.assert_array_equal(few.steps, many.steps)
+    np.testing.assert_allclose(few.states, many.states, rtol=1e-12)
+    np.testing.assert_allclose(few.tangents, many.tangents, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "tangents",
+    [
+        (np.zeros((1, 1, 1)), np.ones((1, 1))),
+        (np.zeros((2, 1, 2)), np.ones((1, 1))),
+        (np.zeros((2, 1, 1)), np.ones((2, 1))),
+        (np.zeros((2, 1, 1), np.float32), np.ones((1, 1))),
+    ],
+)
+def test_tangents_of_another_shape_are_refused(tangents):
+    with pytest.raises(Exception, match="tangents"):
+        solve_ensemble(
+            lambda t, y, k: -k * y,
+            jnp.ones((2, 1)),
+            jnp.ones((2, 1)),
+            jnp.ones(1),
+            tangents=tuple(map(jnp.asarray, tangents)),
+        )
 
 
 def test_tangents_of_a_failed_solve_are_nan_and_harm_no_other():
