@@ -2,7 +2,7 @@
 
 Result:   what a trajectory costs and how exact it is, which every simulation-based method pays.
 Command:  python experiments/benchmark_solvers.py --preset {smoke,quick,paper} --out results/solvers
-Runtime:  quick about 6 min on two CPU cores; docs/pages/solvers.md holds its tables.
+Runtime:  quick 9 min on two CPU cores; docs/pages/solvers.md holds the result.
 Expected: on POLLU `solve_ensemble` at least 40 times as fast as Diffrax's Kvaerno5 under vmap, 10
           times as SciPy's LSODA and 5 times as CVODE on both cores, at no larger error.
 
