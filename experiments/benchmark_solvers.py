@@ -290,11 +290,11 @@ def benchmark(arguments: Benchmark, size: Size, clocks: Clocks) -> dict[str, Any
     fresh = Rows(arguments.out / "fresh.json")
     scratch = arguments.out / "scratch"
     fresh.add("stream", lambda: measured(streamed, size.streamed, scratch / "store"))
-    if "start with an empty cache" not in fresh.rows:
+    if "compilation cache empty" not in fresh.rows:
         shutil.rmtree(scratch / "cache", ignore_errors=True)
     for cache in ("empty", "filled"):
         start = partial(measured, started, scratch / "cache", 512)
-        fresh.add(f"start with an {cache} cache", start)
+        fresh.add(f"compilation cache {cache}", start)
     shutil.rmtree(scratch, ignore_errors=True)
     return {
         "experiment": "benchmark_solvers",

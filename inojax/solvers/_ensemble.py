@@ -314,8 +314,8 @@ def _step(
     ensemble: _Ensemble,
     control: _Control,
     lanes: _Lanes,
-    outputs: tuple[Array, ...],
-) -> tuple[_Lanes, Array, tuple[Array, ...]]:
+    outputs: Curve,
+) -> tuple[_Lanes, Array, Curve]:
     """One step in every lane, its status, and all outputs so far."""
     end = ensemble.times[-1]
     running = lanes.which < ensemble.size

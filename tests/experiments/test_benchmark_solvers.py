@@ -47,7 +47,7 @@ def test_every_solver_is_measured_against_the_same_reference(tmp_path: Path):
     assert (tmp_path / "work_precision.png").stat().st_size > 10_000
     fresh = metrics["fresh_processes"]
     assert fresh["stream"]["trajectories"] == 200
-    cold, warm = (fresh[f"start with an {cache} cache"] for cache in ("empty", "filled"))
+    cold, warm = (fresh[f"compilation cache {cache}"] for cache in ("empty", "filled"))
     # Compiling takes several times as long as reading what was compiled before.
     assert warm["first_seconds"] < cold["first_seconds"]
     assert not (tmp_path / "scratch").exists()
