@@ -99,6 +99,7 @@ SIZES = {
         50_000,
     ),
 }
+GLOBALLY = "solve_ensemble, global tolerance"
 PROBLEMS = {
     "pollu": ij.problems.pollu,
     "robertson": ij.problems.robertson,  # its prior spreads each rate over four decades
@@ -149,7 +150,16 @@ Solver = Callable[[Case, np.ndarray, float], Timed]
 
 def ours(case: Case, thetas: np.ndarray, rtol: float) -> Timed:
     """`ODEModel.solve_ensemble`, which spreads over all cores by itself."""
-    model = case.at(rtol)
+    return timed_ensemble(case, case.at(rtol), thetas)
+
+
+def globally(case: Case, thetas: np.ndarray, rtol: float) -> Timed:
+    """The same with tolerances for whole trajectories, found with others than those checked."""
+    return timed_ensemble(case, case.at(rtol).with_global_tolerance(thetas[-8:]), thetas)
+
+
+def timed_ensemble(case: Case, model: ij.ODEModel, thetas: np.ndarray) -> Timed:
+    """Time and memory of an ensemble, after it has been compiled."""
     before = ij.models.compile_seconds()
     model.solve_ensemble(thetas)
     compiling = ij.models.compile_seconds() - before
@@ -160,16 +170,17 @@ def ours(case: Case, thetas: np.ndarray, rtol: float) -> Timed:
 
 @functools.cache
 def memory_of_a_call(case: Case) -> float:
-    """MiB of the calls that run at the same time, one for each core, with 512 trajectories each."""
+    """MiB of the calls that run at the same time, one for each core, with 1,024 rows each."""
     model = case.model
 
     def solve(thetas: Array) -> Any:
         starts = jax.vmap(model.start)(thetas)
         times = jnp.asarray(model.times)
-        return ij.solvers.solve_ensemble(model.vector_field, starts, thetas, times).states
+        field = model.vector_field
+        return ij.solvers.solve_ensemble(field, starts, thetas, times, lanes=96).states
 
     with jax.enable_x64(True):
-        shape = jax.ShapeDtypeStruct((512, case.thetas.shape[1]), jnp.float64)
+        shape = jax.ShapeDtypeStruct((1024, case.thetas.shape[1]), jnp.float64)
         call: Any = jax.jit(solve).lower(shape).compile()
     analysis = call.memory_analysis()
     each = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
@@ -284,6 +295,8 @@ def benchmark(arguments: Benchmark, size: Size, clocks: Clocks) -> dict[str, Any
             for (method, solver), rtol in itertools.product(solvers.items(), size.rtols):
                 task = f"{name}: {method} at rtol {rtol:.0e}"
                 done.add(task, partial(measure, case, method, solver, rtol, size))
+            task, rtol = f"{name}: global tolerance", size.rtols[-1]
+            done.add(task, partial(measure, case, GLOBALLY, globally, rtol, size))
             for count in size.batches:
                 task = f"{name}: solve_ensemble, batch of {count}"
                 done.add(task, partial(scaling, case, count))
@@ -359,7 +372,7 @@ def case_of(name: str, size: Size, arguments: Benchmark, processes: ProcessPoolE
 
 def measure(case: Case, method: str, solver: Solver, rtol: float, size: Size) -> dict[str, Any]:
     """One row: as many trajectories as the time allows, at least those that are checked."""
-    count = size.batch if method == "solve_ensemble" else min(size.batch, size.rivals)
+    count = size.batch if method.startswith("solve_ensemble") else min(size.batch, size.rivals)
     if not method.startswith(("solve", "Diffrax")):
         pilot = solver(case, case.thetas[: size.checked], rtol)
         count = int(min(count, max(size.checked, size.seconds * size.checked / pilot.seconds)))

@@ -34,10 +34,11 @@ class _Call(NamedTuple):
     lanes: int
 
 
-# Few shapes, since each is compiled; a call may be filled in part. On a CPU 64 lanes keep the
-# work in the second-level cache, and eight trajectories for each lane keep them all busy; an
-# accelerator wants thousands. A trajectory with sensitivities is as much work as dozens without.
-_CPU = (Shape(1, 1), Shape(8, 8), Shape(64, 16), Shape(512, 64))
+# Few shapes, since each is compiled; a call may be filled in part. On a CPU 96 lanes keep the
+# work in the second-level cache (64 or 128 compete for the same places in it), and ten
+# trajectories for each lane keep them all busy; an accelerator wants thousands. A trajectory with
+# sensitivities is as much work as dozens without.
+_CPU = (Shape(1, 1), Shape(8, 8), Shape(64, 16), Shape(1024, 96))
 _CPU_SENSITIVITIES = (Shape(1, 1), Shape(16, 8), Shape(64, 16), Shape(256, 32))
 _ACCELERATOR = (Shape(8, 8), Shape(1024, 1024), Shape(65_536, 16_384))
 _ACCELERATOR_SENSITIVITIES = (Shape(8, 8), Shape(2048, 1024))

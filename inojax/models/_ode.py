@@ -14,6 +14,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from .._x64 import in_x64, is_traced, require_x64
 from ..solvers import EnsembleSolution, Rodas5P, SolveStatus, solve_ensemble
 from ._calls import compiled, in_calls
+from ._global_error import with_global_tolerance
 
 # What a second attempt at a failed solve changes.
 _RETRY_TOLERANCE = 1e-2
@@ -158,6 +159,26 @@ class ODEModel(eqx.Module):
         return self.replace(
             rtol=rtol, atol=self.atol * _RETRY_TOLERANCE, max_steps=self.max_steps * _RETRY_STEPS
         )
+
+    def with_global_tolerance(self, thetas: Float[ArrayLike, "batch parameter"]) -> "ODEModel":
+        """The same model with tolerances at which whole trajectories are as exact as asked.
+
+        `rtol` and `atol` bound the error of one step, as in all common solvers, and over
+        thousands of steps the errors add up. Use it where a trajectory oscillates for long, or
+        where its own accuracy matters more than the time it takes. The errors are measured
+        against tighter solutions, and the tolerances of a step made smaller in proportion.
+
+        Args:
+            thetas: Parameters of some typical trajectories.
+
+        Returns:
+            A model whose error at these parameters is at most `atol` + `rtol` times the largest
+            value of each state, with `atol` and `rtol` of this model.
+
+        Raises:
+            ValueError: If a trajectory fails, or float64 cannot reach that accuracy.
+        """
+        return with_global_tolerance(self, thetas)
 
     def start(self, theta: Float[Array, " parameter"]) -> Float[Array, " state"]:
         """The initial state for parameters `theta`."""
@@ -333,7 +354,7 @@ def _status(result: dfx.RESULTS) -> Array:
 
 
 # Lanes of an ensemble inside a transformation, on a CPU: as in calls from the host.
-_TRACED_LANES, _TRACED_SENSITIVITY_LANES = 64, 32
+_TRACED_LANES, _TRACED_SENSITIVITY_LANES = 96, 32
 
 
 def _traced_lanes(thetas: Array, lanes: int) -> int:

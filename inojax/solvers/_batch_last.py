@@ -37,6 +37,9 @@ class BatchLast:
         self._closed = jax.make_jaxpr(vector_field)(scalar, state, theta)
         _check_output(self._closed.out_avals, n_state)
         self.elimination = plan_elimination(jacobian_pattern(self._closed))
+        # A step evaluates the field in many places, and each would batch it equation by equation
+        # again: a function that is compiled within another one is traced once.
+        self._evaluate = jax.jit(self._evaluate_by_equation, inline=True)
         jaxpr = self._closed.jaxpr
         time = jaxpr.invars[0]
         self.depends_on_time = any(
@@ -50,9 +53,11 @@ class BatchLast:
         theta: Float[Array, "parameter batch"],
     ) -> Float[Array, "state batch"]:
         """The time derivative of each trajectory."""
-        closed = self._closed
+        return self._evaluate(self._closed.consts, t, y, theta)
+
+    def _evaluate_by_equation(self, consts: list[Any], t: Array, y: Array, theta: Array) -> Array:
         values = [(x, True) for x in (t, y, theta)]
-        ((out, batched),) = _evaluate(closed.jaxpr, closed.consts, values)
+        ((out, batched),) = _evaluate(self._closed.jaxpr, consts, values)
         return out if batched else jnp.broadcast_to(out[:, None], y.shape)
 
 

@@ -24,7 +24,7 @@ _RUNNING = -1
 # Lanes are refilled when one in so many is idle.
 _REFILL_SHARE = 16
 # So many outputs of a trajectory are written at once, where no more lanes than these are.
-_WINDOW, _FEW_LANES = 4, 64
+_WINDOW, _FEW_LANES = 4, 128
 
 
 class EnsembleSolution(NamedTuple):

@@ -183,21 +183,21 @@ def _factor_unrolled(plan: Elimination, jacobian: Array, shift: float) -> list[A
 
 
 def _forward_unrolled(plan: Elimination, factors: Array, b: Array) -> Array:
-    slots, x = plan.slots, list(b)
+    slots, v, x = plan.slots, list(factors), list(b)
     for place, k in enumerate(plan.order):
         for i in plan.order[place + 1 :]:
             if (i, k) in slots:
-                x[i] = x[i] - factors[slots[i, k]] * x[k]
+                x[i] = x[i] - v[slots[i, k]] * x[k]
     return jnp.stack(x)
 
 
 def _backward_unrolled(plan: Elimination, factors: Array, b: Array) -> Array:
-    slots, x = plan.slots, list(b)
+    slots, v, x = plan.slots, list(factors), list(b)
     for place, k in reversed(list(enumerate(plan.order))):
         for j in plan.order[place + 1 :]:
             if (k, j) in slots:
-                x[k] = x[k] - factors[slots[k, j]] * x[j]
-        x[k] = x[k] * factors[slots[k, k]]
+                x[k] = x[k] - v[slots[k, j]] * x[j]
+        x[k] = x[k] * v[slots[k, k]]
     return jnp.stack(x)
 
 

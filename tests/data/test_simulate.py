@@ -79,7 +79,6 @@ def test_timing_says_what_was_done(decay, key, tmp_path):
     again = simulate(decay(), 30, **arguments).timing
     assert again.simulated == 0
     assert again.compile_seconds == 0.0
-    assert again.total_seconds < first.total_seconds
 
 
 def test_progress_bar_counts_to_the_end_on_stderr(decay, key, capsys):
