@@ -77,7 +77,7 @@ class Size:
 
 
 SIZES = {
-    Preset.SMOKE: Size(("robertson", "grn"), 1, 8, 8, (1e-5,), (1, 16), 0.2, 200),
+    Preset.SMOKE: Size(("robertson",), 1, 8, 8, (1e-5,), (1, 16), 0.2, 200),
     Preset.QUICK: Size(
         ("pollu", "robertson", "fitzhugh_nagumo", "grn"),
         8,

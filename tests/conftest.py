@@ -1,11 +1,11 @@
 """Makes JAX strict for the whole run; see `[tool.pytest.ini_options]` for the rest.
 
-The environment is set before JAX starts its backend, and is inherited by subprocesses.
-To speed up repeated local runs, set `JAX_COMPILATION_CACHE_DIR` to a folder. The tests do not set
-it themselves: JAX does not write its cache atomically, and some tests kill a process at work.
+The environment is set before JAX starts its backend, and is inherited by subprocesses. The folder
+of compiled programs is not: JAX does not write it atomically, and some tests kill a process at work.
 """
 
 import os
+import tempfile
 
 DEVICES = "--xla_force_host_platform_device_count"
 if DEVICES not in os.environ.get("XLA_FLAGS", ""):
@@ -20,6 +20,10 @@ import jax.random as jr  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Many tests build the same program anew. Each process has a folder of its own, gone at its end.
+COMPILED = tempfile.TemporaryDirectory()
+jax.config.update("jax_compilation_cache_dir", COMPILED.name)
 
 SEED = 20260312
 
