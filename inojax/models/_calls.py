@@ -15,8 +15,8 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-# `block(model, rows of thetas, how many of them are meant, times, lanes)`: arrays with a leading
-# axis of rows.
+# `block(fixed, rows, how many rows are meant, lanes)` with PyTrees `fixed` and `rows`, the arrays of
+# the latter with a leading axis of rows; so are the arrays that it returns.
 Block = Callable[..., Any]
 
 
@@ -28,7 +28,7 @@ class Shape(NamedTuple):
 
 
 class _Call(NamedTuple):
-    rows: np.ndarray  # padded to the call's shape
+    rows: Any  # padded to the call's shape
     begin: int  # number of the first among all
     meant: int  # how many of them are
     lanes: int
@@ -91,14 +91,13 @@ def _options() -> dict[str, Any]:
 
 def in_calls(
     block: Block,
-    model: Any,
-    thetas: Float[np.ndarray, "batch parameter"],
-    times: Float[np.ndarray, " time"],
+    fixed: Any,
+    rows: Any,
     *,
     mesh: jax.sharding.Mesh | None = None,
     sensitivities: bool = False,
 ) -> Any:
-    """Run `block` over all rows of `thetas` and join the results.
+    """Run `block` over all rows and join the results.
 
     On a CPU calls from several Python threads overlap, and one for each core keeps the machine
     busy; the operations of a single call are too small for that. What a row gives does not depend
@@ -106,43 +105,40 @@ def in_calls(
 
     Args:
         block: What to run.
-        model: Its first argument.
-        thetas: Parameters, one row for each trajectory.
-        times: Output times.
+        fixed: Its first argument, the same for all rows.
+        rows: PyTree of arrays with a row for each trajectory, at least one.
         mesh: Devices to use; by default the CPU, or all accelerators of this process.
         sensitivities: Whether `block` carries derivatives along.
 
     Returns:
         The result of `block` as NumPy arrays.
-
-    Raises:
-        ValueError: If `thetas` has another shape or no row.
     """
-    if thetas.ndim != 2 or thetas.shape[0] == 0:
-        raise ValueError(
-            f"`thetas` must have shape (batch, parameter), at least one row; got {thetas.shape}."
-        )
+    rows = jax.tree.map(np.asarray, rows)
     devices = _devices(mesh)
     workers = _workers(devices)
-    calls = _cut(thetas, _shapes(devices[0].platform, sensitivities), workers)
+    calls = _cut(rows, _shapes(devices[0].platform, sensitivities), workers)
 
-    joined = _Joined(len(thetas))
+    joined = _Joined(_count(rows))
 
     def run(number: int) -> None:
         rows, begin, meant, lanes = calls[number]
         # Both settings belong to the thread. Rows that are not meant, and failures, are NaN.
         with jax.enable_x64(True), jax.debug_nans(False):
             placed = jax.device_put(rows, devices[number % len(devices)])
-            joined.put(block(model, placed, np.asarray(meant), times, lanes), begin, meant)
+            joined.put(block(fixed, placed, np.asarray(meant), lanes), begin, meant)
 
     for device in range(min(len(devices), len(calls))):
-        _compile_once(block, model, calls[0], times, devices[device])
+        _compile_once(block, fixed, calls[0], devices[device])
     if len(calls) == 1:
         run(0)
     else:
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(run, range(len(calls))))
     return joined.result()
+
+
+def _count(rows: Any) -> int:
+    return len(jax.tree.leaves(rows)[0])
 
 
 class _Joined:
@@ -194,18 +190,22 @@ def cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def _cut(thetas: np.ndarray, shapes: Sequence[Shape], workers: int) -> list[_Call]:
-    count = len(thetas)
+def _cut(rows: Any, shapes: Sequence[Shape], workers: int) -> list[_Call]:
+    count = _count(rows)
     shape = next((s for s in shapes if s.rows >= count), shapes[-1])
     # Full calls, unless there is too little to give each worker one: then shares of equal size.
     number = max(-(-count // shape.rows), min(workers, -(-count // shape.lanes)))
     bounds = np.linspace(0, count, number + 1).astype(int).tolist()
-    calls = []
-    for begin, end in itertools.pairwise(bounds):
-        rows = thetas[begin:end]
-        padding = np.repeat(rows[-1:], shape.rows - len(rows), axis=0)
-        calls.append(_Call(np.concatenate([rows, padding]), begin, len(rows), shape.lanes))
-    return calls
+
+    def part(begin: int, end: int) -> Any:
+        # The last row again and again, where a call has room for more.
+        index = np.minimum(np.arange(begin, begin + shape.rows), end - 1)
+        return jax.tree.map(lambda x: x[index], rows)
+
+    return [
+        _Call(part(begin, end), begin, end - begin, shape.lanes)
+        for begin, end in itertools.pairwise(bounds)
+    ]
 
 
 _compiled: set[Any] = set()
@@ -218,21 +218,19 @@ def compile_seconds() -> float:
     return math.fsum(_seconds)
 
 
-def _compile_once(block: Block, model: Any, call: _Call, times: np.ndarray, device: Any) -> None:
+def _compile_once(block: Block, fixed: Any, call: _Call, device: Any) -> None:
     """Make sure that the calls to come find the function compiled instead of all compiling it."""
-    arrays, static = eqx.partition(model, eqx.is_array)
-    shapes = tuple(np.shape(x) for x in jax.tree.leaves(arrays))
+    arrays, static = eqx.partition((fixed, call.rows), eqx.is_array)
+    shapes = tuple((np.shape(x), np.result_type(x)) for x in jax.tree.leaves(arrays))
     leaves, structure = jax.tree.flatten(static)
-    rows, lanes = call.rows, call.lanes
-    which = (block, structure, tuple(leaves), shapes, rows.shape, lanes, times.shape, device)
+    which = (block, structure, tuple(leaves), shapes, call.lanes, device)
     with _lock:
         if which in _compiled:
             return
         began = time.perf_counter()
         # With none of its rows meant, the call is over at once.
         with jax.enable_x64(True), jax.debug_nans(False):
-            jax.block_until_ready(
-                block(model, jax.device_put(rows, device), np.asarray(0), times, lanes)
-            )
+            placed = jax.device_put(call.rows, device)
+            jax.block_until_ready(block(fixed, placed, np.asarray(0), call.lanes))
         _seconds.append(time.perf_counter() - began)
         _compiled.add(which)

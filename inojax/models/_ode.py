@@ -35,7 +35,7 @@ class ODESolution(eqx.Module):
         retried: How many solves of an ensemble failed at first and were tried again.
     """
 
-    times: Float[Array | np.ndarray, " time"]
+    times: Float[Array | np.ndarray, "*rows time"]
     states: Float[Array | np.ndarray, "*batch time state"]
     status: Int[Array | np.ndarray, "*batch"]
     steps: Int[Array | np.ndarray, "*batch"]
@@ -214,7 +214,7 @@ class ODEModel(eqx.Module):
     def solve_ensemble(
         self,
         thetas: Float[ArrayLike, "batch parameter"],
-        times: Float[ArrayLike, " time"] | None = None,
+        times: Float[ArrayLike, "*rows time"] | None = None,
         *,
         retry: bool = False,
         mesh: jax.sharding.Mesh | None = None,
@@ -226,7 +226,8 @@ class ODEModel(eqx.Module):
 
         Args:
             thetas: Parameters in physical units.
-            times: Output times, non-decreasing; the model's own by default.
+            times: Output times, non-decreasing, one row or one for each parameter vector; the
+                model's own by default.
             retry: Whether solves that fail are tried once more with the `tightened` model; on
                 the host only.
             mesh: Devices to use; by default the CPU, or all accelerators of this process.
@@ -244,22 +245,25 @@ class ODEModel(eqx.Module):
             values = jnp.asarray(thetas)
             lanes = _traced_lanes(values, _TRACED_LANES)
             grid = jnp.asarray(grid)
-            return _solution(grid, _solve_traced(self, values, values.shape[0], grid, lanes))
+            rows = values, grid
+            return _solution(grid, _solve_traced(self, rows, values.shape[0], lanes))
         grid = _checked_grid(grid)
         values = np.array(thetas, np.float64)
         solution = _solve_many(self, values, grid, mesh)
         failed = np.flatnonzero(solution.status != SolveStatus.SUCCESS)
         if not (retry and len(failed)):
             return solution
+        grid = grid[failed] if grid.ndim == 2 else grid
         again = _solve_many(self.tightened(), values[failed], grid, mesh)
         return _replaced(solution, failed, again)
 
     def sensitivities(
         self,
         thetas: Float[ArrayLike, "batch parameter"],
-        times: Float[ArrayLike, " time"] | None = None,
+        times: Float[ArrayLike, "*rows time"] | None = None,
         *,
         mesh: jax.sharding.Mesh | None = None,
+        count: Int[Array, ""] | None = None,
     ) -> tuple[ODESolution, Float[Array | np.ndarray, "batch time state parameter"]]:
         """Solve for many parameter vectors together with dy/dθ, by forward mode.
 
@@ -268,8 +272,11 @@ class ODEModel(eqx.Module):
 
         Args:
             thetas: Parameters in physical units.
-            times: Output times, non-decreasing; the model's own by default.
+            times: Output times, non-decreasing, one row or one for each parameter vector; the
+                model's own by default.
             mesh: Devices to use; by default the CPU, or all accelerators of this process.
+            count: Inside a transformation, how many of the parameter vectors are meant, if not
+                all; what the others give has no meaning.
 
         Returns:
             The solutions, and the derivative of every state at every time with respect to
@@ -280,23 +287,25 @@ class ODEModel(eqx.Module):
             ValueError: If `thetas` is not a matrix with at least one row, or `times` decrease.
         """
         grid = self.times if times is None else times
-        if is_traced(thetas, grid):
+        if is_traced(thetas, grid, count):
             require_x64("`sensitivities`")
             values = jnp.asarray(thetas)
             lanes = _traced_lanes(values, _TRACED_SENSITIVITY_LANES)
             grid = jnp.asarray(grid)
-            ensemble = _sensitivity_traced(self, values, values.shape[0], grid, lanes)
+            meant = values.shape[0] if count is None else count
+            ensemble = _sensitivity_traced(self, (values, grid), meant, lanes)
             return _solution(grid, ensemble), _tangents(ensemble)
         grid = _checked_grid(grid)
         values = np.array(thetas, np.float64)
         settled = _with_traced_settings(self)
-        ensemble = in_calls(_sensitivity_call, settled, values, grid, mesh=mesh, sensitivities=True)
+        rows = _rows(values, grid)
+        ensemble = in_calls(_sensitivity_call, settled, rows, mesh=mesh, sensitivities=True)
         return _solution(grid, _without_hidden(ensemble)), _tangents(ensemble)
 
 
 def _checked_grid(times: Any) -> np.ndarray:
     grid = np.asarray(times, np.float64)
-    if grid.ndim != 1 or not np.isfinite(grid).all() or np.any(np.diff(grid) < 0.0):
+    if grid.ndim not in (1, 2) or not np.isfinite(grid).all() or np.any(np.diff(grid) < 0.0):
         raise ValueError(f"`times` must be finite numbers that never decrease; got {times}.")
     return grid
 
@@ -353,6 +362,8 @@ def _status(result: dfx.RESULTS) -> Array:
     return jnp.where(success, SolveStatus.SUCCESS, failed)
 
 
+# Parameters and output times, a row for each trajectory.
+_Rows = tuple[Array, Array]
 # Lanes of an ensemble inside a transformation, on a CPU: as in calls from the host.
 _TRACED_LANES, _TRACED_SENSITIVITY_LANES = 96, 32
 
@@ -362,27 +373,20 @@ def _traced_lanes(thetas: Array, lanes: int) -> int:
     return lanes if jax.default_backend() == "cpu" else thetas.shape[0]
 
 
-def _solve_block(
-    model: ODEModel, thetas: Array, count: Any, times: Array, lanes: int
-) -> EnsembleSolution:
-    return _ensemble(model, thetas, count, times, lanes, None)
+def _solve_block(model: ODEModel, rows: _Rows, count: Any, lanes: int) -> EnsembleSolution:
+    return _ensemble(model, rows, count, lanes, None)
 
 
-def _sensitivity_block(
-    model: ODEModel, thetas: Array, count: Any, times: Array, lanes: int
-) -> EnsembleSolution:
+def _sensitivity_block(model: ODEModel, rows: _Rows, count: Any, lanes: int) -> EnsembleSolution:
+    thetas = rows[0]
     tangents = jax.vmap(jax.jacfwd(model.start))(thetas), np.eye(thetas.shape[1])
-    return _ensemble(model, thetas, count, times, lanes, tangents)
+    return _ensemble(model, rows, count, lanes, tangents)
 
 
 def _ensemble(
-    model: ODEModel,
-    thetas: Array,
-    count: Any,
-    times: Array,
-    lanes: int,
-    tangents: tuple[Array, Any] | None,
+    model: ODEModel, rows: _Rows, count: Any, lanes: int, tangents: tuple[Array, Any] | None
 ) -> EnsembleSolution:
+    thetas, times = rows
     return solve_ensemble(
         model.vector_field,
         jax.vmap(model.start)(thetas),
@@ -417,8 +421,22 @@ def _tangents(ensemble: EnsembleSolution) -> Array | np.ndarray:
 def _solve_many(
     model: ODEModel, thetas: np.ndarray, times: np.ndarray, mesh: jax.sharding.Mesh | None
 ) -> ODESolution:
-    ensemble = in_calls(_solve_call, _with_traced_settings(model), thetas, times, mesh=mesh)
+    rows = _rows(thetas, times)
+    ensemble = in_calls(_solve_call, _with_traced_settings(model), rows, mesh=mesh)
     return _solution(times, _without_hidden(ensemble))
+
+
+def _rows(thetas: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if thetas.ndim != 2 or thetas.shape[0] == 0:
+        raise ValueError(
+            f"`thetas` must have shape (batch, parameter), at least one row; got {thetas.shape}."
+        )
+    if times.ndim == 2 and len(times) != len(thetas):
+        raise ValueError(
+            f"`times` must be a vector, or have a row for each of the {len(thetas)} parameter "
+            f"vectors; got shape {times.shape}."
+        )
+    return thetas, np.broadcast_to(times, (len(thetas), times.shape[-1]))
 
 
 def _without_hidden(ensemble: EnsembleSolution) -> EnsembleSolution:

@@ -57,13 +57,25 @@ class _Ensemble(NamedTuple):
     directions: Float[Array | np.ndarray, "parameter direction"] | None
     h0: Float[Array, " batch"]
     t0: Float[Array, ""]
-    times: Float[Array, " time"]
+    times: Float[Array, "batch time"]
     wanted: Int[Array, ""]
 
     @property
     def size(self) -> int:
         """Number of rows, the number that marks an idle lane."""
         return self.theta.shape[1]
+
+    def end(self, which: Int[Array, " lane"]) -> Float[Array, " lane"]:
+        """Last output time of the trajectories `which`."""
+        return self.times[jnp.minimum(which, self.size - 1), -1]
+
+    def due(
+        self, which: Int[Array, " lane"], output: Int[Array, " lane"]
+    ) -> Float[Array, " lane"]:
+        """Time of an output of the trajectories `which`, infinite behind the last one."""
+        last = self.times.shape[1] - 1
+        time = self.times[jnp.minimum(which, self.size - 1), jnp.minimum(output, last)]
+        return jnp.where(output > last, jnp.inf, time)
 
 
 class _Control(NamedTuple):
@@ -101,7 +113,7 @@ def solve_ensemble(  # noqa: PLR0913 - flat keywords, as in ODEModel
     vector_field: VectorField,
     initial_states: Float[Array, "batch state"],
     thetas: Float[Array, "batch parameter"],
-    times: Float[Array, " time"],
+    times: Float[Array, " time"] | Float[Array, "batch time"],
     *,
     initial_time: float | Float[Array, ""] = 0.0,
     rtol: float | Float[Array, ""] = 1e-6,
@@ -136,7 +148,8 @@ def solve_ensemble(  # noqa: PLR0913 - flat keywords, as in ODEModel
             (state,), (parameter,) and a result of shape (state,).
         initial_states: State at `initial_time`, one row for each trajectory, float64.
         thetas: Parameters, one row for each trajectory, float64.
-        times: Output times in increasing order, none before `initial_time`.
+        times: Output times in increasing order, none before `initial_time`: the same for all
+            trajectories, or a row for each.
         initial_time: Time of the initial states, in the unit of `times`.
         rtol: Relative tolerance of the error in one step.
         atol: Absolute tolerance of the error in one step: one number, or one for each state.
@@ -172,7 +185,8 @@ def solve_ensemble(  # noqa: PLR0913 - flat keywords, as in ODEModel
     t0 = lax.stop_gradient(jnp.asarray(initial_time, y0.dtype))
     atol_column = jnp.broadcast_to(jnp.asarray(atol, dtype=y0.dtype), y0.shape[:1])[:, None]
     control = _Control(rtol, atol_column, max_steps)
-    h0 = _initial_step(field, jnp.full(y0.shape[1], t0), y0, theta, times[-1], control)
+    times = jnp.broadcast_to(times, (y0.shape[1], times.shape[-1]))
+    h0 = _initial_step(field, jnp.full(y0.shape[1], t0), y0, theta, times[:, -1], control)
     wanted = jnp.asarray(y0.shape[1] if count is None else count)
     curve, directions = (y0,), None
     if tangents is not None:
@@ -193,7 +207,7 @@ def _check_shapes(initial_states: Array, thetas: Array, times: Array) -> None:
     for name, value, ndim in (
         ("initial_states", initial_states, 2),
         ("thetas", thetas, 2),
-        ("times", times, 1),
+        ("times", times, 2 if times.ndim == 2 else 1),
     ):
         if value.ndim != ndim or value.size == 0 or value.dtype != jnp.float64:
             raise ValueError(
@@ -204,6 +218,11 @@ def _check_shapes(initial_states: Array, thetas: Array, times: Array) -> None:
         raise ValueError(
             "`initial_states` and `thetas` must have one row for each trajectory, but have "
             f"{initial_states.shape[0]} and {thetas.shape[0]} rows."
+        )
+    if times.ndim == 2 and times.shape[0] != thetas.shape[0]:
+        raise ValueError(
+            "`times` must be one row for all trajectories or one for each, but has "
+            f"{times.shape[0]} rows for {thetas.shape[0]} trajectories."
         )
 
 
@@ -222,7 +241,7 @@ def _start(ensemble: _Ensemble, lanes: int) -> _State:
     batch, times = ensemble.size, ensemble.times
     at_start = times <= ensemble.t0
     wanted = jnp.arange(batch) < ensemble.wanted
-    known = wanted[:, None] & at_start[None, :]
+    known = wanted[:, None] & at_start
 
     def fill(start: Array) -> Array:
         rows = jnp.moveaxis(start, -1, 0)[:, None]
@@ -256,7 +275,7 @@ def _load(ensemble: _Ensemble, which: Int[Array, " lane"]) -> _Lanes:
         error=jnp.ones(count),
         rejected=jnp.zeros(count, dtype=bool),
         steps=jnp.zeros(count, dtype=int),
-        next_output=jnp.full(count, jnp.sum(ensemble.times <= ensemble.t0)),
+        next_output=jnp.sum(ensemble.times[taken] <= ensemble.t0, axis=1),
     )
 
 
@@ -317,7 +336,7 @@ def _step(
     outputs: Curve,
 ) -> tuple[_Lanes, Array, Curve]:
     """One step in every lane, its status, and all outputs so far."""
-    end = ensemble.times[-1]
+    end = ensemble.end(lanes.which)
     running = lanes.which < ensemble.size
     last = lanes.t + 1.0001 * lanes.h >= end
     h = jnp.where(last, end - lanes.t, lanes.h)
@@ -327,8 +346,7 @@ def _step(
     finite = attempt.solved & jnp.all(jnp.isfinite(attempt.y) & jnp.isfinite(attempt.error), axis=0)
     scale = control.atol + control.rtol * jnp.maximum(jnp.abs(y), jnp.abs(attempt.y))
     # Where an output falls inside the step, the interpolation must be as good as the step.
-    padded = jnp.append(ensemble.times, jnp.inf)
-    inside = padded[lanes.next_output] < lanes.t + h
+    inside = ensemble.due(lanes.which, lanes.next_output) < lanes.t + h
     between = jnp.where(inside, _norm(attempt.dense_error, scale), 0.0)
     error = lax.stop_gradient(jnp.maximum(_norm(attempt.error, scale), between))
     finite = finite & jnp.isfinite(error)
@@ -342,7 +360,7 @@ def _step(
         )
         curve, dense = (attempt.y, tangents.y), (attempt.dense, tangents.dense)
     piece = _Piece(lanes.t, h, lanes.curve, curve, dense)
-    next_output, outputs = _write_outputs(piece, lanes, t, accepted, ensemble.times, outputs)
+    next_output, outputs = _write_outputs(piece, ensemble, lanes, t, accepted, outputs)
     new_h = h * _factor(error, lanes.error, lanes.rejected, finite)
     after = lanes._replace(
         t=t,
@@ -440,10 +458,10 @@ def _sum(terms: Iterator[Array]) -> Array:
 
 def _write_outputs(
     piece: _Piece,
+    ensemble: _Ensemble,
     lanes: _Lanes,
     t: Array,
     accepted: Array,
-    times: Array,
     outputs: Curve,
 ) -> tuple[Array, Curve]:
     """Write the outputs up to `t`.
@@ -451,16 +469,15 @@ def _write_outputs(
     Of few lanes hardly one has outputs due in any step, and that may have several: each turn of the
     loop writes some of one lane. Of thousands many have: each turn writes one for each.
     """
-    padded = jnp.append(times, jnp.inf)
     write_some = _write_of_one if lanes.which.size <= _FEW_LANES else _write_of_all
 
     def due(next_output: Array) -> Array:
-        return accepted & (padded[next_output] <= t)
+        return accepted & (ensemble.due(lanes.which, next_output) <= t)
 
     def write(carry: tuple[Array, Array, Any]) -> tuple[Array, Array, Any]:
         next_output, waiting, outputs = carry
         next_output, outputs = write_some(
-            piece, lanes.which, t, next_output, waiting, times, outputs
+            piece, ensemble, lanes.which, t, next_output, waiting, outputs
         )
         return next_output, due(next_output), outputs
 
@@ -471,18 +488,19 @@ def _write_outputs(
 
 def _write_of_one(
     piece: _Piece,
+    ensemble: _Ensemble,
     which: Array,
     t: Array,
     next_output: Array,
     waiting: Array,
-    times: Array,
     outputs: Curve,
 ) -> tuple[Array, Curve]:
-    lane, window = jnp.argmax(waiting), min(_WINDOW, times.shape[0])
+    count = ensemble.times.shape[1]
+    lane, window = jnp.argmax(waiting), min(_WINDOW, count)
     # Near the last output the window begins with some that are written already.
-    first = jnp.minimum(next_output[lane], times.shape[0] - window)
+    first = jnp.minimum(next_output[lane], count - window)
     rows = first + jnp.arange(window)
-    at = times[rows]
+    at = ensemble.times[which[lane], rows]
     writes = (rows >= next_output[lane]) & (at <= t[lane])
 
     def put(output: Array, values: Array) -> Array:
@@ -497,15 +515,14 @@ def _write_of_one(
 
 def _write_of_all(
     piece: _Piece,
+    ensemble: _Ensemble,
     which: Array,
     t: Array,
     next_output: Array,
     waiting: Array,
-    times: Array,
     outputs: Curve,
 ) -> tuple[Array, Curve]:
-    del t
-    row = jnp.where(waiting, next_output, times.shape[0])
+    row = jnp.where(waiting, next_output, ensemble.times.shape[1])
 
     def put(output: Array, values: Array) -> Array:
         # Idle lanes all bear the number behind the last; none of them writes.
@@ -513,5 +530,5 @@ def _write_of_all(
             jnp.moveaxis(values, -1, 0), mode="drop", unique_indices=True
         )
 
-    at = jnp.append(times, times[-1])[row]
+    at = jnp.where(waiting, ensemble.due(which, row), t)
     return next_output + waiting, jax.tree.map(put, outputs, piece.at_each(at))
