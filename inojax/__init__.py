@@ -11,7 +11,12 @@ from . import (
     solvers as solvers,
     train as train,
 )
-from ._estimate import Estimate as Estimate, EstimateStatus as EstimateStatus
+from ._estimate import (
+    Diagnostics as Diagnostics,
+    Estimate as Estimate,
+    EstimateStatus as EstimateStatus,
+    Optima as Optima,
+)
 from ._inverse_problem import InverseProblem as InverseProblem
 from ._observation import Observation as Observation
 from ._parameters import (

@@ -19,6 +19,7 @@ class EstimateStatus(enum.IntEnum):
     POOR_FIT = 1
     SOLVER_FAILED = 2
     NOT_CHECKED = 3
+    NOT_MIXED = 4
 
     @property
     def message(self) -> str:
@@ -36,9 +37,50 @@ _MESSAGES = {
         "The model could not be solved at the estimate: treat these values as unreliable."
     ),
     EstimateStatus.NOT_CHECKED: "The model has not been solved again at the estimate.",
+    EstimateStatus.NOT_MIXED: (
+        "The chains of the sampler do not agree or are too short: treat the spread as a guess, and "
+        "run more `warmup` and `draws`."
+    ),
 }
 
 _LEVEL = 0.9
+# Optima of less weight are counted, but not listed.
+_WORTH_SHOWING = 0.001
+
+
+class Optima(eqx.Module):
+    """Every explanation of the readings that was found, the best first.
+
+    Attributes:
+        value: Parameters in physical units.
+        unit_value: The same in unit coordinates.
+        misfit: Negative log likelihood, up to a constant that all share; NaN in rows that repeat
+            a better one or where the solver failed.
+        weight: Posterior probability of each, as far as its peak is normal (Laplace); 0 in rows
+            without a misfit.
+    """
+
+    value: Float[Array | np.ndarray, "*batch optimum parameter"]
+    unit_value: Float[Array | np.ndarray, "*batch optimum parameter"]
+    misfit: Float[Array | np.ndarray, "*batch optimum"]
+    weight: Float[Array | np.ndarray, "*batch optimum"]
+
+    @property
+    def count(self) -> Int[Array | np.ndarray, "*batch"]:
+        """How many different ones there are."""
+        return (~np.isnan(self.misfit)).sum(-1)
+
+
+class Diagnostics(eqx.Module):
+    """Whether the chains of a sampler have mixed.
+
+    Attributes:
+        r_hat: Spread of all chains over that of single ones, for each parameter; 1 when mixed.
+        effective_samples: Independent draws that the samples are worth, for each parameter.
+    """
+
+    r_hat: Float[Array | np.ndarray, "*batch parameter"]
+    effective_samples: Float[Array | np.ndarray, "*batch parameter"]
 
 
 class Estimate(eqx.Module):
@@ -58,6 +100,8 @@ class Estimate(eqx.Module):
         reduced_chi2: Mean squared whitened residual of the model solved again at the estimate;
             about 1 for a good fit, NaN until that is done.
         status: An `EstimateStatus` as integer.
+        optima: All optima found, from methods that look for more than one.
+        diagnostics: Whether chains have mixed, from methods that run some.
     """
 
     names: tuple[str, ...] = eqx.field(static=True)
@@ -72,6 +116,8 @@ class Estimate(eqx.Module):
     status: Int[Array | np.ndarray, "*batch"] = eqx.field(
         default_factory=lambda: np.array(int(EstimateStatus.NOT_CHECKED))
     )
+    optima: Optima | None = None
+    diagnostics: Diagnostics | None = None
 
     def __check_init__(self) -> None:
         """Refuse arrays that do not fit the names."""
@@ -137,12 +183,27 @@ class Estimate(eqx.Module):
                 self.names, self.units, *columns, intervals, strict=True
             )
         }
+        optima = {} if self.optima is None else {"optima": self._optima(self.optima)}
         return {
             "parameters": parameters,
             "reduced_chi2": _known(float(self.reduced_chi2)),
             "status": status.name,
             "message": status.message,
+            **optima,
         }
+
+    def _optima(self, optima: Optima) -> list[dict[str, Any]]:
+        rows = zip(
+            np.asarray(optima.value).tolist(),
+            np.asarray(optima.misfit).tolist(),
+            np.asarray(optima.weight).tolist(),
+            strict=True,
+        )
+        return [
+            {"values": dict(zip(self.names, value, strict=True)), "misfit": misfit, "weight": weight}
+            for value, misfit, weight in rows
+            if math.isfinite(misfit)
+        ]
 
     def __str__(self) -> str:
         """A table of the parameters, the misfit and what the status means."""
@@ -156,7 +217,20 @@ class Estimate(eqx.Module):
         chi2 = float(self.reduced_chi2)
         fit = f"{chi2:.3g}" if math.isfinite(chi2) else "not known"
         message = EstimateStatus(int(self.status)).message
-        return "\n".join([*_aligned(rows), "", f"Reduced chi-squared: {fit}", message])
+        lines = [*_aligned(rows), "", f"Reduced chi-squared: {fit}", message]
+        return "\n".join([*lines, *self._other_optima()])
+
+    def _other_optima(self) -> list[str]:
+        found = [] if self.optima is None else self._optima(self.optima)
+        if len(found) < 2:
+            return []
+        shown = [row for row in found if row["weight"] >= _WORTH_SHOWING]
+        header = ["weight", "misfit", *self.names]
+        rows = [
+            [f"{row['weight']:.3f}", f"{row['misfit']:.6g}", *(_text(v, 4) for v in row["values"].values())]
+            for row in shown
+        ]
+        return ["", f"{len(found)} optima, {len(shown)} of weight above {_WORTH_SHOWING:g}:", *_columns([header, *rows])]
 
     def _rows(self) -> list[list[str]]:
         values, stds = np.asarray(self.value).tolist(), np.asarray(self.std).tolist()
@@ -212,3 +286,10 @@ def _aligned(rows: list[list[str]]) -> list[str]:
         ]
         lines.append("  ".join(cells).rstrip())
     return lines
+
+
+def _columns(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
+    ]

@@ -67,6 +67,11 @@ class Parameter(eqx.Module):
         self.unit = unit
         self._clip = _ends_to_clip(name, self.prior)
 
+    @property
+    def infinite_ends(self) -> tuple[bool, bool]:
+        """Whether unit coordinates 0 and 1 stand for no point of the prior's support."""
+        return self._clip
+
 
 class ParameterSpace(eqx.Module):
     """All unknowns of a problem, with the maps between three sets of coordinates.
@@ -164,6 +169,19 @@ class ParameterSpace(eqx.Module):
             Physical values inside the prior's support.
         """
         return _apply(_from_unconstrained, self, x, "x")
+
+    def log_densities(
+        self, theta: Float[ArrayLike, "*batch parameter"]
+    ) -> Float[Any, "*batch parameter"]:
+        """Evaluate the prior log density of each parameter by itself.
+
+        Args:
+            theta: Physical values.
+
+        Returns:
+            The log densities, minus infinity outside the support.
+        """
+        return _apply(_log_densities, self, theta, "theta")
 
     def log_prob(self, theta: Float[ArrayLike, "*batch parameter"]) -> Float[Any, "*batch"]:
         """Evaluate the joint prior log density with respect to physical values.

@@ -3,6 +3,7 @@
 from ._amortized import AbstractAmortizedMethod as AbstractAmortizedMethod
 from ._base import (
     AbstractInverter as AbstractInverter,
+    AbstractNetworkInverter as AbstractNetworkInverter,
     invert_batch as invert_batch,
     resimulate as resimulate,
 )
@@ -14,5 +15,12 @@ from ._drift_fields import (
 from ._ino import INO as INO, INOInverter as INOInverter
 from ._ino_drift import DriftSettings as DriftSettings
 from ._ino_surrogate import SurrogateSettings as SurrogateSettings
+from ._least_squares import (
+    LeastSquares as LeastSquares,
+    LeastSquaresInverter as LeastSquaresInverter,
+    Point as Point,
+)
+from ._objective import Coordinates as Coordinates, Penalty as Penalty
+from ._posterior import Posterior as Posterior, PosteriorInverter as PosteriorInverter
 from ._regression import Regression as Regression, RegressionInverter as RegressionInverter
 from ._storage import save as save

@@ -31,7 +31,8 @@ class AbstractInverter(eqx.Module):
     float32 and the solver does not.
 
     To add one, subclass it with the fields it needs and write `_invert`, which is pure and
-    takes a batch of observations: one large matrix product is faster than many small ones.
+    takes a batch of observations: one large matrix product is faster than many small ones. And
+    write `_on_host`, or subclass `AbstractNetworkInverter`, which has it for float32 networks.
 
     Attributes:
         problem: The problem it inverts.
@@ -46,6 +47,10 @@ class AbstractInverter(eqx.Module):
     @abc.abstractmethod
     def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
         """Invert a batch of observations; pure, traceable."""
+
+    @abc.abstractmethod
+    def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
+        """Invert a batch of concrete observations, compiled in the precision that suits."""
 
     def __call__(self, observation: Observation, *, key: Key[Array, ""]) -> Estimate:
         """Estimate the parameters behind an observation.
@@ -63,23 +68,32 @@ class AbstractInverter(eqx.Module):
         """
         self.problem.check_observation(observation)
         if is_traced(observation, key, self):
-            return _invert_one(self, observation, key)
+            batch, keys = jax.tree.map(lambda x: jnp.asarray(x)[None], (observation, key))
+            return jax.tree.map(lambda x: x[0], self._invert(batch, keys))
         _check_readings(self.problem, observation, "`observation`")
-        with jax.enable_x64(False):
-            estimate = _compiled(self, _in_float32(observation), key)
-        return resimulate(self.problem, jax.tree.map(np.asarray, estimate), observation)
+        batch = jax.tree.map(lambda x: np.asarray(x)[None], observation)
+        estimate = self._on_host(batch, key[None])
+        first = jax.tree.map(lambda x: np.asarray(x[0]), estimate)
+        return resimulate(self.problem, first, observation)
 
     # Equinox hashes a module by its leaves, which arrays do not allow; `jax.jit(inverter)`
     # needs a hash, and identity is the honest one.
     __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType]
 
 
-def _invert_one(inverter: AbstractInverter, observation: Observation, key: Array) -> Estimate:
-    batch, keys = jax.tree.map(lambda x: jnp.asarray(x)[None], (observation, key))
-    return jax.tree.map(lambda x: x[0], inverter._invert(batch, keys))
+class AbstractNetworkInverter(AbstractInverter):
+    """An inverter whose networks run in float32."""
+
+    def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
+        with jax.enable_x64(False):
+            return _compiled(self, _in_float32(observations), keys)
 
 
-_compiled = eqx.filter_jit(_invert_one)
+@eqx.filter_jit
+def _compiled(
+    inverter: AbstractNetworkInverter, observations: Observation, keys: Array
+) -> Estimate:
+    return inverter._invert(observations, keys)
 
 
 def _check_readings(problem: InverseProblem, observation: Observation, name: str) -> None:
@@ -130,11 +144,11 @@ def invert_batch(
             cannot be.
     """
     _check_batch(inverter.problem, observations)
+    keys = jax.random.split(key, observations.mask.shape[0])
     if is_traced(observations, key, inverter):
-        return _compiled_batch(inverter, observations, key)
+        return inverter._invert(observations, keys)
     _check_readings(inverter.problem, observations, "`observations`")
-    with jax.enable_x64(False):
-        return _compiled_batch(inverter, _in_float32(observations), key)
+    return inverter._on_host(observations, keys)
 
 
 def _check_batch(problem: InverseProblem, observations: Observation) -> None:
@@ -149,12 +163,6 @@ def _check_batch(problem: InverseProblem, observations: Observation) -> None:
     problem.check_observation(
         jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), observations)
     )
-
-
-@eqx.filter_jit
-def _compiled_batch(inverter: AbstractInverter, observations: Observation, key: Array) -> Estimate:
-    keys = jax.random.split(key, observations.mask.shape[0])
-    return inverter._invert(observations, keys)
 
 
 def estimate_from_cloud(
@@ -207,6 +215,8 @@ def resimulate(problem: InverseProblem, estimate: Estimate, observation: Observa
         status = EstimateStatus.SOLVER_FAILED
     elif scipy.stats.chi2.sf(chi2, count) < _P_VALUE:
         status = EstimateStatus.POOR_FIT
+    elif int(estimate.status) == EstimateStatus.NOT_MIXED:
+        status = EstimateStatus.NOT_MIXED
     return _with_verdict(estimate, chi2 / count, status)
 
 

@@ -16,7 +16,7 @@ from .._observation import Observation
 from ..nn import UnitNormal
 from ..train import TrainLog
 from ._amortized import AbstractAmortizedMethod, TrainingSession
-from ._base import AbstractInverter, estimate_from_cloud
+from ._base import AbstractNetworkInverter, estimate_from_cloud
 from ._checks import check_counts
 from ._encoding import Encoder, Readings
 from ._ino_drift import Drift, DriftSettings, drift_loss, new_pool, residual_of
@@ -30,7 +30,7 @@ from ._ino_surrogate import (
 from ._training_data import SimulatedData
 
 
-class INOInverter(AbstractInverter):
+class INOInverter(AbstractNetworkInverter):
     """A trained INO, from `INO.fit` or `INO.load`.
 
     Attributes:

@@ -14,13 +14,13 @@ from .._observation import Observation
 from ..nn import ConditionalMLP, UnitNormal
 from ..train import Loss, TrainLog, shard_batch
 from ._amortized import AbstractAmortizedMethod, TrainingSession
-from ._base import AbstractInverter, estimate_from_cloud
+from ._base import AbstractNetworkInverter, estimate_from_cloud
 from ._checks import check_counts, check_shares
 from ._encoding import Encoder, Readings, thin
 from ._training_data import SimulatedData, batch_keys
 
 
-class RegressionInverter(AbstractInverter):
+class RegressionInverter(AbstractNetworkInverter):
     """A trained regression, from `Regression.fit` or `Regression.load`.
 
     Attributes:

@@ -1,5 +1,11 @@
 """Rosenbrock solvers on Diffrax's interface, and a driver for many trajectories at once."""
 
+from ._cholesky import (
+    cholesky as cholesky,
+    solve_lower as solve_lower,
+    solve_positive as solve_positive,
+    solve_upper as solve_upper,
+)
 from ._ensemble import EnsembleSolution as EnsembleSolution, solve_ensemble as solve_ensemble
 from ._rodas5p import Rodas5P as Rodas5P
 from ._status import SolveStatus as SolveStatus

@@ -1,0 +1,84 @@
+"""How readings respond to parameters: misfit, gradient and Fisher information in one place."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ._inverse_problem import InverseProblem
+from ._observation import Observation
+
+
+class Linearization(NamedTuple):
+    """An observation's whitened residuals at some parameters, and their derivatives.
+
+    Masked readings are zero everywhere. Attributes:
+        residual: Readings minus predictions in standard deviations.
+        log_scale: Logarithm of the standard deviation of each reading.
+        d_residual: Derivatives of `residual` in each direction.
+        d_log_scale: Derivatives of `log_scale` in each direction.
+    """
+
+    residual: Float[Array, " reading"]
+    log_scale: Float[Array, " reading"]
+    d_residual: Float[Array, "direction reading"]
+    d_log_scale: Float[Array, "direction reading"]
+
+    @property
+    def misfit(self) -> Float[Array, ""]:
+        """Negative log likelihood, up to what does not depend on the parameters."""
+        return 0.5 * jnp.sum(jnp.square(self.residual)) + jnp.sum(self.log_scale)
+
+    @property
+    def gradient(self) -> Float[Array, " direction"]:
+        """Derivative of the misfit in each direction."""
+        return self.d_residual @ self.residual + jnp.sum(self.d_log_scale, axis=1)
+
+    @property
+    def fisher(self) -> Float[Array, "direction direction"]:
+        """Fisher information: the expected second derivative of the misfit."""
+        # What the scale does to the residual is random with mean zero; its square is counted with
+        # the scale's own information, 2 for each reading of normal noise.
+        expected = self.d_residual + self.residual[None, :] * self.d_log_scale
+        return expected @ expected.T + 2.0 * self.d_log_scale @ self.d_log_scale.T
+
+
+def linearize(
+    problem: InverseProblem,
+    observation: Observation,
+    theta: Float[Array, " parameter"],
+    states: Float[Array, "reading state"],
+    tangents: Float[Array, "reading state direction"],
+    directions: Float[Array, "parameter direction"],
+) -> Linearization:
+    """Carry derivatives of the states on to whitened residuals; pure, for a single observation.
+
+    Args:
+        problem: The inverse problem.
+        observation: The readings.
+        theta: Physical parameter values.
+        states: Solution at the observation's times.
+        tangents: Its derivatives in some directions, from `ODEModel.sensitivities`.
+        directions: Derivatives of the parameters in these directions.
+
+    Returns:
+        Residuals and derivatives; NaN where the solution is.
+    """
+    mask = jnp.asarray(observation.mask)
+    # What is masked may be zero, and its prediction NaN: neither must reach derivatives.
+    readings = jnp.where(mask, jnp.asarray(observation.values), 1.0)
+
+    def of(y: Array, parameters: Array) -> tuple[Array, Array]:
+        import numpy as np  # SHIM
+        clean = y[:, np.array(problem.channel_index)]
+        clean = jnp.where(mask, clean, 1.0)
+        residual = problem.noise.whiten(readings - clean, parameters)
+        log_scale = jnp.log(problem.noise._scale_like(clean))
+        return jnp.where(mask, residual, 0.0).ravel(), jnp.where(mask, log_scale, 0.0).ravel()
+
+    def along(tangent: Array, direction: Array) -> tuple[Array, Array]:
+        return jax.jvp(of, (states, theta), (tangent, direction))[1]
+
+    derivatives = jax.vmap(along, in_axes=(2, 1))(tangents, directions)
+    return Linearization(*of(states, theta), *derivatives)

@@ -1,0 +1,292 @@
+"""Least squares on the real solver: every optimum, how far it can be trusted, from any start."""
+
+import enum
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from .._estimate import Estimate, EstimateStatus, Optima
+from .._inverse_problem import InverseProblem
+from .._observation import Observation
+from .._x64 import require_x64
+from ..data import Dataset
+from ..models import compiled, in_calls
+from ..solvers import cholesky
+from ..train import TrainLog
+from ._base import AbstractInverter
+from ._checks import check_counts
+from ._levenberg_marquardt import Local, Minimum, minimize
+from ._linear_posterior import sample_gaussian, sample_in_box
+from ._objective import Coordinates, Objective, Penalty
+
+# Optima nearer than this, in standard deviations of the better one, are the same.
+_SAME = 1.0
+# Directions that nothing holds get a spread of this many times the largest precision.
+_SINGULAR = 1e-14
+
+
+class Point(enum.Enum):
+    """Which point of the posterior is the estimate: its mode or the mean of its samples."""
+
+    MODE = "mode"
+    MEAN = "mean"
+
+
+class LeastSquares(eqx.Module):
+    """Bounded multi-start Levenberg-Marquardt on the real solver.
+
+    Use it where an answer must be as exact as the readings allow, alone for a few observations
+    or behind an amortized method (`refine`), whose estimate it polishes. It needs no training:
+    the residuals are whitened by the noise model, the derivatives are forward sensitivities of the
+    solver, and all starts of all observations advance together.
+
+    The estimate's samples come from the posterior with the model linearized at each optimum,
+    each with the weight that its peak and width give it (Laplace).
+
+    Attributes:
+        starts: Starts for each observation: the prior's center and random ones, or those that
+            an inverter gives.
+        max_steps: Most steps of each start.
+        tolerance: A start has arrived when a step gains less, in units of log density.
+        coordinates: In which it works.
+        penalty: What is added to the misfit.
+        point: Which point of the posterior is the estimate.
+        draws: Samples for each observation.
+
+    Source:
+        Nocedal and Wright, Numerical Optimization, chapter 10.
+    """
+
+    starts: int = 8
+    max_steps: int = 100
+    tolerance: float = 1e-6
+    coordinates: Coordinates = Coordinates.UNIT
+    penalty: Penalty = Penalty.SPREAD
+    point: Point = Point.MODE
+    draws: int = 128
+
+    def __check_init__(self) -> None:
+        """Refuse counts below one and a tolerance that is not positive."""
+        check_counts(self, "starts", "max_steps", "draws")
+        if not self.tolerance > 0.0:
+            raise ValueError(f"`tolerance` must be positive; got {self.tolerance!r}.")
+
+    def fit(
+        self, problem: InverseProblem, dataset: Dataset | None = None, *, key: Key[Array, ""]
+    ) -> "LeastSquaresInverter":
+        """Make an inverter; there is nothing to train.
+
+        Args:
+            problem: The inverse problem.
+            dataset: Not needed.
+            key: Not needed.
+
+        Returns:
+            An inverter that starts from the prior.
+        """
+        del dataset, key
+        return LeastSquaresInverter(problem, self, None, eqx.tree_pformat(self))
+
+    def refine(self, inverter: AbstractInverter) -> "LeastSquaresInverter":
+        """Make an inverter that starts where another one ends.
+
+        The first start is the other's estimate, further ones are samples of it.
+
+        Args:
+            inverter: Any inverter.
+
+        Returns:
+            An inverter of the same problem.
+
+        Raises:
+            TypeError: If `inverter` is not an inverter.
+        """
+        if not isinstance(inverter, AbstractInverter):
+            raise TypeError(
+                f"`inverter` must be a fitted inverter; got {type(inverter).__name__}. Fit a "
+                "method first: `LeastSquares().refine(INO().fit(problem, key=key))`."
+            )
+        settings = f"{eqx.tree_pformat(self)} after {inverter.settings}"
+        return LeastSquaresInverter(inverter.problem, self, inverter, settings)
+
+
+class LeastSquaresInverter(AbstractInverter):
+    """From `LeastSquares.fit` or `LeastSquares.refine`.
+
+    Attributes:
+        problem: The problem it inverts.
+        method: Its settings.
+        first: The inverter whose estimates it starts from, if any.
+        settings: The same as text.
+        logs: Empty.
+    """
+
+    problem: InverseProblem
+    method: LeastSquares
+    first: AbstractInverter | None
+    settings: str = eqx.field(static=True)
+    logs: tuple[TrainLog, ...] = ()
+
+    def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
+        require_x64("`LeastSquaresInverter`")
+        start_key, _ = split_each(keys)
+        guesses = None
+        if self.first is not None:
+            # Networks run in float32.
+            guesses = self._guesses(self.first._invert(in_precision(observations, jnp.float32), start_key))
+        return self._minimize(observations, keys, guesses, observations.mask.shape[0])
+
+    def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
+        guesses = None
+        if self.first is not None:
+            guesses = np.asarray(self._guesses(self.first._on_host(observations, split_each(keys)[0])))
+        alone = eqx.tree_at(lambda i: i.first, self, None, is_leaf=lambda x: x is None)
+        rows = observations, np.asarray(jr.key_data(keys)), guesses
+        return in_calls(_block, alone, rows, sensitivities=True)
+
+    def _guesses(self, estimate: Estimate) -> Array:
+        """Unit coordinates that an estimate suggests: itself, then samples of it."""
+        guesses = jnp.asarray(estimate.unit_value)[:, None]
+        if self.method.starts > 1 and estimate.samples is not None:
+            samples = jnp.asarray(estimate.samples)
+            index = np.linspace(0, samples.shape[1] - 1, self.method.starts - 1).astype(int)
+            unit = jnp.asarray(self.problem.parameters.to_unit(samples[:, index]))
+            guesses = jnp.concatenate([guesses, unit], axis=1)
+        return guesses
+
+    def _minimize(
+        self, observations: Observation, keys: Array, guesses: Array | None, count: Any
+    ) -> Estimate:
+        objective = Objective(self.problem, self.method.coordinates, self.method.penalty)
+        observations = in_precision(observations, jnp.float64)
+        if guesses is None:
+            guesses = self._starts(keys)
+        starts = jnp.asarray(guesses, jnp.float64)
+        batch, many, size = starts.shape
+        every = jax.tree.map(lambda x: jnp.repeat(x, many, axis=0), observations)
+
+        def evaluate(x: Array, count: Array, which: Array) -> Local:
+            return objective(x, jax.tree.map(lambda leaf: leaf[which], every), count)
+
+        minimum = minimize(
+            evaluate,
+            objective.from_unit(starts).reshape(-1, size),
+            objective.bounds,
+            max_steps=self.method.max_steps,
+            tolerance=self.method.tolerance,
+            count=jnp.asarray(count) * many,
+        )
+        grouped = jax.tree.map(lambda x: x.reshape(batch, many, *x.shape[1:]), minimum)
+        return jax.vmap(lambda m, key: self._estimate(objective, m, key))(grouped, split_each(keys)[1])
+
+    def _starts(self, keys: Key[Array, " batch"]) -> Float[Array, "batch start parameter"]:
+        size = self.problem.parameters.size
+        shape = (self.method.starts - 1, size)
+        random = jax.vmap(lambda key: jr.uniform(key, shape, jnp.float64))(split_each(keys)[0])
+        return jnp.concatenate([jnp.full((len(keys), 1, size), 0.5), random], axis=1)
+
+    def _estimate(self, objective: Objective, minimum: Minimum, key: Array) -> Estimate:
+        optima, order = _distinct(objective, minimum)
+        best = jax.tree.map(lambda x: x[order], minimum)
+        x = self._sample(objective, best, optima.weight, key)
+        space = self.problem.parameters
+        samples, unit_value = objective.theta(x), optima.unit_value[0]
+        if self.method.point is Point.MEAN:
+            unit_value = jnp.mean(objective.to_unit(x), axis=0)
+        failed = ~jnp.isfinite(best.local.value[0])
+        status = jnp.where(failed, EstimateStatus.SOLVER_FAILED, EstimateStatus.NOT_CHECKED)
+        return Estimate(
+            space.names,
+            space.units,
+            jnp.asarray(space.from_unit(unit_value)),
+            unit_value,
+            jnp.std(samples, axis=0),
+            samples,
+            jnp.asarray(jnp.nan),
+            status,
+            optima,
+        )
+
+    def _sample(
+        self, objective: Objective, minimum: Minimum, weight: Array, key: Array
+    ) -> Float[Array, "sample parameter"]:
+        pick_key, draw_key = jr.split(key)
+        prior = objective.prior(minimum.x)
+        likelihood = jax.tree.map(jnp.subtract, minimum.local, prior)
+        draws = self.method.draws
+
+        def one(x: Array, likelihood: Local, both: Local, key: Array) -> Array:
+            if objective.penalty is Penalty.NONE:
+                return sample_gaussian(x, _regular(likelihood.hessian), draws, key=key)
+            if objective.coordinates is Coordinates.UNIT:
+                return sample_in_box(
+                    x, likelihood.gradient, likelihood.hessian, draws, key=key
+                )
+            return sample_gaussian(x, _regular(both.hessian), draws, key=key)
+
+        keys = jr.split(draw_key, weight.size)
+        every = jax.vmap(one)(minimum.x, likelihood, minimum.local, keys)
+        which = jr.categorical(pick_key, jnp.log(weight), shape=(draws,))
+        return jnp.clip(every[which, jnp.arange(draws)], *objective.bounds)
+
+
+def _block(inverter: LeastSquaresInverter, rows: Any, count: Array, lanes: int) -> Estimate:
+    del lanes
+    observations, key_data, guesses = rows
+    return inverter._minimize(observations, jr.wrap_key_data(key_data), guesses, count)
+
+
+_block = compiled(_block)
+
+
+def split_each(keys: Key[Array, " batch"]) -> tuple[Array, Array]:
+    """Two keys for each."""
+    pairs = jax.vmap(jr.split)(keys)
+    return pairs[:, 0], pairs[:, 1]
+
+
+def in_precision(observations: Observation, dtype: Any) -> Observation:
+    """An observation with floats of another type."""
+
+    def convert(x: Any) -> Any:
+        return jnp.asarray(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(convert, observations)
+
+
+def _regular(hessian: Array) -> Array:
+    largest = jnp.max(jnp.abs(jnp.diagonal(hessian)))
+    return hessian + (_SINGULAR * largest + 1e-300) * jnp.eye(hessian.shape[0])
+
+
+def _distinct(objective: Objective, minimum: Minimum) -> tuple[Optima, Array]:
+    """The optima without repetitions, best first, and their order among the starts."""
+    value = jnp.where(jnp.isfinite(minimum.local.value), minimum.local.value, jnp.inf)
+    order = jnp.argsort(value)
+    x, value, hessian = minimum.x[order], value[order], minimum.local.hessian[order]
+    gaps = x[:, None] - x[None, :]
+    squared = jnp.einsum("ijp,ipq,ijq->ij", gaps, hessian, gaps)
+    # In so many dimensions points of one peak lie this far apart.
+    near = squared < _SAME * x.shape[1]
+    better = jnp.tri(len(value), k=-1, dtype=bool)
+    repeated = jnp.any(near.T & better, axis=1) | ~jnp.isfinite(value)
+    repeated = repeated.at[0].set(False)
+    regular = jax.vmap(_regular)(jnp.where(jnp.isfinite(hessian), hessian, 0.0))
+    roots = jnp.diagonal(jax.vmap(cholesky)(regular), axis1=1, axis2=2)
+    volume = -jnp.sum(jnp.log(roots), axis=1)
+    evidence = jnp.where(repeated, -jnp.inf, volume - value)
+    evidence = evidence.at[0].set(jnp.where(jnp.isfinite(evidence[0]), evidence[0], 0.0))
+    misfit = value - objective.prior(x).value
+    unit = objective.to_unit(x)
+    optima = Optima(
+        value=objective.theta(x),
+        unit_value=unit,
+        misfit=jnp.where(repeated, jnp.nan, misfit),
+        weight=jax.nn.softmax(evidence),
+    )
+    return optima, order

@@ -1,0 +1,168 @@
+"""Minimize many small problems at once: Levenberg-Marquardt steps inside bounds."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from ..solvers import solve_positive
+
+# Rounds in which parameters that run into a bound are held there while the others go on.
+_ROUNDS = 4
+_FIRST_DAMPING, _LEAST_DAMPING, _MOST_DAMPING = 1e-3, 1e-12, 1e10
+
+
+class Local(NamedTuple):
+    """An objective near a point, one row for each problem.
+
+    Attributes:
+        value: Its value; NaN or infinite where it could not be evaluated.
+        gradient: Its gradient.
+        hessian: A positive semi-definite approximation of its second derivatives.
+    """
+
+    value: Float[Array, " row"]
+    gradient: Float[Array, "row parameter"]
+    hessian: Float[Array, "row parameter parameter"]
+
+
+class Minimum(NamedTuple):
+    """Where the minimization of each row ended.
+
+    Attributes:
+        x: The best point found.
+        local: The objective there.
+        converged: Whether a step would gain less than the tolerance.
+        steps: Evaluations behind the first one.
+    """
+
+    x: Float[Array, "row parameter"]
+    local: Local
+    converged: Bool[Array, " row"]
+    steps: Int[Array, " row"]
+
+
+# `evaluate(x, count, which)`: the objective of the problems `which` at the first `count` rows of x;
+# what it gives for the other rows has no meaning.
+Evaluate = Callable[[Array, Array, Array], Local]
+
+
+class _State(NamedTuple):
+    x: Array
+    local: Local
+    damping: Array
+    growth: Array
+    converged: Array
+    done: Array
+    steps: Array
+
+
+def minimize(
+    evaluate: Evaluate,
+    start: Float[Array, "row parameter"],
+    bounds: tuple[Float[Array, " parameter"], Float[Array, " parameter"]],
+    *,
+    max_steps: int,
+    tolerance: float,
+    count: Int[Array, ""] | int | None = None,
+) -> Minimum:
+    """Minimize from each row of `start`; pure, traceable.
+
+    Rows that are done are not evaluated again: the others are moved to the front.
+
+    Args:
+        evaluate: The objective.
+        start: Where to begin, within the bounds.
+        bounds: Lower and upper bounds, infinite where there are none.
+        max_steps: Most evaluations behind the first one.
+        tolerance: Stop where a step gains less, in the unit of the objective.
+        count: How many rows are meant, all by default.
+
+    Returns:
+        The best point of each row.
+
+    Source:
+        Nocedal and Wright, Numerical Optimization, 10.3; H. B. Nielsen, Damping parameter in
+        Marquardt's method (1999), for the damping; bounds by active sets.
+    """
+    rows = start.shape[0]
+    meant = jnp.asarray(rows if count is None else count)
+    everyone = jnp.arange(rows)
+    local = evaluate(start, meant, everyone)
+    state = _State(
+        x=start,
+        local=local,
+        damping=jnp.full(rows, _FIRST_DAMPING),
+        growth=jnp.full(rows, 2.0),
+        converged=jnp.zeros(rows, dtype=bool),
+        done=(everyone >= meant) | ~jnp.isfinite(local.value),
+        steps=jnp.zeros(rows, dtype=int),
+    )
+
+    def advance(state: _State) -> _State:
+        candidate = jax.vmap(lambda *row: _candidate(*row, *bounds))(
+            state.x, state.local.gradient, state.local.hessian, state.damping
+        )
+        # Those that still run come first, and only these are evaluated.
+        order = jnp.argsort(state.done, stable=True)
+        found = evaluate(candidate[order], jnp.sum(~state.done), order)
+        back = jnp.argsort(order)
+        return _judge(state, candidate, jax.tree.map(lambda x: x[back], found), tolerance)
+
+    def unfinished(state: _State) -> Array:
+        return jnp.any(~state.done & (state.steps < max_steps))
+
+    state = lax.while_loop(unfinished, advance, state)
+    return Minimum(state.x, state.local, state.converged, state.steps)
+
+
+def _candidate(
+    x: Array, gradient: Array, hessian: Array, damping: Array, lower: Array, upper: Array
+) -> Array:
+    """Minimize the damped quadratic model within the bounds, approximately."""
+    diagonal = jnp.diagonal(hessian)
+    scale = jnp.maximum(diagonal, 1e-12 * jnp.max(diagonal) + 1e-300)
+    matrix = hessian + jnp.diag(damping * scale)
+    held = ((x <= lower) & (gradient > 0.0)) | ((x >= upper) & (gradient < 0.0))
+    step = jnp.zeros_like(x)
+    for _ in range(_ROUNDS):
+        # Where held, the step is given; the others follow from the rest of the equations.
+        fixed = jnp.where(held, step, 0.0)
+        right = jnp.where(held, fixed, -gradient - matrix @ fixed)
+        both = held[:, None] | held[None, :]
+        system = jnp.where(both, jnp.diag(jnp.where(held, 1.0, 0.0)), matrix)
+        wanted = solve_positive(system, right)
+        inside = jnp.clip(x + wanted, lower, upper) - x
+        held = held | (inside != wanted)
+        step = inside
+    return jnp.clip(x + step, lower, upper)
+
+
+def _judge(state: _State, candidate: Array, found: Local, tolerance: float) -> _State:
+    step = candidate - state.x
+    change = jnp.einsum("rp,rp->r", step, state.local.gradient)
+    curvature = jnp.einsum("rp,rpq,rq->r", step, state.local.hessian, step)
+    predicted = -(change + 0.5 * curvature)
+    gained = state.local.value - found.value
+    better = ~state.done & jnp.isfinite(found.value) & (gained >= 0.0)
+    ratio = jnp.where(predicted > 0.0, gained / jnp.where(predicted > 0.0, predicted, 1.0), 0.0)
+    shrink = jnp.clip(1.0 - (2.0 * ratio - 1.0) ** 3, 1.0 / 3.0, 2.0)
+    damping = jnp.where(better, state.damping * shrink, state.damping * state.growth)
+    small = (jnp.abs(predicted) < tolerance) & (state.damping < 1.0)
+    converged = state.converged | (~state.done & small & (better | (jnp.abs(gained) < tolerance)))
+
+    def pick(new: Array, old: Array) -> Array:
+        return jnp.where(better.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+
+    return _State(
+        x=pick(candidate, state.x),
+        local=jax.tree.map(pick, found, state.local),
+        damping=jnp.clip(damping, _LEAST_DAMPING, None),
+        growth=jnp.where(better, 2.0, 2.0 * state.growth),
+        converged=converged,
+        done=state.done | converged | (damping > _MOST_DAMPING),
+        steps=state.steps + jnp.where(state.done, 0, 1),
+    )

@@ -1,0 +1,137 @@
+"""What least squares minimizes: the misfit of the real solver plus a prior, in some coordinates."""
+
+import enum
+from typing import cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._inverse_problem import InverseProblem
+from .._linearization import linearize
+from .._observation import Observation
+from ._levenberg_marquardt import Local
+
+# Unit coordinates nearest to an end of a prior that goes on for ever.
+_EDGE = 1e-9
+# A uniform unit coordinate has variance 1/12.
+_UNIT_PRECISION = 12.0
+
+
+class Coordinates(enum.Enum):
+    """In which coordinates least squares works.
+
+    `UNIT` (prior CDF) suits parameters known to lie within their priors; it keeps bounds exactly.
+    `UNCONSTRAINED` suits wide priors and fits without one, which may end far out in a tail.
+    """
+
+    UNIT = "unit"
+    UNCONSTRAINED = "unconstrained"
+
+
+class Penalty(enum.Enum):
+    """What least squares adds to the misfit.
+
+    `SPREAD` is a parabola with the prior's mean and variance in unit coordinates; its minimum is
+    near the posterior mean, which has the smallest expected error. `DENSITY` is minus the log
+    density of the prior in physical values; its minimum is the maximum a posteriori estimate.
+    `NONE` gives the maximum likelihood estimate.
+    """
+
+    SPREAD = "spread"
+    DENSITY = "density"
+    NONE = "none"
+
+
+class Objective(eqx.Module):
+    """Misfit plus penalty of many observations as a function of coordinates.
+
+    Attributes:
+        problem: The inverse problem.
+        coordinates: What `x` stands for.
+        penalty: What is added to the misfit.
+    """
+
+    problem: InverseProblem
+    coordinates: Coordinates = eqx.field(static=True)
+    penalty: Penalty = eqx.field(static=True)
+
+    def theta(self, x: Float[Array, "*row parameter"]) -> Float[Array, "*row parameter"]:
+        """Physical values."""
+        space = self.problem.parameters
+        unit = self.coordinates is Coordinates.UNIT
+        return jnp.asarray(space.from_unit(x) if unit else space.from_unconstrained(x))
+
+    def from_unit(self, z: Float[Array, "*row parameter"]) -> Float[Array, "*row parameter"]:
+        """Coordinates of a point given by unit coordinates."""
+        lower, upper = self._unit_bounds()
+        z = jnp.clip(z, lower, upper)
+        if self.coordinates is Coordinates.UNIT:
+            return z
+        space = self.problem.parameters
+        return jnp.asarray(space.to_unconstrained(space.from_unit(z)))
+
+    def to_unit(self, x: Float[Array, "*row parameter"]) -> Float[Array, "*row parameter"]:
+        """Unit coordinates."""
+        if self.coordinates is Coordinates.UNIT:
+            return x
+        return jnp.asarray(self.problem.parameters.to_unit(self.theta(x)))
+
+    @property
+    def bounds(self) -> tuple[Float[Array, " parameter"], Float[Array, " parameter"]]:
+        """Ends of each coordinate."""
+        if self.coordinates is Coordinates.UNIT:
+            return self._unit_bounds()
+        infinite = jnp.full(self.problem.parameters.size, jnp.inf)
+        return -infinite, infinite
+
+    def _unit_bounds(self) -> tuple[Array, Array]:
+        ends = np.array([parameter.infinite_ends for parameter in self.problem.parameters.parameters])
+        # Inside even where an end is finite: densities may be zero or infinite there.
+        inside = self.coordinates is Coordinates.UNCONSTRAINED
+        lower = np.where(ends[:, 0] | inside, _EDGE, 0.0)
+        upper = np.where(ends[:, 1] | inside, 1.0 - _EDGE, 1.0)
+        return jnp.asarray(lower), jnp.asarray(upper)
+
+    def slopes(self, x: Float[Array, "*row parameter"]) -> Float[Array, "*row parameter"]:
+        """Derivative of each physical value by its own coordinate."""
+        return jax.jvp(self.theta, (x,), (jnp.ones_like(x),))[1]
+
+    def misfit(self, x: Float[Array, "row parameter"], observations: Observation, count: Array) -> Local:
+        """Negative log likelihood and its Fisher information, by one ensemble with sensitivities."""
+        theta, slopes = self.theta(x), self.slopes(x)
+        times = jnp.asarray(observations.times)
+        solution, tangents = self.problem.model.sensitivities(theta, times, count=count)
+
+        def one(
+            observation: Observation, theta: Array, slopes: Array, states: Array, tangents: Array
+        ) -> Local:
+            columns = tangents * slopes[None, None, :]
+            line = linearize(self.problem, observation, theta, states, columns, jnp.diag(slopes))
+            return Local(line.misfit, line.gradient, line.fisher)
+
+        states, tangents = jnp.asarray(solution.states), jnp.asarray(tangents)
+        return jax.vmap(one)(observations, theta, slopes, states, tangents)
+
+    def prior(self, x: Float[Array, "row parameter"]) -> Local:
+        """The penalty alone."""
+        ones = jnp.ones_like(x)
+        slope = lambda y: jax.jvp(self._penalties, (y,), (ones,))[1]
+        curvature = jnp.maximum(jax.jvp(slope, (x,), (ones,))[1], 0.0)
+        diagonal = jax.vmap(jnp.diag)(curvature)
+        return Local(jnp.sum(self._penalties(x), axis=1), slope(x), diagonal)
+
+    def __call__(
+        self, x: Float[Array, "row parameter"], observations: Observation, count: Array
+    ) -> Local:
+        """Both together."""
+        return jax.tree.map(jnp.add, self.misfit(x, observations, count), self.prior(x))
+
+    def _penalties(self, x: Array) -> Array:
+        if self.penalty is Penalty.NONE:
+            return jnp.zeros_like(x)
+        if self.penalty is Penalty.SPREAD:
+            return 0.5 * _UNIT_PRECISION * jnp.square(self.to_unit(x) - 0.5)
+        return -cast(Array, self.problem.parameters.log_densities(self.theta(x)))

@@ -1,0 +1,238 @@
+"""The posterior itself: Hamiltonian Monte Carlo on the real solver."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Key
+from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
+from numpyro.infer import NUTS
+
+from .._estimate import Diagnostics, Estimate, EstimateStatus
+from .._inverse_problem import InverseProblem
+from .._observation import Observation
+from .._x64 import require_x64
+from ..data import Dataset
+from ..models import compiled, in_calls
+from ..train import TrainLog
+from ._base import AbstractInverter
+from ._checks import check_counts
+from ._least_squares import LeastSquares, LeastSquaresInverter, in_precision, split_each
+from ._objective import Coordinates, Objective, Penalty
+
+# Vehtari et al. 2021: chains agree, and each is worth at least a hundred independent draws.
+_MOST_R_HAT, _LEAST_DRAWS_PER_CHAIN = 1.01, 100
+
+
+class Posterior(eqx.Module):
+    """Samples of the exact posterior, by the No-U-Turn sampler on the real solver.
+
+    Use it where the answer matters more than the seconds it takes, or to check faster methods.
+    Chains start from samples around the optima that least squares finds, with the spread found
+    there as first guess of the mass matrix. They move in the logits of unit coordinates, where
+    every prior is the same and none has an end. Gradients come from forward sensitivities.
+
+    The estimate is the posterior mean in unit coordinates; its `diagnostics` say whether the
+    chains have mixed, and so does its status.
+
+    Attributes:
+        chains: Chains, which advance together.
+        warmup: Steps of adaptation of each chain, which are thrown away.
+        draws: Samples of each chain.
+        target_acceptance: Acceptance that the step size is adapted to.
+        depth: Most doublings of a trajectory.
+        start: How the optima are found.
+
+    Source:
+        Hoffman and Gelman, arXiv 1111.4246 (in NumPyro); Vehtari et al., arXiv 1903.08008, for
+        when chains have mixed.
+    """
+
+    chains: int = 4
+    warmup: int = 500
+    draws: int = 500
+    target_acceptance: float = 0.8
+    depth: int = 8
+    start: LeastSquares = LeastSquares()
+
+    def __check_init__(self) -> None:
+        """Refuse counts below one and an acceptance outside of (0, 1)."""
+        check_counts(self, "chains", "warmup", "draws", "depth")
+        if not 0.0 < self.target_acceptance < 1.0:
+            raise ValueError(
+                f"`target_acceptance` must lie between 0 and 1; got {self.target_acceptance!r}."
+            )
+
+    def fit(
+        self, problem: InverseProblem, dataset: Dataset | None = None, *, key: Key[Array, ""]
+    ) -> "PosteriorInverter":
+        """Make an inverter; there is nothing to train.
+
+        Args:
+            problem: The inverse problem.
+            dataset: Not needed.
+            key: Not needed.
+
+        Returns:
+            An inverter that samples.
+        """
+        del dataset
+        return PosteriorInverter(
+            problem, self, self.start.fit(problem, key=key), eqx.tree_pformat(self)
+        )
+
+
+class PosteriorInverter(AbstractInverter):
+    """From `Posterior.fit`.
+
+    Attributes:
+        problem: The problem it inverts.
+        method: Its settings.
+        first: Finds the optima.
+        settings: The settings as text.
+        logs: Empty.
+    """
+
+    problem: InverseProblem
+    method: Posterior
+    first: LeastSquaresInverter
+    settings: str = eqx.field(static=True)
+    logs: tuple[TrainLog, ...] = ()
+
+    def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
+        require_x64("`PosteriorInverter`")
+        start_keys, keys = split_each(keys)
+        return self._sample(observations, self.first._invert(observations, start_keys), keys)
+
+    def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
+        start_keys, keys = split_each(keys)
+        optima = self.first._on_host(observations, start_keys)
+        rows = observations, optima, np.asarray(jr.key_data(keys))
+        return self._diagnosed(in_calls(_block, self, rows, sensitivities=True))
+
+    def _sample(self, observations: Observation, optima: Estimate, keys: Array) -> Estimate:
+        objective = Objective(self.problem, Coordinates.UNIT, Penalty.NONE)
+        run = partial(_run_chains, objective, self.method)
+        x = jax.vmap(run)(in_precision(observations, jnp.float64), optima, keys)
+        z = jax.nn.sigmoid(x).reshape(len(keys), -1, x.shape[-1])
+        space, unit_value = self.problem.parameters, jnp.mean(z, axis=1)
+        samples = jnp.asarray(space.from_unit(z))
+        return eqx.tree_at(
+            lambda e: (e.value, e.unit_value, e.std, e.samples),
+            optima,
+            (
+                jnp.asarray(space.from_unit(unit_value)),
+                unit_value,
+                jnp.std(samples, axis=1),
+                samples,
+            ),
+        )
+
+    def _diagnosed(self, estimate: Estimate) -> Estimate:
+        """The estimate with what its chains say about each other."""
+        unit = np.asarray(self.problem.parameters.to_unit(estimate.samples))
+        chains = unit.reshape(len(unit), self.method.chains, self.method.draws, -1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            r_hat = np.array([split_gelman_rubin(case) for case in chains])
+            worth = np.array([effective_sample_size(case) for case in chains])
+        mixed = (r_hat.max(-1) < _MOST_R_HAT) & (
+            worth.min(-1) > _LEAST_DRAWS_PER_CHAIN * self.method.chains
+        )
+        failed = np.asarray(estimate.status) == EstimateStatus.SOLVER_FAILED
+        status = np.where(mixed | failed, estimate.status, int(EstimateStatus.NOT_MIXED))
+        return eqx.tree_at(
+            lambda e: (e.status, e.diagnostics),
+            estimate,
+            (status, Diagnostics(r_hat, worth)),
+            is_leaf=lambda x: x is None,
+        )
+
+
+def _block(inverter: PosteriorInverter, rows: Any, count: Array, lanes: int) -> Estimate:
+    del lanes
+    observations, optima, key_data = rows
+    # Rows that are not meant repeat one that is, and cost nothing beside it.
+    index = jnp.minimum(jnp.arange(len(key_data)), jnp.maximum(count - 1, 0))
+    observations, optima, key_data = jax.tree.map(
+        lambda x: x[index], (observations, optima, key_data)
+    )
+    return inverter._sample(observations, optima, jr.wrap_key_data(key_data))
+
+
+_block = compiled(_block)
+
+
+def _run_chains(
+    objective: Objective, method: Posterior, observation: Observation, optima: Estimate, key: Array
+) -> Float[Array, "chain draw parameter"]:
+    start_key, key = jr.split(key)
+    space = objective.problem.parameters
+    spread = _logit(jnp.asarray(space.to_unit(jnp.asarray(optima.samples))))
+    start = spread[jr.choice(start_key, spread.shape[0], (method.chains,), replace=False)]
+    kernel = NUTS(
+        potential_fn=_potential(objective, observation),
+        inverse_mass_matrix=jnp.cov(spread.T).reshape(space.size, space.size)
+        + 1e-6 * jnp.eye(space.size),
+        dense_mass=True,
+        target_accept_prob=method.target_acceptance,
+        max_tree_depth=method.depth,
+    )
+    state = kernel.init(jr.split(key, method.chains), method.warmup, start, (), {})
+
+    def step(state: Any, _: None) -> tuple[Any, Array]:
+        state = kernel.sample(state, (), {})
+        return state, state.z
+
+    state, _ = lax.scan(lambda s, _: (step(s, None)[0], None), state, None, method.warmup)
+    _, draws = lax.scan(step, state, None, method.draws)
+    return jnp.swapaxes(draws, 0, 1)
+
+
+def _potential(objective: Objective, observation: Observation) -> Callable[[Array], Array]:
+    """Negative log posterior of logits; many of them at once become one ensemble."""
+    evaluate = _evaluation(objective)
+    one = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], observation)
+
+    def potential(x: Array) -> Array:
+        fixed = lax.stop_gradient(x)
+        value, gradient = evaluate(fixed[None], one)
+        # Its derivative is the gradient that comes with the value.
+        return value[0] + gradient[0] @ (x - fixed)
+
+    return potential
+
+
+def _evaluation(objective: Objective) -> Callable[[Array, Observation], tuple[Array, Array]]:
+    @jax.custom_batching.custom_vmap
+    def evaluate(x: Array, observations: Observation) -> tuple[Array, Array]:
+        z = jax.nn.sigmoid(x)
+        local = objective.misfit(z, observations, jnp.asarray(len(x)))
+        # The uniform prior of z is a logistic one of its logit.
+        value = local.value + jnp.sum(jax.nn.softplus(x) + jax.nn.softplus(-x), axis=1)
+        gradient = local.gradient * z * (1.0 - z) + 2.0 * z - 1.0
+        # Where the solver fails there is no posterior: a wall.
+        good = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient), axis=1)
+        return jnp.where(good, value, jnp.inf), jnp.where(good[:, None], gradient, 0.0)
+
+    @evaluate.def_vmap
+    def _(size: int, batched: Any, x: Array, observations: Observation) -> tuple[Any, Any]:
+        def flat(leaf: Array, is_batched: bool) -> Array:
+            whole = leaf if is_batched else jnp.broadcast_to(leaf[None], (size, *leaf.shape))
+            return whole.reshape(-1, *whole.shape[2:])
+
+        joined = jax.tree.map(flat, (x, observations), tuple(batched))
+        results = evaluate(*joined)
+        return jax.tree.map(lambda y: y.reshape(size, -1, *y.shape[1:]), results), (True, True)
+
+    return evaluate
+
+
+def _logit(z: Array) -> Array:
+    inside = jnp.clip(z, 1e-6, 1.0 - 1e-6)
+    return jnp.log(inside) - jnp.log1p(-inside)
