@@ -109,7 +109,8 @@ def conformal(
     ones, the central interval of each parameter, as `Estimate.interval` takes it from S
     samples, holds the truth at least as often as it says, at levels up to 1 - 2/(S - 1). It is
     a promise for the average over the prior, not for each observation, and not for data that
-    the problem does not describe.
+    the problem does not describe. Taken as draws the samples are a little too wide for it: in
+    `coverage_curve` they hold the truth (S + 1)/(S - 1) times as often as they say.
 
     Args:
         inverter: A fitted inverter that gives samples.

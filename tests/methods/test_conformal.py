@@ -263,6 +263,12 @@ def test_failed_simulations_are_left_out(wrong):
     )
 
 
+def test_no_simulation_counts_twice(wrong):
+    """The last batch, here of a single one, is filled up; the filling must not be counted."""
+    quantiles = conformal(wrong, simulations(257, seed=3), key=KEY).quantiles
+    assert len(np.unique(quantiles[:, 0])) == DRAWS
+
+
 # --- A method that was trained, and its way to disk and back -------------------------------
 
 
