@@ -7,6 +7,11 @@ from ._base import (
     invert_batch as invert_batch,
     resimulate as resimulate,
 )
+from ._conformal import (
+    ConformalInverter as ConformalInverter,
+    conformal as conformal,
+    load_conformal as load_conformal,
+)
 from ._drift_fields import (
     AbstractDriftField as AbstractDriftField,
     ReportedDrift as ReportedDrift,

@@ -6,13 +6,13 @@ import pathlib
 from itertools import zip_longest
 from typing import Any, TypeVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .._inverse_problem import InverseProblem
 from ..data import describe_problem, differences
+from ..train import TrainLog
 from ._base import AbstractInverter
 from ._training_data import describe_measurement
 
@@ -64,7 +64,7 @@ def load(like: _Inverter, folder: str | os.PathLike[str], problem: InverseProble
     """Read an inverter back.
 
     Args:
-        like: An untrained inverter of the same method and settings.
+        like: An untrained inverter of the same method and settings, for `problem`.
         folder: Where `save` put it.
         problem: The problem it was trained for.
 
@@ -81,7 +81,7 @@ def load(like: _Inverter, folder: str | os.PathLike[str], problem: InverseProble
     if manifest["inverter"] != type(like).__name__:
         raise ValueError(
             f"`folder` {path} holds a {manifest['inverter']}, not a {type(like).__name__}. "
-            "Load it with the method that made it."
+            "Load it with the method that made it, a corrected one with `load_conformal`."
         )
     changed = differences(manifest["problem"], describe_problem(problem))
     if manifest["channels"] != list(problem.channels):
@@ -94,7 +94,7 @@ def load(like: _Inverter, folder: str | os.PathLike[str], problem: InverseProble
             f"in: {'; '.join(changed)}."
         )
     _check_settings(manifest["settings"], like.settings, path)
-    return _filled(like, _read_weights(path, manifest["arrays"]), problem)
+    return _filled(like, _read_weights(path, manifest["arrays"]))
 
 
 def _check_settings(stored: str, wanted: str, path: pathlib.Path) -> None:
@@ -147,8 +147,7 @@ def _read_weights(path: pathlib.Path, described: dict[str, Any]) -> dict[str, np
 
 
 def _named_arrays(inverter: AbstractInverter) -> dict[str, Any]:
-    bare = _bare(inverter)
-    leaves = jax.tree_util.tree_flatten_with_path(eqx.filter(bare, eqx.is_array_like))[0]
+    leaves = jax.tree_util.tree_flatten_with_path(inverter, is_leaf=_is_given)[0]
     return {
         jax.tree_util.keystr(path): leaf
         for path, leaf in leaves
@@ -156,12 +155,12 @@ def _named_arrays(inverter: AbstractInverter) -> dict[str, Any]:
     }
 
 
-def _bare(inverter: _Inverter) -> _Inverter:
-    """The inverter without what is given anew on loading or belongs to its training."""
-    return eqx.tree_at(lambda i: (i.problem, i.logs), inverter, (None, ()))
+def _is_given(node: Any) -> bool:
+    """Whether a part of an inverter is given anew on loading or belongs to its training."""
+    return isinstance(node, InverseProblem | TrainLog)
 
 
-def _filled(like: _Inverter, stored: dict[str, np.ndarray], problem: InverseProblem) -> _Inverter:
+def _filled(like: _Inverter, stored: dict[str, np.ndarray]) -> _Inverter:
     names = iter(_named_arrays(like))
 
     def fill(leaf: Any) -> Any:
@@ -170,5 +169,4 @@ def _filled(like: _Inverter, stored: dict[str, np.ndarray], problem: InverseProb
         value = stored[next(names)]
         return jnp.asarray(value) if isinstance(leaf, jax.Array) else value
 
-    filled = jax.tree.map(fill, _bare(like))
-    return eqx.tree_at(lambda i: i.problem, filled, problem, is_leaf=lambda x: x is None)
+    return jax.tree.map(fill, like, is_leaf=_is_given)

@@ -32,6 +32,26 @@ class SimulatedData(NamedTuple):
     held_states: Float[Array, "held time state"]
 
 
+def check_dataset(problem: InverseProblem, dataset: Dataset) -> None:
+    """Refuse simulations that are not of a problem.
+
+    Args:
+        problem: The inverse problem.
+        dataset: Simulations of it.
+
+    Raises:
+        ValueError: If shapes or manifest are those of another problem.
+    """
+    shape = (len(problem.model.times), len(problem.model.states))
+    if dataset.shape[1:] != shape or dataset.unit.shape[1] != problem.parameters.size:
+        raise ValueError(
+            f"`dataset` holds trajectories of shape {dataset.shape[1:]} with "
+            f"{dataset.unit.shape[1]} parameters, but problem {problem.name!r} has {shape} and "
+            f"{problem.parameters.size}. Make one with `simulate(problem, n, key=key)`."
+        )
+    _check_origin(problem, dataset)
+
+
 def prepare(problem: InverseProblem, dataset: Dataset) -> tuple[Encoder, SimulatedData]:
     """Measure scales and put the simulations on the device in float32.
 
@@ -45,14 +65,7 @@ def prepare(problem: InverseProblem, dataset: Dataset) -> tuple[Encoder, Simulat
     Raises:
         ValueError: If the data set is not of this problem or has too few usable simulations.
     """
-    shape = (len(problem.model.times), len(problem.model.states))
-    if dataset.shape[1:] != shape or dataset.unit.shape[1] != problem.parameters.size:
-        raise ValueError(
-            f"`dataset` holds trajectories of shape {dataset.shape[1:]} with "
-            f"{dataset.unit.shape[1]} parameters, but problem {problem.name!r} has {shape} and "
-            f"{problem.parameters.size}. Make one with `simulate(problem, n, key=key)`."
-        )
-    _check_origin(problem, dataset)
+    check_dataset(problem, dataset)
     usable = dataset.usable()
     held = min(_HELD_OUT, len(usable) // 10)
     if held < 1:

@@ -1,7 +1,12 @@
 """Whether stated uncertainties are honest."""
 
+import dataclasses
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Array, Float
+
+from ._samples import LEVELS, checked, checked_levels
 
 
 def coverage(
@@ -30,3 +35,76 @@ def coverage(
         )
     inside = (np.asarray(lower) <= np.asarray(truth)) & (np.asarray(truth) <= np.asarray(upper))
     return inside.mean(axis=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class CoverageCurve:
+    """How often central intervals hold the truth, level by level.
+
+    Attributes:
+        levels: Stated shares.
+        per_parameter: Share of cases whose interval holds the true value, for each parameter.
+        overall: The same over all parameters.
+        standard_error: Binomial standard error of one parameter's share, if it is calibrated;
+            that of `overall` is at most as large.
+        cases: Number of cases.
+    """
+
+    levels: Float[np.ndarray, " level"]
+    per_parameter: Float[np.ndarray, "level parameter"]
+    overall: Float[np.ndarray, " level"]
+    standard_error: Float[np.ndarray, " level"]
+    cases: int
+
+    @property
+    def largest_deviation(self) -> float:
+        """Largest gap between `overall` and `levels`, with its sign: negative is overconfident."""
+        gap = self.overall - self.levels
+        return float(gap[np.argmax(np.abs(gap))])
+
+
+def coverage_curve(
+    samples: Float[Array | np.ndarray, "case sample parameter"],
+    truth: Float[Array | np.ndarray, "case parameter"],
+    *,
+    levels: Sequence[float] | Float[np.ndarray, " level"] = LEVELS,
+) -> CoverageCurve:
+    """Compare the coverage of central intervals with their level.
+
+    A calibrated curve lies on the diagonal, an overconfident one below. The end at quantile p
+    of S samples is the p (S + 1)-th smallest, interpolated, so that calibrated samples cover
+    each level exactly, however few they are. (Intervals between the plain sample quantiles, as
+    `Estimate.interval` gives them, hold a calibrated truth (S - 1)/(S + 1) times as often as
+    they say.)
+
+    Args:
+        samples: Samples of each case.
+        truth: True values.
+        levels: Stated shares, in (0, 1) and at most (S - 1)/(S + 1).
+
+    Returns:
+        The curve.
+
+    Raises:
+        ValueError: If the shapes disagree, a value is not finite, there are no cases, or a level
+            is out of range.
+    """
+    samples, truth = checked(samples, truth)
+    stated = checked_levels(levels)
+    _check_resolution(stated, samples.shape[1])
+    ends = np.stack([0.5 - 0.5 * stated, 0.5 + 0.5 * stated])
+    lower, upper = np.quantile(samples, ends, axis=1, method="weibull")
+    share = ((lower <= truth) & (truth <= upper)).mean(axis=1)
+    error = np.sqrt(stated * (1.0 - stated) / len(truth))
+    return CoverageCurve(stated, share, share.mean(axis=1), error, len(truth))
+
+
+def _check_resolution(levels: np.ndarray, samples: int) -> None:
+    highest, limit = float(levels.max()), (samples - 1) / (samples + 1)
+    # Levels such as 0.95 with the 39 samples that it needs must survive rounding.
+    if highest > limit + 1e-12:
+        needed = int(np.ceil((1.0 + highest) / (1.0 - highest) - 1e-9))
+        raise ValueError(
+            f"`levels` up to {highest} need at least {needed} samples of each case; `samples` has "
+            f"{samples}. Draw more, or leave out levels above {limit:.3g}."
+        )

@@ -3,6 +3,7 @@
 Matplotlib comes with `pip install inojax[experiments]`; `import inojax` does not import this.
 """
 
+from ._calibration import calibration as calibration
 from ._errors import parameter_errors as parameter_errors
 from ._losses import losses as losses
 from ._overview import overview as overview

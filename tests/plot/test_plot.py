@@ -151,6 +151,38 @@ def test_work_and_precision_have_a_panel_for_each_problem():
         plot.work_precision({})
 
 
+def curve(cases: int, gap: float) -> ij.metrics.CoverageCurve:
+    levels = np.array([0.25, 0.5, 0.75])
+    each = np.stack([levels + gap, levels + gap, levels + gap], axis=1)
+    error = np.sqrt(levels * (1.0 - levels) / cases)
+    return ij.metrics.CoverageCurve(levels, each, each.mean(axis=1), error, cases)
+
+
+def test_calibration_has_a_curve_for_each_method_around_the_diagonal():
+    figure = plot.calibration({"INO": curve(400, -0.1), "corrected": curve(100, 0.02)})
+    assert_drawn(figure, 1)
+    (axes,) = figure.get_axes()
+    drawn = {line.get_label(): line for line in axes.lines}
+    np.testing.assert_allclose(drawn["INO"].get_ydata(), [0.15, 0.4, 0.65])
+    np.testing.assert_allclose(drawn["corrected"].get_ydata(), [0.27, 0.52, 0.77])
+    assert len(axes.lines) == 3  # with the diagonal
+    (band,) = axes.collections
+    corners = band.get_paths()[0].vertices
+    # Two standard errors of the fewest cases at one half: 2 × √(1/4 / 100).
+    middle = corners[np.isclose(corners[:, 0], 0.5)][:, 1]
+    np.testing.assert_allclose([middle.min(), middle.max()], [0.4, 0.6])
+
+
+def test_calibration_of_one_method_shows_its_parameters():
+    (axes,) = plot.calibration({"INO": curve(100, 0.1)}).get_axes()
+    assert len(axes.lines) == 1 + 3 + 1
+
+
+def test_calibration_refuses_to_draw_nothing():
+    with refuses(ValueError, "`curves` must hold"):
+        plot.calibration({})
+
+
 def test_the_callers_style_is_left_alone():
     before = dict(mpl.rcParams)
     plot.losses({"one": log(0.5)})
