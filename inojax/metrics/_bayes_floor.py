@@ -39,8 +39,10 @@ def bayes_floor(problem: InverseProblem, cases: int = 256, *, key: Key[Array, ""
     """Average the Laplace posterior variance over the prior and over random sensors.
 
     For each case it draws parameters and an observation, solves the model with its forward
-    sensitivities S, and inverts Sᵀ Γ⁻¹ S + 12 I, where Γ is the noise covariance and 12 the
-    precision of the prior in unit coordinates. It needs noise of known, fixed scale.
+    sensitivities, and inverts the Fisher information plus 12 I, 12 being the precision of the
+    prior in unit coordinates. For independent normal readings of mean μ and standard deviation
+    σ, in the coordinates in which they are normal, the information is the sum over them of
+    ∇μ ∇μᵀ / σ² + 2 ∇log σ ∇log σᵀ; the second term is zero where σ is known.
 
     Args:
         problem: The inverse problem.
@@ -64,8 +66,11 @@ def bayes_floor(problem: InverseProblem, cases: int = 256, *, key: Key[Array, ""
             jnp.asarray(solution.states), jnp.asarray(thetas), jr.split(sensor_key, cases)
         )
         variances = np.asarray(
-            jax.jit(jax.vmap(lambda o, t, s: _variances(problem, o, t, s)))(
-                observations, jnp.asarray(thetas), jnp.asarray(sensitivities)
+            jax.jit(jax.vmap(lambda *case: _variances(problem, *case)))(
+                observations,
+                jnp.asarray(thetas),
+                jnp.asarray(solution.states),
+                jnp.asarray(sensitivities),
             )
         )
     solved = (np.asarray(solution.status) == SolveStatus.SUCCESS) & np.isfinite(variances).all(1)
@@ -80,17 +85,45 @@ def _variances(
     problem: InverseProblem,
     observation: Observation,
     theta: Float[Array, " parameter"],
+    states: Float[Array, "time state"],
     sensitivities: Float[Array, "time state parameter"],
 ) -> Float[Array, " parameter"]:
     grid = jnp.asarray(problem.model.times)
     index = jnp.argmin(jnp.abs(jnp.asarray(observation.times)[:, None] - grid[None, :]), axis=1)
-    seen = sensitivities[index][:, np.array(problem.channel_index), :]
     # dθ/dz of the prior's inverse distribution function turns columns into unit coordinates.
     z = jnp.asarray(problem.parameters.to_unit(theta))
-    jacobian = jax.jacfwd(lambda u: jnp.asarray(problem.parameters.from_unit(u)))(z)
-    rows = jnp.moveaxis(seen @ jacobian, 2, 0)
-    whitened = jax.vmap(lambda column: problem.noise.whiten(column, theta))(rows)
-    masked = jnp.where(jnp.asarray(observation.mask)[None], whitened, 0.0)
-    flat = masked.reshape(rows.shape[0], -1)
-    information = flat @ flat.T + _PRIOR_PRECISION * jnp.eye(rows.shape[0])
-    return jnp.diag(jnp.linalg.inv(information))
+    slopes = jax.jacfwd(lambda u: jnp.asarray(problem.parameters.from_unit(u)))(z)
+    clean, seen = _read(problem, theta, states[index], sensitivities[index])
+    mask = jnp.asarray(observation.mask)
+
+    def columns(cleans: Array, thetas: Array) -> tuple[Array, Array]:
+        """What a step in one unit coordinate changes: predictions and their log scale."""
+
+        def noise(c: Array, t: Array) -> tuple[Array, Array]:
+            # Around readings as predicted; for these noises the place does not matter.
+            return problem.noise.whiten(clean, c, theta), problem.noise.log_scale(c, t)
+
+        _, tangents = jax.jvp(noise, (clean, theta), (cleans, thetas))
+        whitened, scale = (jnp.where(mask, tangent, 0.0) for tangent in tangents)
+        return whitened.ravel(), scale.ravel()
+
+    whitened, scale = jax.vmap(columns)(jnp.moveaxis(seen @ slopes, 2, 0), slopes.T)
+    information = whitened @ whitened.T + 2.0 * (scale @ scale.T)
+    return jnp.diag(jnp.linalg.inv(information + _PRIOR_PRECISION * jnp.eye(len(theta))))
+
+
+def _read(
+    problem: InverseProblem,
+    theta: Float[Array, " parameter"],
+    states: Float[Array, "reading state"],
+    sensitivities: Float[Array, "reading state parameter"],
+) -> tuple[Float[Array, "reading channel"], Float[Array, "reading channel parameter"]]:
+    """Clean readings and their derivatives with respect to θ."""
+
+    def along(change: Array, direction: Array) -> tuple[Array, Array]:
+        return jax.jvp(
+            lambda y, t: jnp.asarray(problem.read(y, t)), (states, theta), (change, direction)
+        )
+
+    both = jax.vmap(along, in_axes=(2, 0), out_axes=(None, 2))
+    return both(sensitivities, jnp.eye(len(theta)))
