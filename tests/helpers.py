@@ -99,6 +99,7 @@ PROBLEMS: dict[str, Callable[[], InverseProblem]] = {
     "lotka_volterra": problems.lotka_volterra,
     "grn": problems.grn,
     "fitzhugh_nagumo": problems.fitzhugh_nagumo,
+    "lotka_volterra_log_normal": problems.lotka_volterra_log_normal,
 }
 
 # For clean values of two channels, and two parameters of these names.

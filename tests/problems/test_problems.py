@@ -15,6 +15,10 @@ TABLE = pytest.mark.parametrize("build", PROBLEMS.values(), ids=PROBLEMS)
 # Problems whose noise is a share of the shipped prior predictive spread.
 STANDARDIZED = {name: PROBLEMS[name] for name in ("pollu", "robertson", "grn")}
 
+# Problems whose noise has levels that are unknowns, and all others.
+UNKNOWN_NOISE = {name: PROBLEMS[name] for name in ("lotka_volterra_log_normal",)}
+KNOWN_NOISE = {name: build for name, build in PROBLEMS.items() if name not in UNKNOWN_NOISE}
+
 
 @TABLE
 def test_an_experiment_can_be_simulated_and_scored(build, key):
@@ -77,16 +81,27 @@ def test_prior_draws_can_be_solved(build, key):
 
 
 @TABLE
-def test_arguments_reach_the_sensors_and_the_noise(build):
+def test_arguments_reach_the_sensors(build):
     assert build(readings=7, missing=0.5).sensors.size == 7
     assert build(missing=0.5).sensors.missing == 0.5
-    assert np.max(build(noise=0.0).noise.scale) == 0.0
     with refuses(ValueError, "`missing`"):
         build(missing=1.0)
     with refuses(ValueError, "`least`"):
         build(readings=0)
+
+
+@pytest.mark.parametrize("build", KNOWN_NOISE.values(), ids=KNOWN_NOISE)
+def test_arguments_reach_the_noise(build):
+    assert np.max(build(noise=0.0).noise.scale) == 0.0
     with refuses(ValueError, "`(level|scale)`"):
         build(noise=-1.0)
+
+
+@pytest.mark.parametrize("build", UNKNOWN_NOISE.values(), ids=UNKNOWN_NOISE)
+def test_unknown_levels_are_parameters(build):
+    problem = build()
+    assert len(problem.noise.scale) == len(problem.channels)
+    assert problem.parameters.names[-len(problem.channels) :] == problem.noise.scale
 
 
 @pytest.mark.slow
