@@ -100,6 +100,7 @@ PROBLEMS: dict[str, Callable[[], InverseProblem]] = {
     "grn": problems.grn,
     "fitzhugh_nagumo": problems.fitzhugh_nagumo,
     "lotka_volterra_log_normal": problems.lotka_volterra_log_normal,
+    "boehm": problems.boehm,
 }
 
 # For clean values of two channels, and two parameters of these names.

@@ -1,5 +1,6 @@
 """The catalog: one equation per file, each a function that returns an `InverseProblem`."""
 
+from ._boehm import boehm as boehm, boehm_data as boehm_data
 from ._fitzhugh_nagumo import fitzhugh_nagumo as fitzhugh_nagumo
 from ._grn import grn as grn
 from ._lotka_volterra import (
