@@ -159,11 +159,12 @@ def reduced_chi2(
     problem, observations = cases.problem, cases.observations
     gap = np.abs(observations.times[:, :, None] - problem.model.times[None, None, :])
     rows = np.argmin(gap, axis=2)
-    channels = np.array(problem.channel_index)
-    predicted = np.take_along_axis(states[:, :, channels], rows[:, :, None], axis=1)
+    seen = np.take_along_axis(states, rows[:, :, None], axis=1)
     with jax.enable_x64(True):
-        whiten = jax.vmap(problem.noise.whiten)
-        residual = np.asarray(whiten(observations.values - predicted, thetas))
+        predicted = problem.read(seen, thetas)
+        residual = np.asarray(
+            jax.vmap(problem.noise.whiten)(observations.values, predicted, thetas)
+        )
     squares = np.where(observations.mask, np.square(residual), 0.0)
     return squares.sum(axis=(1, 2)) / observations.mask.sum(axis=(1, 2))
 

@@ -68,7 +68,7 @@ class Optima(eqx.Module):
     @property
     def count(self) -> Int[Array | np.ndarray, "*batch"]:
         """How many different ones there are."""
-        return (~np.isnan(self.misfit)).sum(-1)
+        return np.asarray((~np.isnan(np.asarray(self.misfit))).sum(-1))
 
 
 class Diagnostics(eqx.Module):
@@ -200,7 +200,11 @@ class Estimate(eqx.Module):
             strict=True,
         )
         return [
-            {"values": dict(zip(self.names, value, strict=True)), "misfit": misfit, "weight": weight}
+            {
+                "values": dict(zip(self.names, value, strict=True)),
+                "misfit": misfit,
+                "weight": weight,
+            }
             for value, misfit, weight in rows
             if math.isfinite(misfit)
         ]
@@ -220,6 +224,9 @@ class Estimate(eqx.Module):
         lines = [*_aligned(rows), "", f"Reduced chi-squared: {fit}", message]
         return "\n".join([*lines, *self._other_optima()])
 
+    def _named(self, values: list[float]) -> dict[str, float]:
+        return dict(zip(self.names, values, strict=True))
+
     def _other_optima(self) -> list[str]:
         found = [] if self.optima is None else self._optima(self.optima)
         if len(found) < 2:
@@ -227,10 +234,18 @@ class Estimate(eqx.Module):
         shown = [row for row in found if row["weight"] >= _WORTH_SHOWING]
         header = ["weight", "misfit", *self.names]
         rows = [
-            [f"{row['weight']:.3f}", f"{row['misfit']:.6g}", *(_text(v, 4) for v in row["values"].values())]
+            [
+                f"{row['weight']:.3f}",
+                f"{row['misfit']:.6g}",
+                *(_text(v, 4) for v in row["values"].values()),
+            ]
             for row in shown
         ]
-        return ["", f"{len(found)} optima, {len(shown)} of weight above {_WORTH_SHOWING:g}:", *_columns([header, *rows])]
+        return [
+            "",
+            f"{len(found)} optima, {len(shown)} of weight above {_WORTH_SHOWING:g}:",
+            *_columns([header, *rows]),
+        ]
 
     def _rows(self) -> list[list[str]]:
         values, stds = np.asarray(self.value).tolist(), np.asarray(self.std).tolist()
@@ -291,5 +306,6 @@ def _aligned(rows: list[list[str]]) -> list[str]:
 def _columns(rows: list[list[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
     ]

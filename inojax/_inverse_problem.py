@@ -1,6 +1,6 @@
 """The one object that every method takes: unknowns, model, sensors and noise together."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key
 
-from ._observation import Observation
+from ._observation import Observation, check_positive
 from ._parameters import ParameterSpace
 from ._sensors import Sensors
 from ._x64 import in_x64, is_traced
@@ -30,7 +30,7 @@ class InverseProblem(eqx.Module):
         parameters: The unknowns and their priors.
         model: The differential equation.
         sensors: What of its solution is read.
-        noise: How readings scatter around it.
+        noise: How readings scatter around it; levels that are unknowns have found theirs.
     """
 
     name: str = eqx.field(static=True)
@@ -39,8 +39,29 @@ class InverseProblem(eqx.Module):
     sensors: Sensors
     noise: AbstractNoise
 
-    def __check_init__(self) -> None:
-        """Refuse parts that do not fit together."""
+    def __init__(
+        self,
+        name: str,
+        parameters: ParameterSpace,
+        model: ODEModel,
+        sensors: Sensors,
+        noise: AbstractNoise,
+    ) -> None:
+        """Put the parts of an inverse problem together.
+
+        Raises:
+            TypeError: If a part is of another type.
+            ValueError: If the parts do not fit together.
+        """
+        self.name = name
+        self.parameters = parameters
+        self.model = model
+        self.sensors = sensors
+        self.noise = noise
+        self._check_types()
+        self.noise = noise.bound(parameters.names)
+
+    def _check_types(self) -> None:
         kinds = {
             "name": str,
             "parameters": ParameterSpace,
@@ -52,26 +73,65 @@ class InverseProblem(eqx.Module):
             if not isinstance(getattr(self, field), kind):
                 got = type(getattr(self, field)).__name__
                 raise TypeError(f"`{field}` must be of type `{kind.__name__}`; got {got}.")
+
+    def __check_init__(self) -> None:
+        """Refuse parts that do not fit together."""
         if not self.name.strip():
             raise ValueError("`name` must not be empty: observations are marked with it.")
+        if self.sensors.observable is None:
+            self._check_channels()
+        else:
+            _check_observable(self)
+        self.sensors.times.check(self.model.times)
+        self.noise.check(len(self.channels))
+
+    def _check_channels(self) -> None:
         unknown = [name for name in self.channels if name not in self.model.states]
         if unknown:
             raise ValueError(
                 f"`sensors` reads channels {unknown} that the model does not have; its states are "
                 f"{', '.join(self.model.states)}."
             )
-        self.sensors.times.check(self.model.times)
-        self.noise.check(len(self.channels))
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """Name of each observed state."""
+        """Name of what is read: states, or the results of an observable."""
         return self.model.states if self.sensors.channels is None else self.sensors.channels
 
     @property
     def channel_index(self) -> tuple[int, ...]:
-        """Where each observed state stands among the model's states."""
+        """Where each channel stands among the model's states.
+
+        Raises:
+            ValueError: If channels are not states, but results of an observable.
+        """
+        if self.sensors.observable is not None:
+            raise ValueError(
+                f"The channels {', '.join(self.channels)} of problem {self.name!r} are results of "
+                "an `observable`, but states are needed here. Use `InverseProblem.read`, or a "
+                "method that compares readings with what it returns."
+            )
         return tuple(self.model.states.index(name) for name in self.channels)
+
+    def read(
+        self,
+        states: Float[Array | np.ndarray, "*batch time state"],
+        theta: Float[Array | np.ndarray, "*batch parameter"],
+    ) -> Float[Array | np.ndarray, "*batch time channel"]:
+        """Turn solutions into clean readings, without sensors' times and without noise.
+
+        Pure and cheap, for use inside `jit`, in any precision.
+
+        Args:
+            states: States at any times.
+            theta: Physical parameter values, on which an observable may depend.
+
+        Returns:
+            The value of each channel at each of these times, in the dtype of `states`.
+        """
+        if self.sensors.observable is None:
+            return states[..., np.array(self.channel_index)]
+        return self.sensors.observed(states, theta[..., None, :])
 
     def simulate(
         self, theta: Float[ArrayLike, " parameter"], *, key: Key[Array, ""]
@@ -151,6 +211,8 @@ class InverseProblem(eqx.Module):
 
         Returns:
             Readings minus predictions, whitened by the noise model; 0 where no reading is.
+            Where the noise has a level that is unknown, the likelihood also needs its logarithm,
+            `noise.log_scale`.
 
         Raises:
             ValueError: As `predict`, or if the noise has no density.
@@ -213,7 +275,8 @@ class InverseProblem(eqx.Module):
 
         Raises:
             TypeError: If it is no `Observation`.
-            ValueError: If it belongs to another problem, has other channels, or is a batch.
+            ValueError: If it belongs to another problem, has other channels or is a batch, or if
+                a reading is not positive where the noise makes them so.
         """
         if not isinstance(observation, Observation):
             raise TypeError(
@@ -234,6 +297,8 @@ class InverseProblem(eqx.Module):
                 "`observation` must be a single one; got a batch of shape "
                 f"{np.shape(observation.times)[:-1]}. For many observations use `jax.vmap`."
             )
+        if self.noise.positive:
+            _check_positive(observation)
 
 
 def _observe(
@@ -243,37 +308,58 @@ def _observe(
     sensor_key, noise_key = jr.split(key)
     grid = jnp.asarray(problem.model.times, states.dtype)
     index, mask = problem.sensors.draw(grid, len(problem.channels), key=sensor_key)
-    clean = states[index[:, None], np.array(problem.channel_index)[None, :]]
-    readings = problem.noise.sample(clean, jnp.asarray(theta, states.dtype), key=noise_key)
+    theta = jnp.asarray(theta, states.dtype)
+    readings = problem.noise.sample(problem.read(states[index], theta), theta, key=noise_key)
     return Observation(
         grid[index], jnp.where(mask, readings, 0.0), mask, problem.channels, problem.name
     )
 
 
-def _predict(problem: InverseProblem, theta: ArrayLike, observation: Observation) -> Array:
+def _solve(
+    problem: InverseProblem, theta: ArrayLike, observation: Observation
+) -> tuple[Array, Array]:
     states = jnp.asarray(problem.model.solve(theta, times=observation.times).states)
-    return states[:, np.array(problem.channel_index)]
+    return states, jnp.asarray(theta, states.dtype)
+
+
+def _predict(problem: InverseProblem, theta: ArrayLike, observation: Observation) -> Array:
+    return jnp.asarray(problem.read(*_solve(problem, theta, observation)))
+
+
+class _Compared(NamedTuple):
+    """Readings beside predictions, with innocent values where no reading is.
+
+    What is masked may be zero, and its prediction NaN; neither must reach gradients.
+    """
+
+    readings: Array
+    clean: Array
+    theta: Array
+    mask: Array
+
+
+def _compare(problem: InverseProblem, theta: ArrayLike, observation: Observation) -> _Compared:
+    mask = jnp.asarray(observation.mask)
+    states, values = _solve(problem, theta, observation)
+    if problem.sensors.observable is not None:
+        # It may be singular where there is no reading, such as a logarithm at the start.
+        present = jnp.any(mask, axis=1)
+        states = jnp.where(present[:, None], states, states[jnp.argmax(present)][None, :])
+    clean = jnp.asarray(problem.read(states, values))
+    readings = jnp.asarray(observation.values, clean.dtype)
+    readings, clean = (jnp.where(mask, x, 1.0) for x in (readings, clean))
+    return _Compared(readings, clean, values, mask)
 
 
 def _whitened_residual(
     problem: InverseProblem, theta: ArrayLike, observation: Observation
 ) -> Array:
-    clean = _predict(problem, theta, observation)
-    mask = jnp.asarray(observation.mask)
-    # NaN predictions in padding must not reach gradients, hence a mask on either side.
-    residual = jnp.where(mask, jnp.asarray(observation.values) - clean, 0.0)
-    whitened = problem.noise.whiten(residual, jnp.asarray(theta, clean.dtype))
-    return jnp.where(mask, whitened, 0.0)
+    readings, clean, theta, mask = _compare(problem, theta, observation)
+    return jnp.where(mask, problem.noise.whiten(readings, clean, theta), 0.0)
 
 
 def _log_likelihood(problem: InverseProblem, theta: ArrayLike, observation: Observation) -> Array:
-    clean = _predict(problem, theta, observation)
-    return problem.noise.log_prob(
-        jnp.asarray(observation.values, clean.dtype),
-        clean,
-        jnp.asarray(theta, clean.dtype),
-        jnp.asarray(observation.mask),
-    )
+    return problem.noise.log_prob(*_compare(problem, theta, observation))
 
 
 def _log_posterior(problem: InverseProblem, theta: ArrayLike, observation: Observation) -> Array:
@@ -285,3 +371,23 @@ def _log_posterior(problem: InverseProblem, theta: ArrayLike, observation: Obser
 def _on_host(tree: Any) -> Any:
     """NumPy arrays, unless traced: a float64 JAX array is refused while 64-bit floats are off."""
     return tree if is_traced(tree) else jax.tree.map(np.asarray, tree)
+
+
+def _check_observable(problem: InverseProblem) -> None:
+    """Evaluate shapes only, so that a wrong one is told when the problem is made."""
+    states = jax.ShapeDtypeStruct((1, len(problem.model.states)), jnp.float32)
+    theta = jax.ShapeDtypeStruct((problem.parameters.size,), jnp.float32)
+
+    def read(y: Array, p: Array) -> Array:  # a function, since a module of arrays has no hash
+        return jnp.asarray(problem.read(y, p))
+
+    jax.eval_shape(read, states, theta)
+
+
+def _check_positive(observation: Observation) -> None:
+    values, mask = observation.values, observation.mask
+    if is_traced(observation) or isinstance(values, jax.ShapeDtypeStruct):
+        return
+    readings = np.where(np.asarray(mask), np.asarray(values), np.nan)
+    rows = [f"`observation` row {index}" for index in range(len(readings))]
+    check_positive(readings, observation.channels, rows)

@@ -70,11 +70,9 @@ def linearize(
     readings = jnp.where(mask, jnp.asarray(observation.values), 1.0)
 
     def of(y: Array, parameters: Array) -> tuple[Array, Array]:
-        import numpy as np  # SHIM
-        clean = y[:, np.array(problem.channel_index)]
-        clean = jnp.where(mask, clean, 1.0)
-        residual = problem.noise.whiten(readings - clean, parameters)
-        log_scale = jnp.log(problem.noise._scale_like(clean))
+        clean = jnp.where(mask, jnp.asarray(problem.read(y, parameters)), 1.0)
+        residual = problem.noise.whiten(readings, clean, parameters)
+        log_scale = problem.noise.log_scale(clean, parameters)
         return jnp.where(mask, residual, 0.0).ravel(), jnp.where(mask, log_scale, 0.0).ravel()
 
     def along(tangent: Array, direction: Array) -> tuple[Array, Array]:

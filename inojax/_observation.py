@@ -32,6 +32,9 @@ class _Measured(Protocol):
     @property
     def model(self) -> Any: ...
 
+    @property
+    def noise(self) -> Any: ...
+
 
 class Observation(eqx.Module):
     """Readings of one experiment; times may be irregular and readings may be missing.
@@ -41,7 +44,7 @@ class Observation(eqx.Module):
 
     Attributes:
         times: Time of each row, non-decreasing, in the model's unit of time.
-        values: The readings in the unit of the states; 0 where the mask is False, never NaN.
+        values: The readings in the unit of the channels; 0 where the mask is False, never NaN.
         mask: Which readings are present.
         channels: Name of each channel.
         problem: Name of the problem they belong to; empty if unknown.
@@ -290,6 +293,8 @@ def _build(
         raise ValueError("`times` and `values` must hold at least one reading; got none.")
     _check_times(times, problem, places.rows)
     _check_values(values, columns, places)
+    if problem.noise.positive:
+        check_positive(values, columns, places.rows)
     order = np.argsort(times, kind="stable")
     full = np.full((len(times), len(problem.channels)), np.nan)
     full[:, [problem.channels.index(column) for column in columns]] = values[order]
@@ -337,4 +342,25 @@ def _check_values(values: np.ndarray, columns: list[str], places: _Places) -> No
         raise ValueError(
             f"{where}: reading {value} overflows float32, in which networks run (largest "
             f"{_LARGEST:.3g}). Check its unit."
+        )
+
+
+def check_positive(
+    values: Float[np.ndarray, "reading channel"], columns: Sequence[str], rows: Sequence[str]
+) -> None:
+    """Refuse readings that are not positive, for noise that makes them so.
+
+    Args:
+        values: Readings, NaN where missing.
+        columns: Name of each column.
+        rows: What to call each row.
+
+    Raises:
+        ValueError: Naming the first reading that is zero or less.
+    """
+    for index, column in np.argwhere(values <= 0.0):
+        raise ValueError(
+            f"{rows[index]}, channel {columns[column]!r}: reading {values[index, column]} must be "
+            "greater than zero under the noise of this problem. Leave it empty (NaN) if it is "
+            "below what can be measured, or use noise that allows it, such as `Gaussian`."
         )

@@ -1,6 +1,7 @@
 """How a solution becomes readings: at which times, of which channels, with what gaps."""
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -181,21 +182,33 @@ class RandomTimes(AbstractTimes):
         return jnp.sort(jnp.where(present, chosen, last)), present
 
 
+Observable = Callable[[Any, Any], Any]
+
+
 class Sensors(eqx.Module):
     """What is measured of a solution.
 
+    Readings are states unless there is an `observable`, for instance a ratio of two species or
+    a signal with an unknown gain:
+
+        Sensors(times, channels=("signal",), observable=lambda y, theta: theta[3] * y[:1])
+
     Attributes:
         times: When: `FixedTimes` or `RandomTimes`.
-        channels: Names of the observed states; all of them if None.
+        channels: Names of the observed states, all of them if None; or of what the observable
+            returns.
         missing: Chance that a single reading is lost, in [0, 1). At least one always stays.
+        observable: `g(y, theta) -> readings` with shapes `(state,)`, `(parameter,)` and
+            `(channel,)`, written in `jax.numpy`; by default the states that `channels` names.
     """
 
     times: AbstractTimes
     channels: tuple[str, ...] | None = eqx.field(static=True, default=None, converter=_names)
     missing: float = eqx.field(static=True, default=0.0)
+    observable: Observable | None = None
 
     def __check_init__(self) -> None:
-        """Refuse foreign schedules, repeated channels and impossible chances."""
+        """Refuse foreign schedules, repeated channels, impossible chances and no functions."""
         if not isinstance(self.times, AbstractTimes):
             raise TypeError(
                 "`times` must be `FixedTimes([...])` or `RandomTimes(count)`; "
@@ -211,6 +224,20 @@ class Sensors(eqx.Module):
                 raise ValueError(f"`channels` must be distinct; got {self.channels}.")
         if not 0.0 <= self.missing < 1.0:
             raise ValueError(f"`missing` must be a chance in [0, 1); got {self.missing!r}.")
+        if self.observable is not None:
+            self._check_observable()
+
+    def _check_observable(self) -> None:
+        if not callable(self.observable):
+            raise TypeError(
+                "`observable` must be a function of the states and the parameters; "
+                f"got {type(self.observable).__name__}."
+            )
+        if self.channels is None:
+            raise ValueError(
+                "`channels` must name what the `observable` returns, one name for each value; "
+                "got None."
+            )
 
     @property
     def size(self) -> int:
@@ -228,7 +255,7 @@ class Sensors(eqx.Module):
 
         Args:
             grid_times: The model's output times.
-            n_channels: Number of observed states.
+            n_channels: Number of channels.
             key: Source of randomness.
 
         Returns:
@@ -244,3 +271,37 @@ class Sensors(eqx.Module):
             # The luckiest reading stays: an observation of nothing cannot be inverted.
             mask = mask & ((luck >= self.missing) | (luck == jnp.max(luck)))
         return index, mask
+
+    def observed(
+        self,
+        states: Float[Array | np.ndarray, "*batch state"],
+        theta: Float[Array | np.ndarray, "*#batch parameter"],
+    ) -> Float[Array, "*batch channel"]:
+        """Apply the observable to states.
+
+        Args:
+            states: States with any leading axes.
+            theta: Physical parameter values with as many leading axes, each as long or 1.
+
+        Returns:
+            What the observable makes of each, in the dtype of the states.
+
+        Raises:
+            ValueError: If the observable returns another shape than one value per channel.
+        """
+        assert self.observable is not None
+        assert self.channels is not None
+        function, shape = self.observable, (len(self.channels),)
+        states = jnp.asarray(states)
+
+        def one(y: Array, parameters: Array) -> Array:
+            result = jnp.asarray(function(y, parameters), states.dtype)
+            if result.shape != shape:
+                raise ValueError(
+                    "`observable` must return one value for each of its channels "
+                    f"{', '.join(self.channels or ())}, shape {shape}; got shape {result.shape}."
+                )
+            return result
+
+        vectorized = jnp.vectorize(one, signature="(s),(p)->(c)")
+        return vectorized(states, jnp.asarray(theta, states.dtype))

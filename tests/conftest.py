@@ -1,7 +1,7 @@
 """Makes JAX strict for the whole run; see `[tool.pytest.ini_options]` for the rest.
 
 The environment is set before JAX starts its backend, and is inherited by subprocesses. The folder
-of compiled programs is not: JAX does not write it atomically, and some tests kill a process at work.
+of compiled programs is not: JAX does not write it atomically, and some tests kill a process.
 """
 
 import os

@@ -29,7 +29,7 @@ from inojax.nn import (
     ResponseSurface,
     SpectralConv,
 )
-from inojax.noise import AbstractNoise, Gaussian
+from inojax.noise import AbstractNoise, Gaussian, LogNormal
 
 
 @contextlib.contextmanager
@@ -99,13 +99,20 @@ PROBLEMS: dict[str, Callable[[], InverseProblem]] = {
     "lotka_volterra": problems.lotka_volterra,
     "grn": problems.grn,
     "fitzhugh_nagumo": problems.fitzhugh_nagumo,
+    "lotka_volterra_log_normal": problems.lotka_volterra_log_normal,
+    "boehm": problems.boehm,
 }
 
-# For clean values of two channels.
+# For clean values of two channels, and two parameters of these names.
+NOISE_PARAMETERS = ("sigma", "tau")
 NOISES: dict[str, AbstractNoise] = {
     "gaussian": Gaussian(0.3),
     "gaussian_per_channel": Gaussian([0.3, 2.0]),
     "gaussian_standardized": Gaussian.standardized(0.1, np.array([3.0, 0.2])),
+    "gaussian_unknown": Gaussian("sigma").bound(NOISE_PARAMETERS),
+    "gaussian_unknown_in_one": Gaussian((0.3, "tau")).bound(NOISE_PARAMETERS),
+    "log_normal": LogNormal((0.3, 0.5)),
+    "log_normal_unknown": LogNormal("sigma").bound(NOISE_PARAMETERS),
 }
 
 FNO_SETTINGS = FNOSettings(width=8, modes=6, blocks=2, hidden=16, heads=2)

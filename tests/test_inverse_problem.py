@@ -1,5 +1,7 @@
 """The inverse problem, on a model whose solution is known: exponential decay."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -13,7 +15,7 @@ from inojax._observation import Observation
 from inojax._parameters import Parameter, ParameterSpace
 from inojax._sensors import FixedTimes, RandomTimes, Sensors
 from inojax.models import ODEModel
-from inojax.noise import Gaussian
+from inojax.noise import Gaussian, LogNormal
 from tests.refuses import refuses
 
 TIMES = np.linspace(0.25, 5.0, 20)
@@ -23,7 +25,7 @@ SCALES = (0.05, 0.2)
 
 def decay(t, y, theta):
     del t
-    return -theta * y
+    return -theta[:2] * y
 
 
 def problem(sensors=None, noise=None, **changes) -> InverseProblem:
@@ -176,6 +178,13 @@ BAD_PARTS = {
     "times": ({"sensors": Sensors(FixedTimes([0.3]))}, ValueError, r"`times`.*\[0.3\]"),
     "too many times": ({"sensors": Sensors(RandomTimes(21))}, ValueError, "21 distinct times"),
     "noise": ({"noise": Gaussian([1.0, 2.0, 3.0])}, ValueError, "`scale`.*2 channels"),
+    "noise type": ({"noise": 0.1}, TypeError, "`noise`.*`AbstractNoise`.*float"),
+    "level": ({"noise": Gaussian("sigma")}, ValueError, "`scale`.*'sigma'.*they are a, b"),
+    "observable": (
+        {"sensors": Sensors(RandomTimes(1), ("s", "t"), observable=lambda y, theta: y[:1])},
+        ValueError,
+        r"`observable`.*s, t, shape \(2,\); got shape \(1,\)",
+    ),
 }
 
 
@@ -202,3 +211,167 @@ def test_foreign_input_is_refused(observation, key):
     ):
         with refuses(ValueError, r"`theta`.*2 parameters.*\(3,\)"):
             action(np.ones(3))
+
+
+# --- Levels of noise that are unknowns -------------------------------------------------------
+
+LEVELS = ("sigma_y", "sigma_x")
+ALL = np.array([*THETA, 0.2, 0.05])
+
+
+def with_levels(noise) -> InverseProblem:
+    names = ("a", "b", "sigma_x", "sigma_y")
+    space = ParameterSpace(tuple(Parameter(n, dist.LogUniform(0.01, 10.0)) for n in names))
+    return problem(parameters=space, noise=noise)
+
+
+DENSITIES = {
+    "Gaussian": (Gaussian, st.norm),
+    "LogNormal": (LogNormal, lambda clean, levels: st.lognorm(levels, scale=clean)),
+}
+NOISE = pytest.mark.parametrize(("noise", "density"), DENSITIES.values(), ids=DENSITIES)
+
+
+@NOISE
+def test_unknown_levels_enter_the_density(noise, density, observation):
+    setting, levels = with_levels(noise(LEVELS)), (0.05, 0.2)  # of the channels y and x
+    expected = density(exact(observation.times), levels).logpdf(observation.values)
+    expected = np.where(observation.mask, expected, 0.0).sum()
+    for observed in (observation, observation.padded(9)):
+        # Solver error 1e-8.
+        np.testing.assert_allclose(setting.log_likelihood(ALL, observed), expected, rtol=1e-6)
+    known = with_levels(noise(levels))
+    np.testing.assert_array_equal(
+        setting.whitened_residual(ALL, observation), known.whitened_residual(ALL, observation)
+    )
+
+
+@NOISE
+def test_gradients_with_unknown_levels(noise, density, observation):
+    """Of the density, and of whitened residuals, which padding with zeros must not spoil."""
+    del density
+    setting, observed = with_levels(noise(LEVELS)), observation.padded(6)
+
+    def both(theta):
+        squares = jnp.square(jnp.asarray(setting.whitened_residual(theta, observed)))
+        return jnp.stack([setting.log_posterior(theta, observed), jnp.sum(squares)])
+
+    with jax.enable_x64(True):
+        slopes = jax.jit(jax.jacrev(both))(jnp.asarray(ALL))
+        value = jax.jit(both)
+        h = 1e-5
+        numeric = [(value(ALL + h * e) - value(ALL - h * e)) / (2 * h) for e in np.eye(4)]
+    # Central differences: h² times third derivatives over σ³, and solver error 1e-9 / h.
+    np.testing.assert_allclose(slopes, np.array(numeric).T, rtol=1e-4)
+
+
+def test_replaced_parameters_move_the_levels(observation):
+    setting = with_levels(Gaussian(LEVELS))
+    turned = dataclasses.replace(
+        setting, parameters=ParameterSpace(setting.parameters.parameters[::-1])
+    )
+    # The model takes its rates by position, so only the levels can be compared.
+    with jax.enable_x64(True):
+        scales = [
+            p.noise.log_scale(exact(TIMES), theta)
+            for p, theta in ((setting, ALL), (turned, ALL[::-1]))
+        ]
+    np.testing.assert_array_equal(*scales)
+
+
+def test_readings_that_cannot_be_are_refused(observation):
+    setting = with_levels(LogNormal(LEVELS))
+    spoiled = dataclasses.replace(observation, values=observation.values - 0.5)
+    with refuses(ValueError, "`observation` row 3, channel 'y': reading -0.*greater than zero"):
+        setting.log_likelihood(ALL, spoiled)
+    masked = dataclasses.replace(observation, mask=observation.mask & (spoiled.values > 0.0))
+    masked = dataclasses.replace(masked, values=np.where(masked.mask, spoiled.values, 0.0))
+    assert np.isfinite(setting.log_likelihood(ALL, masked))
+
+
+# --- Observables -----------------------------------------------------------------------------
+
+
+def signals(y, theta):
+    return jnp.stack([theta[1] * jnp.log(y[1]), y[0] * y[1], y[0]])
+
+
+def with_observable(**changes) -> InverseProblem:
+    sensors = Sensors(RandomTimes(2, 4), ("gain", "product", "x"), observable=signals)
+    return problem(sensors, Gaussian(0.1), **changes)
+
+
+def exact_signals(times):
+    y, x = exact(times).T
+    return np.stack([THETA[1] * np.log(y), x * y, x], axis=1)
+
+
+def test_observables_are_read(key):
+    setting = with_observable()
+    assert setting.channels == ("gain", "product", "x")
+    observation = Observation.from_arrays([0.3, 2.0], np.ones((2, 3)), problem=setting)
+    # The solver's relative tolerance of 1e-10, a hundred steps long.
+    expected = exact_signals(observation.times)
+    np.testing.assert_allclose(setting.predict(THETA, observation), expected, rtol=1e-7, atol=1e-8)
+    density = st.norm(expected, 0.1).logpdf(1.0).sum()
+    np.testing.assert_allclose(setting.log_likelihood(THETA, observation), density, rtol=1e-6)
+    perfect = dataclasses.replace(setting, noise=Gaussian(0.0)).simulate(THETA, key=key)
+    expected = np.where(perfect.mask, exact_signals(perfect.times), 0.0)
+    np.testing.assert_allclose(perfect.values, expected, rtol=1e-7, atol=1e-8)
+
+
+def test_gradients_pass_through_observables():
+    setting = with_observable()
+    observation = Observation.from_arrays([0.3, 2.0], np.ones((2, 3)), problem=setting)
+    with jax.enable_x64(True):
+        gradient = jax.jit(jax.grad(setting.log_likelihood))(jnp.asarray(THETA), observation)
+    h = 1e-5
+    numeric = [
+        (
+            setting.log_likelihood(THETA + h * e, observation)
+            - setting.log_likelihood(THETA - h * e, observation)
+        )
+        / (2 * h)
+        for e in np.eye(2)
+    ]
+    # Central differences, and solver error 1e-9 / h.
+    np.testing.assert_allclose(gradient, numeric, rtol=1e-4)
+
+
+def test_an_observable_may_be_singular_where_nothing_is_read():
+    def logarithm(y, theta):
+        del theta
+        return jnp.log(y[:1])
+
+    def grow(t, y, theta):
+        del t
+        return theta - y
+
+    model = ODEModel(grow, np.zeros(2), times=np.append(0.0, TIMES), states=("x", "y"))
+    sensors = Sensors(RandomTimes(2), ("log",), observable=logarithm)
+    setting = problem(sensors, Gaussian(0.1), model=model)
+    values = np.array([[np.nan], [-1.0]])
+    observation = Observation.from_arrays([0.0, 1.0], values, problem=setting).padded(4)
+    with jax.enable_x64(True):
+        value, gradient = jax.value_and_grad(setting.log_likelihood)(
+            jnp.asarray(THETA), observation
+        )
+    exact_value = st.norm(np.log(THETA[0] * (1.0 - np.exp(-1.0))), 0.1).logpdf(-1.0)
+    np.testing.assert_allclose(value, exact_value, rtol=1e-5)
+    # d log(a (1 - 1/e)) / da = 1 / a, whatever the masked rows are.
+    residual = -1.0 - np.log(THETA[0] * (1.0 - np.exp(-1.0)))
+    np.testing.assert_allclose(gradient, [residual / 0.01 / THETA[0], 0.0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [(), (3,)], ids=str)
+def test_read_picks_states_to_the_bit(batch):
+    states = np.random.default_rng(0).normal(size=(*batch, 20, 2))
+    read = problem().read(states, np.ones((*batch, 2)))
+    np.testing.assert_array_equal(read, states[..., [1, 0]])
+
+
+def test_channels_that_are_no_states_have_no_place_among_them():
+    with refuses(
+        ValueError, "gain, product, x of problem 'decay'.*`observable`.*`InverseProblem.read`"
+    ):
+        _ = with_observable().channel_index

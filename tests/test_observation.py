@@ -15,6 +15,10 @@ PROBLEM = types.SimpleNamespace(
     name="toy",
     channels=("NO2", "NO", "O3"),
     model=types.SimpleNamespace(times=np.linspace(1.0, 60.0, 60), initial_time=0.0),
+    noise=types.SimpleNamespace(positive=False),
+)
+POSITIVE = types.SimpleNamespace(
+    **(vars(PROBLEM) | {"noise": types.SimpleNamespace(positive=True)})
 )
 
 
@@ -179,3 +183,13 @@ def test_shapes_must_agree():
         Observation(np.ones(2), np.ones((2, 2)), np.ones((2, 1), bool), ("a",))
     with refuses(ValueError, r"`mask`.*\(2, 1\).*\(1, 1\)"):
         Observation(np.ones(2), np.ones((2, 1)), np.ones((1, 1), bool), ("a",))
+
+
+def test_noise_that_is_positive_needs_positive_readings(tmp_path):
+    values = [[np.nan, 1.0, 2.0], [3.0, 4.0, 0.0]]
+    assert Observation.from_arrays([1.0, 2.0], values, problem=PROBLEM).mask.sum() == 5
+    with refuses(ValueError, "`values` row 1, channel 'O3': reading 0.0 .*greater than zero"):
+        Observation.from_arrays([1.0, 2.0], values, problem=POSITIVE)
+    path = write(tmp_path, "time,NO2,NO\n1,0.3,\n2,0.1,-5e-3\n")
+    with refuses(ValueError, r"readings.csv, line 3, channel 'NO': reading -0.005 "):
+        Observation.from_csv(path, POSITIVE)

@@ -107,6 +107,33 @@ def test_bad_sensors_are_refused():
         Sensors(RandomTimes(1), channels="NO2")  # pyright: ignore[reportArgumentType]
     with refuses(ValueError, "`channels`.*distinct"):
         Sensors(RandomTimes(1), channels=("a", "a"))
+    with refuses(TypeError, "`observable`.*str"):
+        Sensors(RandomTimes(1), ("a",), observable="sum")  # pyright: ignore[reportArgumentType]
+    with refuses(ValueError, "`channels` must name what the `observable` returns"):
+        Sensors(RandomTimes(1), observable=lambda y, theta: y)
     for chance in (-0.1, 1.0, np.nan):
         with refuses(ValueError, "`missing`"):
             Sensors(RandomTimes(1), missing=chance)
+
+
+def ratio(y, theta):
+    return jnp.stack([y[0] / y[1], theta[0] * y[1]])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("batch", [(), (2,), (2, 3)], ids=str)
+def test_observables_are_applied_to_each_state(dtype, batch):
+    sensors = Sensors(RandomTimes(1), ("share", "signal"), observable=ratio)
+    states = np.random.default_rng(0).uniform(1.0, 2.0, (*batch, 5, 3))
+    theta = np.random.default_rng(1).uniform(1.0, 2.0, (*batch, 1, 4))
+    with jax.enable_x64(True):
+        read = sensors.observed(jnp.asarray(states, dtype), theta)
+    assert read.dtype == dtype
+    expected = np.stack([states[..., 0] / states[..., 1], theta[..., 0] * states[..., 1]], axis=-1)
+    np.testing.assert_allclose(read, expected, rtol=1e-6)
+
+
+def test_an_observable_must_return_its_channels():
+    sensors = Sensors(RandomTimes(1), ("a", "b", "c"), observable=ratio)
+    with refuses(ValueError, r"`observable`.*a, b, c, shape \(3,\); got shape \(2,\)"):
+        sensors.observed(jnp.ones((5, 3)), jnp.ones((1, 4)))

@@ -125,9 +125,11 @@ class AbstractAmortizedMethod(eqx.Module, Generic[_Inverter]):
             The inverter.
 
         Raises:
-            ValueError: If the data set is not of this problem or too small.
+            ValueError: If the data set is not of this problem or too small, or if the problem
+                reads something else than states.
             RuntimeError: If training diverges.
         """
+        _ = problem.channel_index  # what cannot be read is refused before hours of simulation
         data_key, fit_key = jr.split(key)
         if dataset is None:
             dataset = simulate(problem, _SIMULATIONS, progress=progress, key=data_key)

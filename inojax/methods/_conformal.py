@@ -73,7 +73,14 @@ class ConformalInverter(AbstractInverter):
         return self.inner.logs
 
     def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        estimate = self.inner._invert(observations, keys)
+        return self._correct(self.inner._invert(observations, keys), keys)
+
+    def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
+        estimate = self.inner._on_host(observations, keys)
+        with jax.enable_x64(np.asarray(estimate.samples).dtype == np.float64):
+            return _compiled_correction(self, estimate, keys)
+
+    def _correct(self, estimate: Estimate, keys: Key[Array, " batch"]) -> Estimate:
         value, samples = jnp.asarray(estimate.unit_value), jnp.asarray(estimate.samples)
         return jax.vmap(self._corrected)(value, samples, keys)
 
@@ -93,6 +100,11 @@ class ConformalInverter(AbstractInverter):
         columns = jnp.arange(unit.shape[1])[None]
         cloud = unit.at[order, columns].set(jnp.clip(moved, 0.0, 1.0))
         return estimate_from_cloud(self.problem, unit_value, cloud)
+
+
+@eqx.filter_jit
+def _compiled_correction(inverter: ConformalInverter, estimate: Estimate, keys: Array) -> Estimate:
+    return inverter._correct(estimate, keys)
 
 
 def conformal(

@@ -90,7 +90,9 @@ class LeastSquares(eqx.Module):
             An inverter that starts from the prior.
         """
         del dataset, key
-        return LeastSquaresInverter(problem, self, None, eqx.tree_pformat(self))
+        return LeastSquaresInverter(
+            problem=problem, method=self, first=None, settings=eqx.tree_pformat(self)
+        )
 
     def refine(self, inverter: AbstractInverter) -> "LeastSquaresInverter":
         """Make an inverter that starts where another one ends.
@@ -112,7 +114,9 @@ class LeastSquares(eqx.Module):
                 "method first: `LeastSquares().refine(INO().fit(problem, key=key))`."
             )
         settings = f"{eqx.tree_pformat(self)} after {inverter.settings}"
-        return LeastSquaresInverter(inverter.problem, self, inverter, settings)
+        return LeastSquaresInverter(
+            problem=inverter.problem, method=self, first=inverter, settings=settings
+        )
 
 
 class LeastSquaresInverter(AbstractInverter):
@@ -138,13 +142,17 @@ class LeastSquaresInverter(AbstractInverter):
         guesses = None
         if self.first is not None:
             # Networks run in float32.
-            guesses = self._guesses(self.first._invert(in_precision(observations, jnp.float32), start_key))
+            guesses = self._guesses(
+                self.first._invert(in_precision(observations, jnp.float32), start_key)
+            )
         return self._minimize(observations, keys, guesses, observations.mask.shape[0])
 
     def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
         guesses = None
         if self.first is not None:
-            guesses = np.asarray(self._guesses(self.first._on_host(observations, split_each(keys)[0])))
+            guesses = np.asarray(
+                self._guesses(self.first._on_host(observations, split_each(keys)[0]))
+            )
         alone = eqx.tree_at(lambda i: i.first, self, None, is_leaf=lambda x: x is None)
         rows = observations, np.asarray(jr.key_data(keys)), guesses
         return in_calls(_block, alone, rows, sensitivities=True)
@@ -175,14 +183,16 @@ class LeastSquaresInverter(AbstractInverter):
 
         minimum = minimize(
             evaluate,
-            objective.from_unit(starts).reshape(-1, size),
+            objective.from_unit(starts.reshape(-1, size)),
             objective.bounds,
             max_steps=self.method.max_steps,
             tolerance=self.method.tolerance,
             count=jnp.asarray(count) * many,
         )
         grouped = jax.tree.map(lambda x: x.reshape(batch, many, *x.shape[1:]), minimum)
-        return jax.vmap(lambda m, key: self._estimate(objective, m, key))(grouped, split_each(keys)[1])
+        return jax.vmap(lambda m, key: self._estimate(objective, m, key))(
+            grouped, split_each(keys)[1]
+        )
 
     def _starts(self, keys: Key[Array, " batch"]) -> Float[Array, "batch start parameter"]:
         size = self.problem.parameters.size
@@ -193,7 +203,7 @@ class LeastSquaresInverter(AbstractInverter):
     def _estimate(self, objective: Objective, minimum: Minimum, key: Array) -> Estimate:
         optima, order = _distinct(objective, minimum)
         best = jax.tree.map(lambda x: x[order], minimum)
-        x = self._sample(objective, best, optima.weight, key)
+        x = self._sample(objective, best, jnp.asarray(optima.weight), key)
         space = self.problem.parameters
         samples, unit_value = objective.theta(x), optima.unit_value[0]
         if self.method.point is Point.MEAN:
@@ -224,15 +234,14 @@ class LeastSquaresInverter(AbstractInverter):
             if objective.penalty is Penalty.NONE:
                 return sample_gaussian(x, _regular(likelihood.hessian), draws, key=key)
             if objective.coordinates is Coordinates.UNIT:
-                return sample_in_box(
-                    x, likelihood.gradient, likelihood.hessian, draws, key=key
-                )
+                return sample_in_box(x, likelihood.gradient, likelihood.hessian, draws, key=key)
             return sample_gaussian(x, _regular(both.hessian), draws, key=key)
 
         keys = jr.split(draw_key, weight.size)
         every = jax.vmap(one)(minimum.x, likelihood, minimum.local, keys)
         which = jr.categorical(pick_key, jnp.log(weight), shape=(draws,))
-        return jnp.clip(every[which, jnp.arange(draws)], *objective.bounds)
+        lower, upper = objective.bounds
+        return jnp.clip(every[which, jnp.arange(draws)], lower[None], upper[None])
 
 
 def _block(inverter: LeastSquaresInverter, rows: Any, count: Array, lanes: int) -> Estimate:

@@ -103,9 +103,9 @@ def minimize(
     )
 
     def advance(state: _State) -> _State:
-        candidate = jax.vmap(lambda *row: _candidate(*row, *bounds))(
-            state.x, state.local.gradient, state.local.hessian, state.damping
-        )
+        propose = jax.vmap(_candidate, in_axes=(0, 0, 0, 0, None, None))
+        gradient, hessian = state.local.gradient, state.local.hessian
+        candidate = propose(state.x, gradient, hessian, state.damping, *bounds)
         # Those that still run come first, and only these are evaluated.
         order = jnp.argsort(state.done, stable=True)
         found = evaluate(candidate[order], jnp.sum(~state.done), order)

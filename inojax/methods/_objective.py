@@ -64,10 +64,10 @@ class Objective(eqx.Module):
         unit = self.coordinates is Coordinates.UNIT
         return jnp.asarray(space.from_unit(x) if unit else space.from_unconstrained(x))
 
-    def from_unit(self, z: Float[Array, "*row parameter"]) -> Float[Array, "*row parameter"]:
-        """Coordinates of a point given by unit coordinates."""
+    def from_unit(self, z: Float[Array, "row parameter"]) -> Float[Array, "row parameter"]:
+        """Coordinates of points given by unit coordinates."""
         lower, upper = self._unit_bounds()
-        z = jnp.clip(z, lower, upper)
+        z = jnp.clip(z, lower[None], upper[None])
         if self.coordinates is Coordinates.UNIT:
             return z
         space = self.problem.parameters
@@ -88,7 +88,9 @@ class Objective(eqx.Module):
         return -infinite, infinite
 
     def _unit_bounds(self) -> tuple[Array, Array]:
-        ends = np.array([parameter.infinite_ends for parameter in self.problem.parameters.parameters])
+        ends = np.array(
+            [parameter.infinite_ends for parameter in self.problem.parameters.parameters]
+        )
         # Inside even where an end is finite: densities may be zero or infinite there.
         inside = self.coordinates is Coordinates.UNCONSTRAINED
         lower = np.where(ends[:, 0] | inside, _EDGE, 0.0)
@@ -99,8 +101,10 @@ class Objective(eqx.Module):
         """Derivative of each physical value by its own coordinate."""
         return jax.jvp(self.theta, (x,), (jnp.ones_like(x),))[1]
 
-    def misfit(self, x: Float[Array, "row parameter"], observations: Observation, count: Array) -> Local:
-        """Negative log likelihood and its Fisher information, by one ensemble with sensitivities."""
+    def misfit(
+        self, x: Float[Array, "row parameter"], observations: Observation, count: Array
+    ) -> Local:
+        """Negative log likelihood and its Fisher information, from one ensemble."""
         theta, slopes = self.theta(x), self.slopes(x)
         times = jnp.asarray(observations.times)
         solution, tangents = self.problem.model.sensitivities(theta, times, count=count)
@@ -118,7 +122,10 @@ class Objective(eqx.Module):
     def prior(self, x: Float[Array, "row parameter"]) -> Local:
         """The penalty alone."""
         ones = jnp.ones_like(x)
-        slope = lambda y: jax.jvp(self._penalties, (y,), (ones,))[1]
+
+        def slope(y: Array) -> Array:
+            return jax.jvp(self._penalties, (y,), (ones,))[1]
+
         curvature = jnp.maximum(jax.jvp(slope, (x,), (ones,))[1], 0.0)
         diagonal = jax.vmap(jnp.diag)(curvature)
         return Local(jnp.sum(self._penalties(x), axis=1), slope(x), diagonal)

@@ -84,7 +84,10 @@ class Posterior(eqx.Module):
         """
         del dataset
         return PosteriorInverter(
-            problem, self, self.start.fit(problem, key=key), eqx.tree_pformat(self)
+            problem=problem,
+            method=self,
+            first=self.start.fit(problem, key=key),
+            settings=eqx.tree_pformat(self),
         )
 
 
@@ -136,7 +139,7 @@ class PosteriorInverter(AbstractInverter):
 
     def _diagnosed(self, estimate: Estimate) -> Estimate:
         """The estimate with what its chains say about each other."""
-        unit = np.asarray(self.problem.parameters.to_unit(estimate.samples))
+        unit = np.asarray(self.problem.parameters.to_unit(np.asarray(estimate.samples)))
         chains = unit.reshape(len(unit), self.method.chains, self.method.draws, -1)
         with np.errstate(invalid="ignore", divide="ignore"):
             r_hat = np.array([split_gelman_rubin(case) for case in chains])

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from .._inverse_problem import InverseProblem
+from .._linearization import linearize
 from .._observation import Observation
 from .._parameters import Design
 from ..solvers import SolveStatus
@@ -39,8 +40,10 @@ def bayes_floor(problem: InverseProblem, cases: int = 256, *, key: Key[Array, ""
     """Average the Laplace posterior variance over the prior and over random sensors.
 
     For each case it draws parameters and an observation, solves the model with its forward
-    sensitivities S, and inverts Sᵀ Γ⁻¹ S + 12 I, where Γ is the noise covariance and 12 the
-    precision of the prior in unit coordinates. It needs noise of known, fixed scale.
+    sensitivities, and inverts the Fisher information plus 12 I, 12 being the precision of the
+    prior in unit coordinates. For independent normal readings of mean μ and standard deviation
+    σ, in the coordinates in which they are normal, the information is the sum over them of
+    ∇μ ∇μᵀ / σ² + 2 ∇log σ ∇log σᵀ; the second term is zero where σ is known.
 
     Args:
         problem: The inverse problem.
@@ -64,8 +67,11 @@ def bayes_floor(problem: InverseProblem, cases: int = 256, *, key: Key[Array, ""
             jnp.asarray(solution.states), jnp.asarray(thetas), jr.split(sensor_key, cases)
         )
         variances = np.asarray(
-            jax.jit(jax.vmap(lambda o, t, s: _variances(problem, o, t, s)))(
-                observations, jnp.asarray(thetas), jnp.asarray(sensitivities)
+            jax.jit(jax.vmap(lambda *case: _variances(problem, *case)))(
+                observations,
+                jnp.asarray(thetas),
+                jnp.asarray(solution.states),
+                jnp.asarray(sensitivities),
             )
         )
     solved = (np.asarray(solution.status) == SolveStatus.SUCCESS) & np.isfinite(variances).all(1)
@@ -80,17 +86,14 @@ def _variances(
     problem: InverseProblem,
     observation: Observation,
     theta: Float[Array, " parameter"],
+    states: Float[Array, "time state"],
     sensitivities: Float[Array, "time state parameter"],
 ) -> Float[Array, " parameter"]:
     grid = jnp.asarray(problem.model.times)
     index = jnp.argmin(jnp.abs(jnp.asarray(observation.times)[:, None] - grid[None, :]), axis=1)
-    seen = sensitivities[index][:, np.array(problem.channel_index), :]
     # dθ/dz of the prior's inverse distribution function turns columns into unit coordinates.
     z = jnp.asarray(problem.parameters.to_unit(theta))
-    jacobian = jax.jacfwd(lambda u: jnp.asarray(problem.parameters.from_unit(u)))(z)
-    rows = jnp.moveaxis(seen @ jacobian, 2, 0)
-    whitened = jax.vmap(lambda column: problem.noise.whiten(column, theta))(rows)
-    masked = jnp.where(jnp.asarray(observation.mask)[None], whitened, 0.0)
-    flat = masked.reshape(rows.shape[0], -1)
-    information = flat @ flat.T + _PRIOR_PRECISION * jnp.eye(rows.shape[0])
-    return jnp.diag(jnp.linalg.inv(information))
+    slopes = jax.jacfwd(lambda u: jnp.asarray(problem.parameters.from_unit(u)))(z)
+    columns = sensitivities[index] @ slopes
+    line = linearize(problem, observation, theta, states[index], columns, slopes)
+    return jnp.diag(jnp.linalg.inv(line.fisher + _PRIOR_PRECISION * jnp.eye(len(theta))))

@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Float
 
-# `block(fixed, rows, how many rows are meant, lanes)` with PyTrees `fixed` and `rows`, the arrays of
-# the latter with a leading axis of rows; so are the arrays that it returns.
+# `block(fixed, rows, how many rows are meant, lanes)`, where `fixed` and `rows` are PyTrees. The
+# arrays of `rows` and those that it returns have a leading axis of rows.
 Block = Callable[..., Any]
 
 

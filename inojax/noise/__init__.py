@@ -2,3 +2,5 @@
 
 from ._base import AbstractNoise as AbstractNoise, NoDensityError as NoDensityError
 from ._gaussian import Gaussian as Gaussian
+from ._independent import AbstractIndependentNoise as AbstractIndependentNoise
+from ._log_normal import LogNormal as LogNormal

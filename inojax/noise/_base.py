@@ -14,19 +14,46 @@ class NoDensityError(ValueError):
 class AbstractNoise(eqx.Module):
     """The distribution of readings around a clean solution.
 
-    To add a noise model, write a subclass in a file of its own with these three methods, for
+    To add a noise model, write a subclass in a file of its own with these four methods, for
     a single experiment (batches are `jax.vmap`'s work):
 
     - `sample` draws readings; what it draws must keep the dtype of `clean`;
     - `log_prob` is the log density of exactly what `sample` draws, summed over the readings
       that the mask keeps. A masked reading must not count, whatever value stands in its place;
-    - `whiten` divides residuals so that under the model they have mean 0, variance 1 and no
-      correlation. A model for which that makes no sense raises `NoDensityError`.
+    - `whiten` compares readings and clean values so that under the model the results have mean
+      0, variance 1 and no correlation. A model for which that makes no sense raises
+      `NoDensityError`;
+    - `log_scale` is the logarithm of what `whiten` divides by, which is what its derivatives
+      leave out of the density where that scale is unknown.
+
+    Where each reading is normal by itself in some coordinate, such as its logarithm, subclass
+    `AbstractIndependentNoise` instead, which has all four.
 
     Methods get the parameters θ, so a scale or correlation can itself be unknown; models that
-    do not need θ write `del theta`. Then add a line to `noise/__init__.py`, to the table in
-    `tests/noise/test_noise.py` (which checks `sample` against `log_prob`) and to the docs.
+    do not need θ write `del theta`. A model that calls parameters by name finds them in `bound`.
+    Then add a line to `noise/__init__.py`, to the table in `tests/helpers.py` (whose tests check
+    `sample` against `log_prob`) and to the docs.
     """
+
+    @property
+    def positive(self) -> bool:
+        """Whether readings must be greater than zero; by default they may be any number."""
+        return False
+
+    def bound(self, names: tuple[str, ...]) -> "AbstractNoise":
+        """Look up the parameters that the model names; an `InverseProblem` calls this.
+
+        Args:
+            names: Names of the problem's parameters, in the order of θ.
+
+        Returns:
+            The same model, ready for parameter vectors of this order.
+
+        Raises:
+            ValueError: If it names a parameter that is not there.
+        """
+        del names
+        return self
 
     def check(self, n_channels: int) -> None:
         """Raise a ValueError, on the host, if the model does not fit so many channels."""
@@ -54,7 +81,16 @@ class AbstractNoise(eqx.Module):
     @abc.abstractmethod
     def whiten(
         self,
-        residual: Float[Array | np.ndarray, "reading channel"],
+        readings: Float[Array | np.ndarray, "reading channel"],
+        clean: Float[Array | np.ndarray, "reading channel"],
         theta: Float[Array | np.ndarray, " parameter"],
     ) -> Float[Array, "reading channel"]:
-        """Scale residuals to unit variance under the model."""
+        """Return readings minus clean values, scaled to unit variance under the model."""
+
+    @abc.abstractmethod
+    def log_scale(
+        self,
+        clean: Float[Array | np.ndarray, "reading channel"],
+        theta: Float[Array | np.ndarray, " parameter"],
+    ) -> Float[Array, "reading channel"]:
+        """Return the log of the standard deviation that `whiten` divides by."""

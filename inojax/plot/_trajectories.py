@@ -83,7 +83,7 @@ def draw_trajectory(
         axes.plot(model.times, truth[:, index], color=INK, linewidth=1.2, label="truth")
     style = {"color": BLUE, "linewidth": 2.0, "linestyle": (0, (4, 2))}
     axes.plot(model.times, states[:, index], label="solved at the estimate", **style)
-    if name in problem.channels:
+    if name in problem.channels and problem.sensors.observable is None:
         channel = problem.channels.index(name)
         seen = np.asarray(observation.mask)[:, channel]
         times = np.asarray(observation.times)[seen]

@@ -1,7 +1,12 @@
 """The catalog: one equation per file, each a function that returns an `InverseProblem`."""
 
+from ._boehm import boehm as boehm, boehm_data as boehm_data
 from ._fitzhugh_nagumo import fitzhugh_nagumo as fitzhugh_nagumo
 from ._grn import grn as grn
-from ._lotka_volterra import lotka_volterra as lotka_volterra, lynx_hare as lynx_hare
+from ._lotka_volterra import (
+    lotka_volterra as lotka_volterra,
+    lotka_volterra_log_normal as lotka_volterra_log_normal,
+    lynx_hare as lynx_hare,
+)
 from ._pollu import pollu as pollu
 from ._robertson import robertson as robertson

@@ -1,5 +1,6 @@
 """Predator and prey: the lynx and snowshoe hare of the Hudson's Bay Company."""
 
+import dataclasses
 import importlib.resources
 
 import jax.numpy as jnp
@@ -12,9 +13,10 @@ from .._observation import Observation
 from .._parameters import Parameter, ParameterSpace
 from .._sensors import AbstractTimes, FixedTimes, RandomTimes, Sensors
 from ..models import ODEModel
-from ..noise import Gaussian
+from ..noise import AbstractNoise, Gaussian, LogNormal
 
 YEARS = tuple(float(year) for year in range(21))
+_STATES = ("hare", "lynx")
 
 _LOG_TEN = 2.302585092994046  # log(10): populations of a few tens of thousands of pelts
 
@@ -25,7 +27,8 @@ def lotka_volterra(
     """Recover growth, predation, death and both initial populations of predator and prey.
 
     A smooth problem with measured data, `lynx_hare`. Hare h and lynx l follow
-    dh/dt = (α - β l) h and dl/dt = (δ h - γ) l; the priors are those of the Stan case study.
+    dh/dt = (α - β l) h and dl/dt = (δ h - γ) l; the priors are those of the Stan case study,
+    which has log-normal noise: see `lotka_volterra_log_normal`.
 
     Args:
         noise: Standard deviation of the noise in thousands of pelts, the same for both.
@@ -43,11 +46,52 @@ def lotka_volterra(
     Source:
         Carpenter (2018), Predator-Prey Population Dynamics: the Lotka-Volterra model in Stan.
     """
+    parameters = ParameterSpace(_dynamics())
+    return _problem("lotka_volterra", parameters, Gaussian(noise), readings, missing)
+
+
+def lotka_volterra_log_normal(
+    *, readings: int | None = None, missing: float = 0.0
+) -> InverseProblem:
+    """Recover predator and prey from readings whose relative error is unknown too.
+
+    The problem of the Stan case study: `lotka_volterra` with log-normal noise, the levels
+    sigma_hare and sigma_lynx of which make eight unknowns. Use it for the posterior of measured
+    data, and to test methods on noise of unknown level. Some prior draws let a population fall
+    below what float64 holds; no reading is possible there.
+
+    Args:
+        readings: Number of times, drawn from the yearly ones; all 21 years by default.
+        missing: Chance that a single reading is lost.
+
+    Returns:
+        The inverse problem, with times in years after 1900 and thousands of pelts.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Source:
+        Carpenter (2018), Predator-Prey Population Dynamics: the Lotka-Volterra model in Stan.
+    """
+    levels = tuple(f"sigma_{name}" for name in _STATES)
+    unknown = (Parameter(level, dist.LogNormal(-1.0, 1.0)) for level in levels)
+    parameters = ParameterSpace((*_dynamics(), *unknown))
+    noise = LogNormal(levels)
+    return _problem("lotka_volterra_log_normal", parameters, noise, readings, missing)
+
+
+def _problem(
+    name: str,
+    parameters: ParameterSpace,
+    noise: AbstractNoise,
+    readings: int | None,
+    missing: float,
+) -> InverseProblem:
     model = ODEModel(
         _vector_field,
         _initial_state,
         times=np.array(YEARS),
-        states=("hare", "lynx"),
+        states=_STATES,
         rtol=1e-6,
         # Between outbreaks some prior draws fall to 1e-40, and from there the next one grows:
         # only relative accuracy counts.
@@ -56,16 +100,15 @@ def lotka_volterra(
         state_unit="thousand pelts",
     )
     times: AbstractTimes = FixedTimes(YEARS) if readings is None else RandomTimes(readings)
-    return InverseProblem(
-        "lotka_volterra", _parameters(), model, Sensors(times, missing=missing), Gaussian(noise)
-    )
+    return InverseProblem(name, parameters, model, Sensors(times, missing=missing), noise)
 
 
 def lynx_hare() -> Observation:
     """The pelts of lynx and hare that the Hudson's Bay Company collected from 1900 to 1920.
 
     Returns:
-        21 yearly readings of both, for `lotka_volterra`, in thousands of pelts; time 0 is 1900.
+        21 yearly readings of both in thousands of pelts, for `lotka_volterra` and
+        `lotka_volterra_log_normal`; time 0 is 1900.
 
     Source:
         Hewitt (1921), The Conservation of the Wild Life of Canada, by way of Howard (2009),
@@ -73,23 +116,23 @@ def lynx_hare() -> Observation:
     """
     data = importlib.resources.files("inojax.problems") / "_data" / "lynx_hare.csv"
     with importlib.resources.as_file(data) as path:
-        return Observation.from_csv(path, lotka_volterra())
+        observation = Observation.from_csv(path, lotka_volterra())
+    # What was measured belongs to no single model of it.
+    return dataclasses.replace(observation, problem="")
 
 
-def _parameters() -> ParameterSpace:
+def _dynamics() -> tuple[Parameter, ...]:
     def positive(mean: float, std: float) -> dist.Distribution:
         return dist.TruncatedNormal(mean, std, low=0.0)
 
     rate, encounter, pelts = "1/year", "1/(year thousand pelts)", "thousand pelts"
-    return ParameterSpace(
-        (
-            Parameter("alpha", positive(1.0, 0.5), rate),
-            Parameter("beta", positive(0.05, 0.05), encounter),
-            Parameter("gamma", positive(1.0, 0.5), rate),
-            Parameter("delta", positive(0.05, 0.05), encounter),
-            Parameter("hare0", dist.LogNormal(_LOG_TEN, 1.0), pelts),
-            Parameter("lynx0", dist.LogNormal(_LOG_TEN, 1.0), pelts),
-        )
+    return (
+        Parameter("alpha", positive(1.0, 0.5), rate),
+        Parameter("beta", positive(0.05, 0.05), encounter),
+        Parameter("gamma", positive(1.0, 0.5), rate),
+        Parameter("delta", positive(0.05, 0.05), encounter),
+        Parameter("hare0", dist.LogNormal(_LOG_TEN, 1.0), pelts),
+        Parameter("lynx0", dist.LogNormal(_LOG_TEN, 1.0), pelts),
     )
 
 

@@ -69,9 +69,7 @@ class _Ensemble(NamedTuple):
         """Last output time of the trajectories `which`."""
         return self.times[jnp.minimum(which, self.size - 1), -1]
 
-    def due(
-        self, which: Int[Array, " lane"], output: Int[Array, " lane"]
-    ) -> Float[Array, " lane"]:
+    def due(self, which: Int[Array, " lane"], output: Int[Array, " lane"]) -> Float[Array, " lane"]:
         """Time of an output of the trajectories `which`, infinite behind the last one."""
         last = self.times.shape[1] - 1
         time = self.times[jnp.minimum(which, self.size - 1), jnp.minimum(output, last)]

@@ -13,7 +13,7 @@ from inojax import methods, problems
 from inojax._estimate import Estimate, EstimateStatus
 from inojax._inverse_problem import InverseProblem
 from inojax.data import Dataset
-from inojax.methods import AbstractInverter, conformal, invert_batch
+from inojax.methods import conformal, invert_batch
 from inojax.methods._base import estimate_from_cloud
 from inojax.methods._conformal import _conformal_quantiles
 from inojax.metrics import coverage, coverage_curve
@@ -36,7 +36,7 @@ DRAWS = 128
 HELD_OUT, FRESH = 3000, 3000
 
 
-class Toy(AbstractInverter):
+class Toy(AbstractNetworkInverter):
     """The posterior of `linear_gaussian` without the prior's ends, made wrong on purpose."""
 
     problem: InverseProblem

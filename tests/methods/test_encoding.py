@@ -11,6 +11,7 @@ import inojax as ij
 from inojax.data import simulate
 from inojax.methods._encoding import Encoder, grouped, thin
 from tests.helpers import LINEAR_TIMES, linear_gaussian
+from tests.refuses import refuses
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +106,15 @@ def test_positive_priors_have_logarithms_and_others_have_none():
     np.testing.assert_allclose(features[3], 0.5 / 0.98, rtol=1e-4)
     low, high = np.log([0.51, 1.49])
     np.testing.assert_allclose(features[4], -(low + high) / (high - low), rtol=1e-4)
+
+
+def test_readings_that_are_no_states_are_refused_before_anything_is_simulated(problem):
+    sensors = ij.Sensors(
+        problem.sensors.times, channels=("sum",), observable=lambda y, theta: jnp.sum(y)[None]
+    )
+    noise = ij.noise.Gaussian(0.1)
+    observed = ij.InverseProblem("sum", problem.parameters, problem.model, sensors, noise)
+    with refuses(ValueError, "channels sum of problem 'sum'.*`observable`.*states are needed"):
+        ij.methods.Regression().fit(observed, progress=False, key=jr.key(0))
+    with refuses(ValueError, "`observable`"):
+        Encoder.blank(observed)

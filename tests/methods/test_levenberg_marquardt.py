@@ -41,9 +41,7 @@ def test_rosenbrock_valleys_of_different_steepness_are_followed_to_the_end():
         return jnp.stack([steepness * (x[1] - x[0] ** 2), 1.0 - x[0]])
 
     start = jnp.tile(jnp.array([-1.2, 1.0]), (4, 1))
-    end = minimize(
-        least_squares(residuals), start, infinite(2), max_steps=500, tolerance=1e-12
-    )
+    end = minimize(least_squares(residuals), start, infinite(2), max_steps=500, tolerance=1e-12)
     assert end.converged.all()
     np.testing.assert_allclose(end.x, 1.0, atol=1e-5)
     # Each row stops counting when it is done.
@@ -78,7 +76,11 @@ def test_a_place_where_the_model_fails_is_stepped_around():
         return jnp.where(x > 1.0, jnp.nan, 1.0) * (jnp.exp(3.0 * x) - jnp.exp(2.4))
 
     end = minimize(
-        least_squares(residuals), jnp.full((1, 1), -1.0), infinite(1), max_steps=100, tolerance=1e-12
+        least_squares(residuals),
+        jnp.full((1, 1), -1.0),
+        infinite(1),
+        max_steps=100,
+        tolerance=1e-12,
     )
     assert end.converged.all()
     np.testing.assert_allclose(end.x, 0.8, rtol=1e-6)

@@ -7,11 +7,11 @@ import numpyro.distributions as dist
 import pytest
 
 from inojax._inverse_problem import InverseProblem
-from inojax._parameters import Parameter, ParameterSpace
+from inojax._parameters import Design, Parameter, ParameterSpace
 from inojax._sensors import FixedTimes, RandomTimes, Sensors
 from inojax.metrics import bayes_floor
 from inojax.models import ODEModel
-from inojax.noise import Gaussian
+from inojax.noise import Gaussian, LogNormal
 from tests.helpers import HIGHEST, LINEAR_NOISE, LINEAR_TIMES, LOWEST, SLOPES, linear_gaussian
 from tests.refuses import refuses
 
@@ -79,7 +79,50 @@ def test_curved_priors_enter_by_their_slope(key):
 
 def _constant(t, y, theta):
     del t, y
-    return theta
+    return theta[:1]
+
+
+def in_unit_coordinates(information, theta):
+    """Variances of (slope, level) with log-uniform priors on [0.1, 10]."""
+    slopes = theta * np.log(100.0)
+    scaled = information * slopes[:, None, :] * slopes[:, :, None]
+    return np.diagonal(np.linalg.inv(scaled + 12.0 * np.eye(2)), axis1=1, axis2=2)
+
+
+@pytest.mark.parametrize("noise", [Gaussian, LogNormal])
+def test_unknown_levels_are_learned_from_the_scatter(noise, key):
+    """n readings of y = k t: information n t² / σ² (or n / (k σ)²) on k, and 2 n / σ² on σ."""
+    prior = dist.LogUniform(0.1, 10.0)
+    space = ParameterSpace((Parameter("k", prior), Parameter("sigma", prior)))
+    times = np.array([0.5, 1.0, 2.0])
+    model = ODEModel(_constant, np.zeros(1), times=times, states=("y",))
+    problem = InverseProblem("level", space, model, Sensors(FixedTimes(times)), noise("sigma"))
+    floor = bayes_floor(problem, 40, key=key)
+    theta = space.design(40, kind=Design.RANDOM, key=jr.split(key)[0])
+    k, sigma = theta.T
+    on_slope = (times**2).sum() / sigma**2 if noise is Gaussian else 3.0 / (k * sigma) ** 2
+    information = np.zeros((40, 2, 2))
+    information[:, 0, 0], information[:, 1, 1] = on_slope, 6.0 / sigma**2
+    expected = in_unit_coordinates(information, theta).mean(axis=0)
+    # The solver's relative tolerance of 1e-6 on a solution that is linear in time.
+    np.testing.assert_allclose(floor.per_parameter, expected, rtol=1e-6)
+
+
+def test_observables_enter_by_the_chain_rule(key):
+    """Reading g (k t)² with unknown gain g: derivatives 2 g k t² and (k t)²."""
+    prior = dist.LogUniform(0.1, 10.0)
+    space = ParameterSpace((Parameter("k", prior), Parameter("g", prior)))
+    times = np.array([0.5, 1.0])
+    model = ODEModel(_constant, np.zeros(1), times=times, states=("y",))
+    sensors = Sensors(FixedTimes(times), ("signal",), observable=lambda y, theta: theta[1] * y**2)
+    problem = InverseProblem("gain", space, model, sensors, Gaussian(0.2))
+    floor = bayes_floor(problem, 40, key=key)
+    theta = space.design(40, kind=Design.RANDOM, key=jr.split(key)[0])
+    k, g = theta.T[:, :, None]
+    rows = np.stack([2.0 * g * k * times**2, (k * times) ** 2], axis=1) / 0.2
+    expected = in_unit_coordinates(rows @ np.swapaxes(rows, 1, 2), theta).mean(axis=0)
+    # As above; inverting a nearly singular matrix magnifies the solver's error.
+    np.testing.assert_allclose(floor.per_parameter, expected, rtol=1e-4)
 
 
 def test_the_floor_is_reached_by_the_posterior_mean(key):

@@ -33,12 +33,30 @@ def test_perfect_readings_can_be_drawn_but_have_no_density(key):
     np.testing.assert_array_equal(drawn[:, 0], 0.0)
     assert (drawn[:, 1] != 0.0).all()
     with refuses(ValueError, "`whiten` needs a positive `scale`"):
-        noise.whiten(CLEAN, THETA)
+        noise.whiten(CLEAN, CLEAN, THETA)
+    with refuses(ValueError, "`log_scale` needs a positive `scale`"):
+        noise.log_scale(CLEAN, THETA)
     with refuses(ValueError, "`log_prob` needs a positive `scale`"):
         jax.jit(lambda x: noise.log_prob(x, x, THETA))(CLEAN)
 
 
-@pytest.mark.parametrize("scale", [-1.0, np.nan, np.inf, [1.0, -1.0], [], [[1.0]]], ids=str)
+@pytest.mark.parametrize(
+    "scale",
+    [
+        -1.0,
+        np.nan,
+        np.inf,
+        [1.0, -1.0],
+        [],
+        [[1.0]],
+        np.ones((2, 1)),
+        None,
+        "",
+        ("a", -1.0),
+        ["a", ""],
+    ],
+    ids=str,
+)
 def test_bad_scales_are_refused(scale):
     with refuses(ValueError, "`scale` must be one finite number"):
         Gaussian(scale)
@@ -46,7 +64,7 @@ def test_bad_scales_are_refused(scale):
 
 def test_traced_scales_and_bad_levels_are_refused():
     with refuses(TypeError, "`scale`.*traced"):
-        jax.jit(lambda s: Gaussian(s).whiten(CLEAN, THETA))(1.0)
+        jax.jit(lambda s: Gaussian(s).whiten(CLEAN, CLEAN, THETA))(1.0)
     for level in (-1.0, np.nan):
         with refuses(ValueError, "`level`"):
             Gaussian.standardized(level, np.ones(2))
@@ -54,4 +72,4 @@ def test_traced_scales_and_bad_levels_are_refused():
 
 def test_scales_must_fit_the_readings():
     with refuses(ValueError, "`scale`.*2 channels.*3 numbers"):
-        Gaussian([1.0, 2.0, 3.0]).whiten(CLEAN, THETA)
+        Gaussian([1.0, 2.0, 3.0]).whiten(CLEAN, CLEAN, THETA)

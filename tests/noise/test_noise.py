@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+import scipy.stats as st
 
 from tests.helpers import NOISES
 from tests.refuses import refuses
@@ -59,7 +60,7 @@ def test_score_has_mean_zero_under_its_own_samples(noise, readings):
 @TABLE
 def test_whitened_residuals_are_standard(noise, readings):
     with jax.enable_x64(True):
-        whitened = jax.vmap(lambda r: noise.whiten(r - jnp.asarray(CLEAN), THETA))(readings)
+        whitened = jax.vmap(lambda r: noise.whiten(r, jnp.asarray(CLEAN), THETA))(readings)
     # Five standard errors: 1/√n of the mean, √(2/n) of the variance, 1/√n of a correlation.
     whitened = np.asarray(whitened).reshape(DRAWS, -1)
     assert np.abs(whitened.mean(0)).max() < 5.0 / np.sqrt(DRAWS)
@@ -88,12 +89,64 @@ def test_masked_readings_do_not_count(noise, readings):
 
 
 @TABLE
+@pytest.mark.parametrize("spoiled", [np.nan, np.inf, 0.0, -1.0])
+def test_masked_predictions_reach_no_gradient(noise, readings, spoiled):
+    mask = np.ones(CLEAN.shape, bool)
+    mask[2, 0] = False
+    with jax.enable_x64(True):
+
+        def density(clean, theta):
+            return noise.log_prob(np.where(mask, readings[0], spoiled), clean, theta, mask)
+
+        clean = jnp.asarray(np.where(mask, CLEAN, spoiled))
+        value, gradients = jax.value_and_grad(density, (0, 1))(clean, jnp.asarray(THETA))
+        assert value == noise.log_prob(readings[0], jnp.asarray(CLEAN), THETA, mask)
+        for gradient in gradients:
+            assert np.isfinite(gradient).all()
+        assert gradients[0][2, 0] == 0.0
+
+
+@TABLE
+def test_gradients_agree_with_finite_differences(noise, readings):
+    h = 1e-5
+    with jax.enable_x64(True):
+
+        def along(h):
+            # One direction through predictions and parameters together.
+            clean = CLEAN * (1.0 + h * np.cos(np.arange(8.0)).reshape(4, 2))
+            return noise.log_prob(readings[0], clean, THETA * (1.0 + h * np.array([1.0, -0.7])))
+
+        numeric = (along(h) - along(-h)) / (2.0 * h)
+        # h² times third derivatives of order 100, and rounding 1e-14 / h.
+        np.testing.assert_allclose(jax.grad(along)(0.0), numeric, rtol=1e-6, atol=1e-7)
+
+
+@TABLE
+def test_density_is_made_of_whitened_readings_and_log_scale(noise, readings):
+    """Change of variables gives log p, and log σ alone what a parameter in it changes."""
+    with jax.enable_x64(True):
+        clean, theta, given = jnp.asarray(CLEAN), jnp.asarray(THETA), jnp.asarray(readings[0])
+        whitened = noise.whiten(given, clean, theta)
+        jacobian = jax.jacfwd(lambda r: noise.whiten(r, clean, theta).ravel())(given)
+        _, log_slope = np.linalg.slogdet(jacobian.reshape(8, 8))
+        normal = st.norm.logpdf(np.asarray(whitened)).sum()
+        density = noise.log_prob(given, clean, theta)
+        # Eight terms of order one in float64.
+        np.testing.assert_allclose(density, normal + log_slope, rtol=1e-12)
+        slopes = jax.jacfwd(lambda t: noise.log_scale(clean, t))(theta)
+        expected = ((np.asarray(whitened) ** 2 - 1.0)[..., None] * slopes).sum((0, 1))
+        actual = jax.grad(lambda t: noise.log_prob(given, clean, t))(theta)
+        np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+@TABLE
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_precision_follows_the_clean_values(noise, dtype, key):
     with jax.enable_x64(True):
         clean = jnp.asarray(CLEAN, dtype)
         assert noise.sample(clean, THETA, key=key).dtype == dtype
-        assert noise.whiten(clean, THETA).dtype == dtype
+        assert noise.whiten(clean, clean, THETA).dtype == dtype
+        assert noise.log_scale(clean, THETA).dtype == dtype
         assert noise.log_prob(clean, clean, THETA).dtype == dtype
 
 

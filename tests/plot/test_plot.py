@@ -100,6 +100,22 @@ def test_trajectories_show_what_is_there(
     assert problem.model.time_unit in first.get_xlabel()
 
 
+def test_readings_that_are_no_states_are_not_drawn_among_them(
+    problem: ij.InverseProblem, observation: ij.Observation, states: np.ndarray
+):
+    first = problem.model.states[0]  # a channel may have the name of a state that it is not
+    sensors = ij.Sensors(
+        ij.RandomTimes(2), channels=(first,), observable=lambda y, theta: 100.0 * y[:1]
+    )
+    setting = ij.InverseProblem(
+        "share", problem.parameters, problem.model, sensors, ij.noise.Gaussian(1.0)
+    )
+    percent = ij.Observation.from_arrays(observation.times, [[90.0], [80.0]], problem=setting)
+    figure = plot.trajectories(setting, percent, states=states)
+    labels = [line.get_label() for axes in figure.get_axes() for line in axes.lines]
+    assert "readings" not in labels
+
+
 def test_trajectories_refuse_unknown_states_and_batches(
     problem: ij.InverseProblem, observation: ij.Observation, states: np.ndarray
 ):

@@ -1,9 +1,15 @@
 """Lynx and hare: the shipped data, the oracle of the fit, and the conserved quantity."""
 
+import dataclasses
+
+import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
+import scipy.optimize
 import scipy.stats as st
 
-from inojax.problems import lotka_volterra, lynx_hare
+from inojax.problems import lotka_volterra, lotka_volterra_log_normal, lynx_hare
 
 # Least squares in counts, computed independently with SciPy (DOP853 and trust region).
 BEST = {
@@ -15,6 +21,12 @@ BEST = {
     "lynx0": 3.8619,
 }
 SUM_OF_SQUARES = 594.7446
+
+# With log-normal noise of two unknown levels, computed independently in the same way. The second
+# is the maximum of the posterior density with respect to the physical values.
+MOST_LIKELY = np.array([0.54001, 0.027156, 0.79660, 0.023702, 34.599, 5.8437, 0.2184, 0.2201])
+MOST_PROBABLE = np.array([0.5417, 0.02725, 0.7969, 0.02384, 34.14, 5.845, 0.2160, 0.2178])
+OBJECTIVE = -42.74056  # Σ log σ + z²/2 at the first
 
 
 def test_data():
@@ -58,3 +70,53 @@ def test_priors_are_those_of_the_case_study():
     expected = [rates, encounters, rates, encounters, pelts, pelts]
     # Rounding of the inverse normal CDF.
     np.testing.assert_allclose(theta, np.stack(expected, axis=1), rtol=1e-12)
+
+
+# --- Log-normal noise of unknown levels ------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def log_normal():
+    problem = lotka_volterra_log_normal()
+    return dataclasses.replace(problem, model=problem.model.replace(rtol=1e-9, max_steps=100_000))
+
+
+def test_the_unknown_levels_have_the_priors_of_the_case_study():
+    parameters = lotka_volterra_log_normal().parameters
+    assert parameters.names == (*BEST, "sigma_hare", "sigma_lynx")
+    z = np.repeat(np.linspace(0.05, 0.95, 7)[:, None], 8, axis=1)
+    theta = parameters.from_unit(z)
+    np.testing.assert_array_equal(theta[:, :6], lotka_volterra().parameters.from_unit(z[:, :6]))
+    for level in theta[:, 6:].T:
+        # Rounding of the inverse normal CDF.
+        np.testing.assert_allclose(
+            level, st.lognorm(1.0, scale=np.exp(-1.0)).ppf(z[:, 0]), rtol=1e-12
+        )
+
+
+def test_likelihood_of_the_data(log_normal):
+    observation = lynx_hare()
+    constant = np.log(observation.values).sum() + 21.0 * np.log(2.0 * np.pi)
+    actual = -log_normal.log_likelihood(MOST_LIKELY, observation) - constant
+    # Seven digits given; four digits of the levels move the minimum by 1e-6.
+    np.testing.assert_allclose(actual, OBJECTIVE, atol=1e-5)
+
+
+@pytest.mark.parametrize("what", ["log_likelihood", "log_posterior"])
+def test_the_densities_have_their_maxima_where_they_should(what, log_normal):
+    """Found by SciPy in logarithms of the parameters, from 20 % away."""
+    expected = MOST_LIKELY if what == "log_likelihood" else MOST_PROBABLE
+    observation = lynx_hare()
+
+    def objective(x):
+        return -getattr(log_normal, what)(jnp.exp(x), observation)
+
+    with jax.enable_x64(True):
+        compiled = jax.jit(jax.value_and_grad(objective))
+        start = np.log(expected) + 0.2 * np.cos(np.arange(8))
+        found = scipy.optimize.minimize(
+            lambda x: tuple(np.asarray(v) for v in compiled(x)), start, jac=True, method="BFGS"
+        )
+    # Half a unit of the last digit that the oracle prints.
+    digits = [5, 6, 5, 6, 3, 4, 4, 4] if what == "log_likelihood" else [4, 5, 4, 5, 2, 3, 4, 4]
+    assert (np.abs(np.exp(found.x) - expected) < 0.51 * 10.0 ** -np.array(digits)).all()

@@ -1,0 +1,269 @@
+"""Noise that is normal in some coordinate, each reading by itself."""
+
+import abc
+import dataclasses
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from equinox import AbstractVar
+from jaxtyping import Array, Bool, Float, Key
+
+from .._x64 import is_traced
+from ._base import AbstractNoise, NoDensityError
+
+Level = float | str
+Scale = Level | tuple[Level, ...]
+
+
+def as_scale(scale: Any) -> Scale:
+    """Check a scale as a user writes it.
+
+    Args:
+        scale: A number or the name of a parameter, or a vector with one of either per channel.
+
+    Returns:
+        The same as floats, strings and a tuple.
+
+    Raises:
+        TypeError: If it is traced.
+        ValueError: If it is none of these.
+    """
+    if is_traced(scale):
+        raise TypeError(
+            "`scale` must be a number known beforehand, not a traced value. Make the noise "
+            "outside the transformed function, or name a parameter to make its level unknown."
+        )
+    several = np.iterable(scale) and not isinstance(scale, str)
+    levels = [_as_level(level) for level in (scale if several else [scale])]
+    known = tuple(level for level in levels if level is not None)
+    if not known or len(known) < len(levels):
+        raise ValueError(
+            "`scale` must be one finite number, zero or more, or the name of a parameter, or a "
+            f"vector with one of either for each channel; got {scale!r}."
+        )
+    return known if several else known[0]
+
+
+def _as_level(level: Any) -> Level | None:
+    if isinstance(level, str):
+        return level if level.strip() else None
+    try:
+        value = float(level) if np.ndim(level) == 0 else math.nan
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) and value >= 0.0 else None
+
+
+class AbstractIndependentNoise(AbstractNoise):
+    """Readings that scatter independently, normally in some coordinate of their own.
+
+    The standard deviation in that coordinate, the level, is a number or an unknown of the
+    problem. To add one, subclass it with its two fields and say what the coordinate is; see
+    `Gaussian`, where it is the reading itself, and `LogNormal`, where it is its logarithm.
+
+    Attributes:
+        scale: The level, a number or the name of a parameter, or one of either per channel.
+    """
+
+    scale: AbstractVar[Scale]
+    # Names of the problem's parameters, once known.
+    _names: AbstractVar[tuple[str, ...] | None]
+
+    @abc.abstractmethod
+    def _difference(self, readings: Array, clean: Array) -> Array:
+        """Readings minus clean values in the normal coordinate."""
+
+    @abc.abstractmethod
+    def _moved(self, clean: Array, distance: Array) -> Array:
+        """Readings at a distance from clean values in the normal coordinate."""
+
+    @abc.abstractmethod
+    def _log_slope(self, readings: Array) -> Array:
+        """Log of the derivative of the normal coordinate with respect to the reading."""
+
+    def bound(self, names: tuple[str, ...]) -> "AbstractIndependentNoise":
+        """Look up the parameters that the scale names; an `InverseProblem` calls this.
+
+        Args:
+            names: Names of the problem's parameters, in the order of θ.
+
+        Returns:
+            The same noise, ready for parameter vectors of this order.
+
+        Raises:
+            ValueError: If the scale names a parameter that is not there.
+        """
+        unknown = [name for name in self._unknowns if name not in names]
+        if unknown:
+            raise ValueError(
+                f"`scale` of the noise names {', '.join(map(repr, unknown))}, not among the "
+                f"parameters; they are {', '.join(names)}. Add a `Parameter` of that name."
+            )
+        return dataclasses.replace(self, _names=tuple(names)) if self._unknowns else self
+
+    def check(self, n_channels: int) -> None:
+        """Raise unless the scale is one level or has one for each channel.
+
+        Args:
+            n_channels: Number of observed channels.
+
+        Raises:
+            ValueError: If the number of levels is neither 1 nor `n_channels`.
+        """
+        if isinstance(self.scale, tuple) and len(self.scale) != n_channels:
+            raise ValueError(
+                f"`scale` must be one number or name, or one for each of the {n_channels} "
+                f"channels; got {len(self.scale)} numbers or names."
+            )
+
+    def sample(
+        self,
+        clean: Float[Array | np.ndarray, "reading channel"],
+        theta: Float[Array | np.ndarray, " parameter"],
+        *,
+        key: Key[Array, ""],
+    ) -> Float[Array, "reading channel"]:
+        """Draw readings around clean values.
+
+        Args:
+            clean: Clean values.
+            theta: Physical parameter values, for levels that are unknown.
+            key: Source of randomness.
+
+        Returns:
+            Readings of the same dtype.
+        """
+        clean = jnp.asarray(clean)
+        level = self._level(clean, theta)
+        return self._moved(clean, level * jr.normal(key, clean.shape, clean.dtype))
+
+    def log_prob(
+        self,
+        readings: Float[Array | np.ndarray, "reading channel"],
+        clean: Float[Array | np.ndarray, "reading channel"],
+        theta: Float[Array | np.ndarray, " parameter"],
+        mask: Bool[Array | np.ndarray, "reading channel"] | None = None,
+    ) -> Float[Array, ""]:
+        """Return the log density of the readings.
+
+        Args:
+            readings: What was measured.
+            clean: What the model predicts.
+            theta: Physical parameter values, for levels that are unknown.
+            mask: Which readings count; all by default.
+
+        Returns:
+            The sum over the readings that count: minus infinity where a level is not positive,
+            or a value that must be positive is not.
+
+        Raises:
+            ValueError: If a level is the number zero, or named without a problem.
+        """
+        self._require_density("log_prob")
+        readings, clean = jnp.asarray(readings), jnp.asarray(clean)
+        kept = jnp.ones(clean.shape, bool) if mask is None else jnp.asarray(mask)
+        possible = self._possible(readings, clean)
+        # What does not count must not reach gradients either, hence an innocent value inside.
+        readings, clean = (jnp.where(kept & possible, x, 1.0) for x in (readings, clean))
+        squares = self.whiten(readings, clean, theta) ** 2
+        terms = -0.5 * squares - self.log_scale(clean, theta) - 0.5 * math.log(2.0 * math.pi)
+        terms = terms + self._log_slope(readings)
+        return jnp.sum(jnp.where(kept, jnp.where(possible, terms, -jnp.inf), 0.0))
+
+    def whiten(
+        self,
+        readings: Float[Array | np.ndarray, "reading channel"],
+        clean: Float[Array | np.ndarray, "reading channel"],
+        theta: Float[Array | np.ndarray, " parameter"],
+    ) -> Float[Array, "reading channel"]:
+        """Compare readings with clean values in standard deviations.
+
+        Args:
+            readings: What was measured.
+            clean: What the model predicts.
+            theta: Physical parameter values, for levels that are unknown.
+
+        Returns:
+            Differences in the normal coordinate, divided by the level; infinite where a value
+            that must be positive is not.
+
+        Raises:
+            ValueError: If a level is the number zero, or named without a problem.
+        """
+        self._require_density("whiten")
+        readings, clean = jnp.asarray(readings), jnp.asarray(clean)
+        possible = self._possible(readings, clean)
+        difference = self._difference(*(jnp.where(possible, x, 1.0) for x in (readings, clean)))
+        level = self._level(difference, theta)
+        if self._unknowns:
+            level = jnp.where(level <= 0.0, 1.0, level)  # `log_scale` is infinite there
+        return jnp.where(possible, difference / level, jnp.inf)
+
+    def log_scale(
+        self,
+        clean: Float[Array | np.ndarray, "reading channel"],
+        theta: Float[Array | np.ndarray, " parameter"],
+    ) -> Float[Array, "reading channel"]:
+        """Return the log of each reading's standard deviation in its normal coordinate.
+
+        Args:
+            clean: Clean values, for their shape.
+            theta: Physical parameter values, for levels that are unknown.
+
+        Returns:
+            The logarithms; infinite where a level is not positive, which has no density.
+
+        Raises:
+            ValueError: If a level is the number zero, or named without a problem.
+        """
+        self._require_density("log_scale")
+        level = self._level(jnp.asarray(clean), theta)
+        if not self._unknowns:
+            return jnp.log(level)
+        return jnp.where(level <= 0.0, jnp.inf, jnp.log(jnp.where(level <= 0.0, 1.0, level)))
+
+    @property
+    def _levels(self) -> tuple[Level, ...]:
+        return self.scale if isinstance(self.scale, tuple) else (self.scale,)
+
+    @property
+    def _unknowns(self) -> tuple[str, ...]:
+        """Names among the levels."""
+        return tuple(level for level in self._levels if isinstance(level, str))
+
+    def _level(self, values: Array, theta: Any) -> Array:
+        """The level of each of some values."""
+        self.check(values.shape[-1])
+        if self._unknowns:
+            theta = jnp.asarray(theta, values.dtype)
+            each = [self._value(level, theta) for level in self._levels]
+            scale = jnp.stack(each) if isinstance(self.scale, tuple) else each[0]
+        else:
+            scale = jnp.asarray(self.scale, values.dtype)
+        return jnp.broadcast_to(scale if scale.ndim == 0 else scale[None, :], values.shape)
+
+    def _value(self, level: Level, theta: Array) -> Array:
+        if not isinstance(level, str):
+            return jnp.asarray(level, theta.dtype)
+        if self._names is None:
+            raise ValueError(
+                f"`scale` names the parameter {level!r}, but this noise belongs to no problem "
+                "yet. Use the `noise` of an `InverseProblem` made with it, or `noise.bound(names)`."
+            )
+        return theta[self._names.index(level)]
+
+    def _possible(self, readings: Array, clean: Array) -> Array:
+        """False where a value that must be positive is not; NaN passes, to be seen."""
+        if not self.positive:
+            return jnp.ones(clean.shape, bool)
+        return ~((readings <= 0.0) | (clean <= 0.0))
+
+    def _require_density(self, what: str) -> None:
+        if 0.0 in self._levels:
+            raise NoDensityError(
+                f"`{what}` needs a positive `scale`; got {self.scale}. Noise-free readings have no "
+                f"density: give the `{type(self).__name__}` of this problem a small positive scale."
+            )
