@@ -199,21 +199,24 @@ def _run_chains(
 
 def _potential(objective: Objective, observation: Observation) -> Callable[[Array], Array]:
     """Negative log posterior of logits; many of them at once become one ensemble."""
-    evaluate = _evaluation(objective)
+    # Everything traced goes in as an argument: the rule for batches sees nothing else.
+    arrays, static = eqx.partition(objective, eqx.is_array)
+    evaluate = _evaluation(static)
     one = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], observation)
 
     def potential(x: Array) -> Array:
         fixed = lax.stop_gradient(x)
-        value, gradient = evaluate(fixed[None], one)
+        value, gradient = evaluate(arrays, fixed[None], one)
         # Its derivative is the gradient that comes with the value.
         return value[0] + gradient[0] @ (x - fixed)
 
     return potential
 
 
-def _evaluation(objective: Objective) -> Callable[[Array, Observation], tuple[Array, Array]]:
+def _evaluation(static: Objective) -> Callable[..., tuple[Array, Array]]:
     @jax.custom_batching.custom_vmap
-    def evaluate(x: Array, observations: Observation) -> tuple[Array, Array]:
+    def evaluate(arrays: Objective, x: Array, observations: Observation) -> tuple[Array, Array]:
+        objective = eqx.combine(arrays, static)
         z = jax.nn.sigmoid(x)
         local = objective.misfit(z, observations, jnp.asarray(len(x)))
         # The uniform prior of z is a logistic one of its logit.
@@ -224,13 +227,15 @@ def _evaluation(objective: Objective) -> Callable[[Array, Observation], tuple[Ar
         return jnp.where(good, value, jnp.inf), jnp.where(good[:, None], gradient, 0.0)
 
     @evaluate.def_vmap
-    def _(size: int, batched: Any, x: Array, observations: Observation) -> tuple[Any, Any]:
+    def _(
+        size: int, batched: Any, arrays: Objective, x: Array, observations: Observation
+    ) -> tuple[Any, Any]:
         def flat(leaf: Array, is_batched: bool) -> Array:
             whole = leaf if is_batched else jnp.broadcast_to(leaf[None], (size, *leaf.shape))
             return whole.reshape(-1, *whole.shape[2:])
 
-        joined = jax.tree.map(flat, (x, observations), tuple(batched))
-        results = evaluate(*joined)
+        joined = jax.tree.map(flat, (x, observations), tuple(batched[1:]))
+        results = evaluate(arrays, *joined)
         return jax.tree.map(lambda y: y.reshape(size, -1, *y.shape[1:]), results), (True, True)
 
     return evaluate

@@ -9,10 +9,24 @@ import pytest
 
 import inojax as ij
 from inojax.methods import Coordinates, LeastSquares, Penalty, Point, invert_batch
-from tests.helpers import HIGHEST, LINEAR_NOISE, LOWEST, linear_gaussian, linear_posterior
+from tests.helpers import (
+    HIGHEST,
+    LINEAR_NOISE,
+    LOWEST,
+    linear_gaussian,
+    linear_posterior,
+    optimizations,
+)
+from tests.refuses import refuses
 
 KEY = jr.key(5)
 WIDTH = HIGHEST - LOWEST
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation():
+    with optimizations(False):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +158,7 @@ def test_refining_starts_where_another_inverter_ends():
     refined = LeastSquares(starts=1).refine(first)(observation, key=KEY)
     # The only start is the prior's mean, -1, and its valley is the negative one.
     np.testing.assert_allclose(refined.value, [-0.7], atol=1e-2)
-    with pytest.raises(TypeError, match="`inverter` must be a fitted inverter"):
+    with refuses(TypeError, "`inverter` must be a fitted inverter"):
         LeastSquares().refine(LeastSquares())
 
 

@@ -1,0 +1,99 @@
+"""The sampler where the posterior is known."""
+
+import jax.random as jr
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+
+import inojax as ij
+from inojax.methods import LeastSquares, Posterior
+from tests.helpers import HIGHEST, LOWEST, linear_gaussian, optimizations
+
+KEY = jr.key(7)
+WIDTH = HIGHEST - LOWEST
+SHORT = Posterior(chains=4, warmup=200, draws=400, start=LeastSquares(starts=2, draws=32))
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation():
+    with optimizations(False):
+        yield
+
+
+def posterior_on_a_grid(problem, observation, density):
+    """Mean and standard deviation of two uniform unknowns, by brute force."""
+    grid = np.linspace(0.0, 1.0, 301)
+    unit = np.stack(np.meshgrid(grid, grid, indexing="ij"), -1).reshape(-1, 2)
+    weight = density(LOWEST + WIDTH * unit)
+    weight /= weight.sum()
+    mean = weight @ unit
+    return mean, np.sqrt(weight @ (unit - mean) ** 2)
+
+
+def test_samples_follow_a_posterior_that_leans_on_the_ends_of_the_prior():
+    problem = linear_gaussian(noise=1.5)
+    values = np.array([[0.9, np.nan, np.nan]])
+    observation = ij.Observation.from_arrays([1.0], values, problem=problem)
+    states = problem.model.solve_ensemble(np.eye(2), np.array([1.0])).states[:, 0, 0]
+
+    def density(theta):
+        return np.exp(-0.5 * ((0.9 - theta @ states) / 1.5) ** 2)
+
+    mean, std = posterior_on_a_grid(problem, observation, density)
+    estimate = SHORT.fit(problem, key=KEY)(observation, key=KEY)
+    assert ij.EstimateStatus(int(estimate.status)) is ij.EstimateStatus.OK
+    diagnostics = estimate.diagnostics
+    assert (diagnostics.r_hat < 1.01).all()
+    # Standard errors of mean and spread with the effective sample size that is stated.
+    error = std / np.sqrt(diagnostics.effective_samples)
+    assert (np.abs(estimate.unit_value - mean) < 4.0 * error).all()
+    np.testing.assert_allclose(np.asarray(estimate.std) / WIDTH, std, rtol=0.15)
+
+
+def test_chains_that_are_too_short_are_not_trusted():
+    problem = linear_gaussian()
+    observation = problem.simulate(np.array([0.5, -0.5]), key=KEY)
+    hasty = Posterior(chains=2, warmup=2, draws=6, start=LeastSquares(starts=1, draws=8))
+    estimate = hasty.fit(problem, key=KEY)(observation, key=KEY)
+    assert ij.EstimateStatus(int(estimate.status)) is ij.EstimateStatus.NOT_MIXED
+    assert "do not agree" in str(estimate)
+
+
+def test_an_unknown_noise_level_is_inferred_with_the_rest():
+    problem = ij.InverseProblem(
+        "level",
+        ij.ParameterSpace(
+            (
+                ij.Parameter("rate", dist.Uniform(-3.0, 3.0)),
+                ij.Parameter("sigma", dist.Uniform(0.05, 3.0)),
+            )
+        ),
+        ij.ODEModel(
+            lambda t, y, theta: theta[:1],
+            np.zeros(1),
+            times=np.linspace(0.05, 1.0, 20),
+            states=("y",),
+        ),
+        ij.Sensors(ij.FixedTimes(tuple(np.linspace(0.05, 1.0, 20).tolist()))),
+        ij.noise.Gaussian("sigma"),
+    )
+    observation = problem.simulate(np.array([0.7, 0.5]), key=KEY)
+    times, values = np.asarray(observation.times), np.asarray(observation.values)[:, 0]
+    rates, sigmas = np.meshgrid(np.linspace(-3, 3, 801), np.linspace(0.05, 3, 801), indexing="ij")
+    squares = np.square(values - rates[..., None] * times).sum(-1)
+    weight = np.exp(-0.5 * squares / sigmas**2 - 20 * np.log(sigmas))
+    weight /= weight.sum()
+    mean = np.array([(weight * rates).sum(), (weight * sigmas).sum()])
+    std = np.sqrt([(weight * (x - m) ** 2).sum() for x, m in zip((rates, sigmas), mean, strict=True)])
+    estimate = SHORT.fit(problem, key=KEY)(observation, key=KEY)
+    samples = np.asarray(estimate.samples)
+    error = std / np.sqrt(estimate.diagnostics.effective_samples)
+    assert (np.abs(samples.mean(0) - mean) < 4.0 * error).all()
+    np.testing.assert_allclose(samples.std(0), std, rtol=0.2)
+
+
+def test_impossible_settings_are_refused():
+    with pytest.raises(ValueError, match="`chains`"):
+        Posterior(chains=0)
+    with pytest.raises(ValueError, match="`target_acceptance` must lie between 0 and 1"):
+        Posterior(target_acceptance=1.0)
