@@ -22,7 +22,7 @@ from ._base import AbstractInverter
 from ._checks import check_counts
 from ._levenberg_marquardt import Local, Minimum, minimize
 from ._linear_posterior import sample_gaussian, sample_in_box
-from ._objective import Coordinates, Objective, Penalty
+from ._objective import UNIT_PRECISION, Coordinates, Objective, Penalty
 
 # Optima nearer than this, in standard deviations of the better one, are the same.
 _SAME = 1.0
@@ -286,6 +286,9 @@ def _distinct(objective: Objective, minimum: Minimum) -> tuple[Optima, Array]:
     repeated = jnp.any(near.T & better, axis=1) | ~jnp.isfinite(value)
     repeated = repeated.at[0].set(False)
     regular = jax.vmap(_regular)(jnp.where(jnp.isfinite(hessian), hessian, 0.0))
+    if objective.coordinates is Coordinates.UNIT and objective.penalty is not Penalty.SPREAD:
+        # No peak is wider than the prior.
+        regular = regular + UNIT_PRECISION * jnp.eye(x.shape[1])[None]
     roots = jnp.diagonal(jax.vmap(cholesky)(regular), axis1=1, axis2=2)
     volume = -jnp.sum(jnp.log(roots), axis=1)
     evidence = jnp.where(repeated, -jnp.inf, volume - value)

@@ -9,9 +9,8 @@ from jax import lax
 from jaxtyping import Array, Float, Key
 
 from ..solvers import cholesky, solve_lower, solve_upper
+from ._objective import UNIT_PRECISION
 
-# A uniform unit coordinate has variance 1/12.
-_UNIT_PRECISION = 12.0
 _FIRST, _BETWEEN = 64, 4
 _MOST_SHRINKS = 60
 
@@ -57,15 +56,15 @@ def sample_in_box(
         Murray, Adams and MacKay, Elliptical slice sampling, arXiv 1001.0175.
     """
     size = point.size
-    precision = fisher + _UNIT_PRECISION * jnp.eye(size)
+    precision = fisher + UNIT_PRECISION * jnp.eye(size)
     root = cholesky(precision)
-    pull = gradient + _UNIT_PRECISION * (point - 0.5)
+    pull = gradient + UNIT_PRECISION * (point - 0.5)
     mean = point - solve_upper(root, solve_lower(root, pull))
 
     def log_ratio(z: Array) -> Array:
         """Uniform prior over the normal one that stands in for it."""
         inside = jnp.all((z >= 0.0) & (z <= 1.0))
-        ratio = 0.5 * _UNIT_PRECISION * jnp.sum(jnp.square(z - 0.5))
+        ratio = 0.5 * UNIT_PRECISION * jnp.sum(jnp.square(z - 0.5))
         return jnp.where(inside, ratio, -jnp.inf)
 
     def move(z: Array, key: Array) -> tuple[Array, None]:

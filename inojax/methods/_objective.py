@@ -17,7 +17,7 @@ from ._levenberg_marquardt import Local
 # Unit coordinates nearest to an end of a prior that goes on for ever.
 _EDGE = 1e-9
 # A uniform unit coordinate has variance 1/12.
-_UNIT_PRECISION = 12.0
+UNIT_PRECISION = 12.0
 
 
 class Coordinates(enum.Enum):
@@ -140,5 +140,5 @@ class Objective(eqx.Module):
         if self.penalty is Penalty.NONE:
             return jnp.zeros_like(x)
         if self.penalty is Penalty.SPREAD:
-            return 0.5 * _UNIT_PRECISION * jnp.square(self.to_unit(x) - 0.5)
+            return 0.5 * UNIT_PRECISION * jnp.square(self.to_unit(x) - 0.5)
         return -cast(Array, self.problem.parameters.log_densities(self.theta(x)))

@@ -197,3 +197,35 @@ def test_counts_below_one_are_refused(field):
 def test_a_tolerance_that_is_not_positive_is_refused():
     with pytest.raises(ValueError, match="`tolerance` must be positive"):
         LeastSquares(tolerance=0.0)
+
+
+PELTS = {
+    # Published or independent optima for the lynx and hare of 1900 to 1920: least squares in
+    # counts, and in the Stan case study's model by maximum likelihood and by its joint density.
+    "counts": ([0.48120, 0.024832, 0.92602, 0.027533, 34.9143, 3.8619], Penalty.NONE),
+    "likelihood": (
+        [0.54001, 0.027156, 0.79660, 0.023702, 34.599, 5.8437, 0.2184, 0.2201],
+        Penalty.NONE,
+    ),
+    "density": (
+        [0.5417, 0.02725, 0.7969, 0.02384, 34.14, 5.845, 0.2160, 0.2178],
+        Penalty.DENSITY,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PELTS)
+def test_lynx_and_hare_end_at_the_known_optima(name):
+    expected, penalty = PELTS[name]
+    catalog = ij.problems
+    problem = catalog.lotka_volterra if name == "counts" else catalog.lotka_volterra_log_normal
+    method = LeastSquares(
+        starts=8,
+        penalty=penalty,
+        coordinates=Coordinates.UNCONSTRAINED,
+        tolerance=1e-10,
+        draws=16,
+    )
+    estimate = method.fit(problem(), key=KEY)(catalog.lynx_hare(), key=KEY)
+    # To the digits that are known: half a unit in the fourth, and the solver's 1e-6.
+    np.testing.assert_allclose(estimate.value, expected, rtol=2e-4)

@@ -84,7 +84,9 @@ def test_an_unknown_noise_level_is_inferred_with_the_rest():
     weight = np.exp(-0.5 * squares / sigmas**2 - 20 * np.log(sigmas))
     weight /= weight.sum()
     mean = np.array([(weight * rates).sum(), (weight * sigmas).sum()])
-    std = np.sqrt([(weight * (x - m) ** 2).sum() for x, m in zip((rates, sigmas), mean, strict=True)])
+    std = np.sqrt(
+        [(weight * (x - m) ** 2).sum() for x, m in zip((rates, sigmas), mean, strict=True)]
+    )
     estimate = SHORT.fit(problem, key=KEY)(observation, key=KEY)
     samples = np.asarray(estimate.samples)
     error = std / np.sqrt(estimate.diagnostics.effective_samples)
