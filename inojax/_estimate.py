@@ -162,7 +162,8 @@ class Estimate(eqx.Module):
 
         Returns:
             `parameters` (name to value, unit, standard deviation and 90 % interval),
-            `reduced_chi2`, `status` and `message`; None where a number is not known.
+            `reduced_chi2`, `status` and `message`, and where the method gives them `optima`,
+            `r_hat` and `effective_samples`; None where a number is not known.
 
         Raises:
             ValueError: If this is a batch of estimates.
@@ -183,13 +184,21 @@ class Estimate(eqx.Module):
                 self.names, self.units, *columns, intervals, strict=True
             )
         }
-        optima = {} if self.optima is None else {"optima": self._optima(self.optima)}
+        more: dict[str, Any] = {}
+        if self.optima is not None:
+            more["optima"] = self._optima(self.optima)
+        if self.diagnostics is not None:
+            columns = self.diagnostics.r_hat, self.diagnostics.effective_samples
+            more["r_hat"], more["effective_samples"] = (
+                dict(zip(self.names, map(_known, np.asarray(c).tolist()), strict=True))
+                for c in columns
+            )
         return {
             "parameters": parameters,
             "reduced_chi2": _known(float(self.reduced_chi2)),
             "status": status.name,
             "message": status.message,
-            **optima,
+            **more,
         }
 
     def _optima(self, optima: Optima) -> list[dict[str, Any]]:
@@ -222,10 +231,13 @@ class Estimate(eqx.Module):
         fit = f"{chi2:.3g}" if math.isfinite(chi2) else "not known"
         message = EstimateStatus(int(self.status)).message
         lines = [*_aligned(rows), "", f"Reduced chi-squared: {fit}", message]
-        return "\n".join([*lines, *self._other_optima()])
+        return "\n".join([*lines, *self._mixing(), *self._other_optima()])
 
-    def _named(self, values: list[float]) -> dict[str, float]:
-        return dict(zip(self.names, values, strict=True))
+    def _mixing(self) -> list[str]:
+        if self.diagnostics is None:
+            return []
+        r_hat, worth = np.max(self.diagnostics.r_hat), np.min(self.diagnostics.effective_samples)
+        return [f"Largest R-hat: {r_hat:.4g}; smallest effective sample size: {worth:.0f}"]
 
     def _other_optima(self) -> list[str]:
         found = [] if self.optima is None else self._optima(self.optima)

@@ -21,6 +21,7 @@ ORDER = (
     ("_parameters", "_sensors", "_observation", "noise", "solvers", "nn", "train"),
     ("models",),
     ("_inverse_problem", "_estimate"),
+    ("_linearization",),
     ("metrics", "data"),
     ("methods", "problems"),
     ("plot",),
@@ -31,9 +32,13 @@ LONGEST_FUNCTION = 80  # lines of code
 SHARED = {
     "_amortized",
     "_base",
+    "_batches",
     "_checks",
     "_drift_fields",
     "_encoding",
+    "_levenberg_marquardt",
+    "_linear_posterior",
+    "_objective",
     "_storage",
     "_training_data",
 }

@@ -213,10 +213,10 @@ def resimulate(problem: InverseProblem, estimate: Estimate, observation: Observa
     status = EstimateStatus.OK
     if not np.isfinite(chi2):
         status = EstimateStatus.SOLVER_FAILED
-    elif scipy.stats.chi2.sf(chi2, count) < _P_VALUE:
-        status = EstimateStatus.POOR_FIT
     elif int(estimate.status) == EstimateStatus.NOT_MIXED:
         status = EstimateStatus.NOT_MIXED
+    elif scipy.stats.chi2.sf(chi2, count) < _P_VALUE:
+        status = EstimateStatus.POOR_FIT
     return _with_verdict(estimate, chi2 / count, status)
 
 

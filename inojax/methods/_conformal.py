@@ -82,7 +82,9 @@ class ConformalInverter(AbstractInverter):
 
     def _correct(self, estimate: Estimate, keys: Key[Array, " batch"]) -> Estimate:
         value, samples = jnp.asarray(estimate.unit_value), jnp.asarray(estimate.samples)
-        return jax.vmap(self._corrected)(value, samples, keys)
+        corrected = jax.vmap(self._corrected)(value, samples, keys)
+        # A failure of the inner inverter stays one.
+        return eqx.tree_at(lambda e: e.status, corrected, jnp.asarray(estimate.status))
 
     def _corrected(
         self,

@@ -19,6 +19,7 @@ from ..models import compiled, in_calls
 from ..solvers import cholesky
 from ..train import TrainLog
 from ._base import AbstractInverter
+from ._batches import in_precision, split_each
 from ._checks import check_counts
 from ._levenberg_marquardt import Local, Minimum, minimize
 from ._linear_posterior import sample_gaussian, sample_in_box
@@ -26,8 +27,8 @@ from ._objective import UNIT_PRECISION, Coordinates, Objective, Penalty
 
 # Optima nearer than this, in standard deviations of the better one, are the same.
 _SAME = 1.0
-# Directions that nothing holds get a spread of this many times the largest precision.
-_SINGULAR = 1e-14
+# Share of each parameter's own precision that is added to it, above the rounding errors.
+_SINGULAR = 1e-12
 
 
 class Point(enum.Enum):
@@ -206,15 +207,17 @@ class LeastSquaresInverter(AbstractInverter):
         x = self._sample(objective, best, jnp.asarray(optima.weight), key)
         space = self.problem.parameters
         samples, unit_value = objective.theta(x), optima.unit_value[0]
+        value = optima.value[0]
         if self.method.point is Point.MEAN:
             unit_value = jnp.mean(objective.to_unit(x), axis=0)
+            value = space.from_unit(unit_value)
         failed = ~jnp.isfinite(best.local.value[0])
         status = jnp.where(failed, EstimateStatus.SOLVER_FAILED, EstimateStatus.NOT_CHECKED)
         return Estimate(
             space.names,
             space.units,
-            jnp.asarray(space.from_unit(unit_value)),
-            unit_value,
+            jnp.asarray(value),
+            jnp.asarray(unit_value),
             jnp.std(samples, axis=0),
             samples,
             jnp.asarray(jnp.nan),
@@ -239,7 +242,9 @@ class LeastSquaresInverter(AbstractInverter):
 
         keys = jr.split(draw_key, weight.size)
         every = jax.vmap(one)(minimum.x, likelihood, minimum.local, keys)
-        which = jr.categorical(pick_key, jnp.log(weight), shape=(draws,))
+        # Without any optimum all of them are as good.
+        sure = jnp.where(jnp.any(weight > 0.0), weight, 1.0)
+        which = jr.categorical(pick_key, jnp.log(sure), shape=(draws,))
         lower, upper = objective.bounds
         return jnp.clip(every[which, jnp.arange(draws)], lower[None], upper[None])
 
@@ -253,52 +258,50 @@ def _block(inverter: LeastSquaresInverter, rows: Any, count: Array, lanes: int) 
 _block = compiled(_block)
 
 
-def split_each(keys: Key[Array, " batch"]) -> tuple[Array, Array]:
-    """Two keys for each."""
-    pairs = jax.vmap(jr.split)(keys)
-    return pairs[:, 0], pairs[:, 1]
-
-
-def in_precision(observations: Observation, dtype: Any) -> Observation:
-    """An observation with floats of another type."""
-
-    def convert(x: Any) -> Any:
-        return jnp.asarray(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
-
-    return jax.tree.map(convert, observations)
-
-
 def _regular(hessian: Array) -> Array:
-    largest = jnp.max(jnp.abs(jnp.diagonal(hessian)))
-    return hessian + (_SINGULAR * largest + 1e-300) * jnp.eye(hessian.shape[0])
+    """A matrix that has a Cholesky factor: directions that nothing holds are held a little."""
+    diagonal = jnp.diagonal(hessian)
+    return hessian + jnp.diag(_SINGULAR * diagonal + 1e-300)
 
 
 def _distinct(objective: Objective, minimum: Minimum) -> tuple[Optima, Array]:
     """The optima without repetitions, best first, and their order among the starts."""
-    value = jnp.where(jnp.isfinite(minimum.local.value), minimum.local.value, jnp.inf)
+    # Where a start gave up there is no optimum, unless all of them did.
+    there = jnp.isfinite(minimum.local.value)
+    arrived = minimum.converged | ~jnp.any(minimum.converged & there)
+    value = jnp.where(there & arrived, minimum.local.value, jnp.inf)
     order = jnp.argsort(value)
-    x, value, hessian = minimum.x[order], value[order], minimum.local.hessian[order]
+    x, value = minimum.x[order], value[order]
+    local = jax.tree.map(lambda leaf: leaf[order], minimum.local)
+    known = jnp.isfinite(value) & ~_repeats(x, local.hessian)
+    prior = objective.prior(x)
+    likelihood = jax.tree.map(jnp.subtract, local, prior)
+    evidence = jnp.where(known, _log_evidence(objective, x, local, likelihood), -jnp.inf)
+    weight = jnp.where(known, jax.nn.softmax(jnp.where(jnp.any(known), evidence, 0.0)), 0.0)
+    misfit = jnp.where(known, likelihood.value, jnp.nan)
+    return Optima(objective.theta(x), objective.to_unit(x), misfit, weight), order
+
+
+def _repeats(x: Array, hessian: Array) -> Array:
+    """Which points lie on the peak of an earlier one."""
     gaps = x[:, None] - x[None, :]
     squared = jnp.einsum("ijp,ipq,ijq->ij", gaps, hessian, gaps)
     # In so many dimensions points of one peak lie this far apart.
     near = squared < _SAME * x.shape[1]
-    better = jnp.tri(len(value), k=-1, dtype=bool)
-    repeated = jnp.any(near.T & better, axis=1) | ~jnp.isfinite(value)
-    repeated = repeated.at[0].set(False)
-    regular = jax.vmap(_regular)(jnp.where(jnp.isfinite(hessian), hessian, 0.0))
-    if objective.coordinates is Coordinates.UNIT and objective.penalty is not Penalty.SPREAD:
-        # No peak is wider than the prior.
-        regular = regular + UNIT_PRECISION * jnp.eye(x.shape[1])[None]
-    roots = jnp.diagonal(jax.vmap(cholesky)(regular), axis1=1, axis2=2)
-    volume = -jnp.sum(jnp.log(roots), axis=1)
-    evidence = jnp.where(repeated, -jnp.inf, volume - value)
-    evidence = evidence.at[0].set(jnp.where(jnp.isfinite(evidence[0]), evidence[0], 0.0))
-    misfit = value - objective.prior(x).value
-    unit = objective.to_unit(x)
-    optima = Optima(
-        value=objective.theta(x),
-        unit_value=unit,
-        misfit=jnp.where(repeated, jnp.nan, misfit),
-        weight=jax.nn.softmax(evidence),
-    )
-    return optima, order
+    earlier = jnp.tri(len(x), k=-1, dtype=bool)
+    return jnp.any(near.T & earlier, axis=1)
+
+
+def _log_evidence(objective: Objective, x: Array, local: Local, likelihood: Local) -> Array:
+    """Height of each peak times its volume, in the coordinates that have a flat measure."""
+    if objective.coordinates is Coordinates.UNIT:
+        # The prior is flat here, and no peak is wider than it.
+        value, hessian = likelihood.value, likelihood.hessian
+        hessian = hessian + UNIT_PRECISION * jnp.eye(x.shape[1])[None]
+    else:
+        value, hessian = local.value, local.hessian
+        if objective.penalty is Penalty.DENSITY:
+            value = value - jnp.sum(jnp.log(jnp.abs(objective.slopes(x))), axis=1)
+    roots = jax.vmap(lambda h: jnp.diagonal(cholesky(_regular(h))))(hessian)
+    evidence = -value - jnp.sum(jnp.log(roots), axis=1)
+    return jnp.where(jnp.isnan(evidence), -jnp.inf, evidence)

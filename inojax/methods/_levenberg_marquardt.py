@@ -10,8 +10,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..solvers import solve_positive
 
-# Rounds in which parameters that run into a bound are held there while the others go on.
-_ROUNDS = 4
+# Rounds in which parameters are held at a bound, or let go again (primal-dual active sets).
+_ROUNDS = 6
+# With so little damping a step is as long as it would be without.
+_FREE = 1e-4
+_ROUNDING = 1e-13
 _FIRST_DAMPING, _LEAST_DAMPING, _MOST_DAMPING = 1e-3, 1e-12, 1e10
 
 
@@ -86,7 +89,8 @@ def minimize(
 
     Source:
         Nocedal and Wright, Numerical Optimization, 10.3; H. B. Nielsen, Damping parameter in
-        Marquardt's method (1999), for the damping; bounds by active sets.
+        Marquardt's method (1999), for the damping; Hintermüller, Ito and Kunisch, SIAM J. Optim.
+        13 (2002), for the bounds.
     """
     rows = start.shape[0]
     meant = jnp.asarray(rows if count is None else count)
@@ -98,7 +102,7 @@ def minimize(
         damping=jnp.full(rows, _FIRST_DAMPING),
         growth=jnp.full(rows, 2.0),
         converged=jnp.zeros(rows, dtype=bool),
-        done=(everyone >= meant) | ~jnp.isfinite(local.value),
+        done=(everyone >= meant) | ~_usable(local),
         steps=jnp.zeros(rows, dtype=int),
     )
 
@@ -119,6 +123,11 @@ def minimize(
     return Minimum(state.x, state.local, state.converged, state.steps)
 
 
+def _usable(local: Local) -> Array:
+    finite = jnp.isfinite(local.value) & jnp.all(jnp.isfinite(local.gradient), axis=1)
+    return finite & jnp.all(jnp.isfinite(local.hessian), axis=(1, 2))
+
+
 def _candidate(
     x: Array, gradient: Array, hessian: Array, damping: Array, lower: Array, upper: Array
 ) -> Array:
@@ -126,18 +135,21 @@ def _candidate(
     diagonal = jnp.diagonal(hessian)
     scale = jnp.maximum(diagonal, 1e-12 * jnp.max(diagonal) + 1e-300)
     matrix = hessian + jnp.diag(damping * scale)
-    held = ((x <= lower) & (gradient > 0.0)) | ((x >= upper) & (gradient < 0.0))
+    at_lower, at_upper = (x <= lower) & (gradient > 0.0), (x >= upper) & (gradient < 0.0)
     step = jnp.zeros_like(x)
     for _ in range(_ROUNDS):
+        held = at_lower | at_upper
         # Where held, the step is given; the others follow from the rest of the equations.
-        fixed = jnp.where(held, step, 0.0)
+        fixed = jnp.where(at_lower, lower - x, jnp.where(at_upper, upper - x, 0.0))
+        fixed = jnp.where(held, fixed, 0.0)
         right = jnp.where(held, fixed, -gradient - matrix @ fixed)
         both = held[:, None] | held[None, :]
         system = jnp.where(both, jnp.diag(jnp.where(held, 1.0, 0.0)), matrix)
-        wanted = solve_positive(system, right)
-        inside = jnp.clip(x + wanted, lower, upper) - x
-        held = held | (inside != wanted)
-        step = inside
+        step = solve_positive(system, right)
+        # Hold what went too far; let go what would rather come back.
+        slope = gradient + matrix @ step
+        at_lower = (~held & (x + step < lower)) | (at_lower & (slope > 0.0))
+        at_upper = (~held & (x + step > upper)) | (at_upper & (slope < 0.0))
     return jnp.clip(x + step, lower, upper)
 
 
@@ -147,12 +159,18 @@ def _judge(state: _State, candidate: Array, found: Local, tolerance: float) -> _
     curvature = jnp.einsum("rp,rpq,rq->r", step, state.local.hessian, step)
     predicted = -(change + 0.5 * curvature)
     gained = state.local.value - found.value
-    better = ~state.done & jnp.isfinite(found.value) & (gained >= 0.0)
-    ratio = jnp.where(predicted > 0.0, gained / jnp.where(predicted > 0.0, predicted, 1.0), 0.0)
+    # What the rounding errors of the objective leave open is no loss and no gain.
+    rounding = _ROUNDING * jnp.abs(state.local.value)
+    # With nothing left to gain the model is as good as it can be.
+    expected = jnp.where(predicted > rounding, predicted, 1.0)
+    ratio = jnp.where(jnp.abs(predicted) <= rounding, 1.0, gained / expected)
+    ratio = jnp.where(predicted < -rounding, 0.0, ratio)
+    better = ~state.done & _usable(found) & (gained >= -rounding)
     shrink = jnp.clip(1.0 - (2.0 * ratio - 1.0) ** 3, 1.0 / 3.0, 2.0)
     damping = jnp.where(better, state.damping * shrink, state.damping * state.growth)
-    small = (jnp.abs(predicted) < tolerance) & (state.damping < 1.0)
-    converged = state.converged | (~state.done & small & (better | (jnp.abs(gained) < tolerance)))
+    # A step that is damped says little about what is left to gain.
+    small = (jnp.abs(predicted) < tolerance + rounding) & (state.damping <= _FREE)
+    converged = state.converged | (~state.done & small & better)
 
     def pick(new: Array, old: Array) -> Array:
         return jnp.where(better.reshape(-1, *(1,) * (new.ndim - 1)), new, old)

@@ -21,25 +21,28 @@ from .._x64 import require_x64
 from ..data import Dataset
 from ..models import compiled, in_calls
 from ..train import TrainLog
-from ._base import AbstractInverter
+from ._base import AbstractInverter, estimate_from_cloud
+from ._batches import in_precision, split_each
 from ._checks import check_counts
-from ._least_squares import LeastSquares, LeastSquaresInverter, in_precision, split_each
 from ._objective import Coordinates, Objective, Penalty
 
 # Vehtari et al. 2021: chains agree, and each is worth at least a hundred independent draws.
 _MOST_R_HAT, _LEAST_DRAWS_PER_CHAIN = 1.01, 100
+# Draws from the prior that give the first mass matrix.
+_FROM_PRIOR = 64
 
 
 class Posterior(eqx.Module):
     """Samples of the exact posterior, by the No-U-Turn sampler on the real solver.
 
-    Use it where the answer matters more than the seconds it takes, or to check faster methods.
-    Chains start from samples around the optima that least squares finds, with the spread found
-    there as first guess of the mass matrix. They move in the logits of unit coordinates, where
-    every prior is the same and none has an end. Gradients come from forward sensitivities.
+    Use it where the answer matters more than the minutes it takes, or to check faster methods.
+    Chains start from samples of another inverter (`refine`), best least squares, with their
+    spread as first guess of the mass matrix; or from the prior (`fit`), which takes a longer
+    warmup. They move in the logits of unit coordinates, where every prior is the same and none has
+    an end. Gradients come from forward sensitivities.
 
     The estimate is the posterior mean in unit coordinates; its `diagnostics` say whether the
-    chains have mixed, and so does its status.
+    chains have mixed, and so does its status. Under a transformation both are left out.
 
     Attributes:
         chains: Chains, which advance together.
@@ -47,7 +50,6 @@ class Posterior(eqx.Module):
         draws: Samples of each chain.
         target_acceptance: Acceptance that the step size is adapted to.
         depth: Most doublings of a trajectory.
-        start: How the optima are found.
 
     Source:
         Hoffman and Gelman, arXiv 1111.4246 (in NumPyro); Vehtari et al., arXiv 1903.08008, for
@@ -59,11 +61,12 @@ class Posterior(eqx.Module):
     draws: int = 500
     target_acceptance: float = 0.8
     depth: int = 8
-    start: LeastSquares = LeastSquares()
 
     def __check_init__(self) -> None:
         """Refuse counts below one and an acceptance outside of (0, 1)."""
         check_counts(self, "chains", "warmup", "draws", "depth")
+        if self.draws < 4:
+            raise ValueError(f"`draws` must be at least 4 to compare halves; got {self.draws}.")
         if not 0.0 < self.target_acceptance < 1.0:
             raise ValueError(
                 f"`target_acceptance` must lie between 0 and 1; got {self.target_acceptance!r}."
@@ -80,62 +83,98 @@ class Posterior(eqx.Module):
             key: Not needed.
 
         Returns:
-            An inverter that samples.
+            An inverter whose chains start from the prior.
         """
-        del dataset
+        del dataset, key
         return PosteriorInverter(
-            problem=problem,
-            method=self,
-            first=self.start.fit(problem, key=key),
-            settings=eqx.tree_pformat(self),
+            problem=problem, method=self, first=None, settings=eqx.tree_pformat(self)
+        )
+
+    def refine(self, inverter: AbstractInverter) -> "PosteriorInverter":
+        """Make an inverter whose chains start at samples of another one.
+
+        Args:
+            inverter: An inverter that gives samples.
+
+        Returns:
+            An inverter of the same problem.
+
+        Raises:
+            TypeError: If `inverter` is not an inverter.
+        """
+        if not isinstance(inverter, AbstractInverter):
+            raise TypeError(
+                f"`inverter` must be a fitted inverter; got {type(inverter).__name__}. Fit a "
+                "method first: `Posterior().refine(LeastSquares().fit(problem, key=key))`."
+            )
+        settings = f"{eqx.tree_pformat(self)} after {inverter.settings}"
+        return PosteriorInverter(
+            problem=inverter.problem, method=self, first=inverter, settings=settings
         )
 
 
 class PosteriorInverter(AbstractInverter):
-    """From `Posterior.fit`.
+    """From `Posterior.fit` or `Posterior.refine`.
 
     Attributes:
         problem: The problem it inverts.
         method: Its settings.
-        first: Finds the optima.
+        first: The inverter at whose samples the chains start, if any.
         settings: The settings as text.
         logs: Empty.
     """
 
     problem: InverseProblem
     method: Posterior
-    first: LeastSquaresInverter
+    first: AbstractInverter | None
     settings: str = eqx.field(static=True)
     logs: tuple[TrainLog, ...] = ()
 
     def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
         require_x64("`PosteriorInverter`")
         start_keys, keys = split_each(keys)
-        return self._sample(observations, self.first._invert(observations, start_keys), keys)
+        if self.first is None:
+            starts = self._from_prior(start_keys)
+        else:
+            starts = self._starts(self.first._invert(observations, start_keys))
+        return self._sample(observations, starts, keys)
 
     def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
         start_keys, keys = split_each(keys)
-        optima = self.first._on_host(observations, start_keys)
-        rows = observations, optima, np.asarray(jr.key_data(keys))
-        return self._diagnosed(in_calls(_block, self, rows, sensitivities=True))
+        with jax.enable_x64(True):
+            if self.first is None:
+                starts = self._from_prior(start_keys)
+            else:
+                starts = self._starts(self.first._on_host(observations, start_keys))
+        alone = eqx.tree_at(lambda i: i.first, self, None, is_leaf=lambda x: x is None)
+        rows = observations, np.asarray(starts), np.asarray(jr.key_data(keys))
+        # NumPyro factors mass matrices by LAPACK.
+        estimate = in_calls(_block, alone, rows, sensitivities=True, one_by_one=True)
+        return self._diagnosed(estimate)
 
-    def _sample(self, observations: Observation, optima: Estimate, keys: Array) -> Estimate:
+    def _from_prior(self, keys: Array) -> Float[Array, "batch sample parameter"]:
+        shape = (max(_FROM_PRIOR, self.method.chains), self.problem.parameters.size)
+        return jax.vmap(lambda key: jr.uniform(key, shape, jnp.float64))(keys)
+
+    def _starts(self, estimate: Estimate) -> Float[Array, "batch sample parameter"]:
+        if estimate.samples is None or np.shape(estimate.samples)[1] < self.method.chains:
+            raise ValueError(
+                f"`inverter` must give at least {self.method.chains} samples, one for each of the "
+                "`chains`. Set its `draws` higher."
+            )
+        samples = jnp.asarray(estimate.samples, jnp.float64)
+        unit = jnp.asarray(self.problem.parameters.to_unit(samples))
+        # Where the first inverter failed chains start at the center.
+        return jnp.where(jnp.isfinite(unit), unit, 0.5)
+
+    def _sample(
+        self, observations: Observation, starts: Float[Array, "batch sample parameter"], keys: Array
+    ) -> Estimate:
         objective = Objective(self.problem, Coordinates.UNIT, Penalty.NONE)
         run = partial(_run_chains, objective, self.method)
-        x = jax.vmap(run)(in_precision(observations, jnp.float64), optima, keys)
+        x = jax.vmap(run)(in_precision(observations, jnp.float64), starts, keys)
         z = jax.nn.sigmoid(x).reshape(len(keys), -1, x.shape[-1])
-        space, unit_value = self.problem.parameters, jnp.mean(z, axis=1)
-        samples = jnp.asarray(space.from_unit(z))
-        return eqx.tree_at(
-            lambda e: (e.value, e.unit_value, e.std, e.samples),
-            optima,
-            (
-                jnp.asarray(space.from_unit(unit_value)),
-                unit_value,
-                jnp.std(samples, axis=1),
-                samples,
-            ),
-        )
+        return jax.vmap(partial(estimate_from_cloud, self.problem))(jnp.mean(z, axis=1), z)
 
     def _diagnosed(self, estimate: Estimate) -> Estimate:
         """The estimate with what its chains say about each other."""
@@ -147,8 +186,7 @@ class PosteriorInverter(AbstractInverter):
         mixed = (r_hat.max(-1) < _MOST_R_HAT) & (
             worth.min(-1) > _LEAST_DRAWS_PER_CHAIN * self.method.chains
         )
-        failed = np.asarray(estimate.status) == EstimateStatus.SOLVER_FAILED
-        status = np.where(mixed | failed, estimate.status, int(EstimateStatus.NOT_MIXED))
+        status = np.where(mixed, estimate.status, int(EstimateStatus.NOT_MIXED))
         return eqx.tree_at(
             lambda e: (e.status, e.diagnostics),
             estimate,
@@ -159,24 +197,22 @@ class PosteriorInverter(AbstractInverter):
 
 def _block(inverter: PosteriorInverter, rows: Any, count: Array, lanes: int) -> Estimate:
     del lanes
-    observations, optima, key_data = rows
-    # Rows that are not meant repeat one that is, and cost nothing beside it.
-    index = jnp.minimum(jnp.arange(len(key_data)), jnp.maximum(count - 1, 0))
-    observations, optima, key_data = jax.tree.map(
-        lambda x: x[index], (observations, optima, key_data)
-    )
-    return inverter._sample(observations, optima, jr.wrap_key_data(key_data))
+    # A row that is not meant repeats the last that is.
+    observations, starts, key_data = rows
+    sample = partial(inverter._sample, observations, starts, jr.wrap_key_data(key_data))
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), eqx.filter_eval_shape(sample))
+    return lax.cond(count > 0, sample, lambda: nothing)
 
 
 _block = compiled(_block)
 
 
 def _run_chains(
-    objective: Objective, method: Posterior, observation: Observation, optima: Estimate, key: Array
+    objective: Objective, method: Posterior, observation: Observation, starts: Array, key: Array
 ) -> Float[Array, "chain draw parameter"]:
     start_key, key = jr.split(key)
     space = objective.problem.parameters
-    spread = _logit(jnp.asarray(space.to_unit(jnp.asarray(optima.samples))))
+    spread = _logit(starts)
     start = spread[jr.choice(start_key, spread.shape[0], (method.chains,), replace=False)]
     kernel = NUTS(
         potential_fn=_potential(objective, observation),

@@ -95,6 +95,7 @@ def in_calls(
     *,
     mesh: jax.sharding.Mesh | None = None,
     sensitivities: bool = False,
+    one_by_one: bool = False,
 ) -> Any:
     """Run `block` over all rows and join the results.
 
@@ -108,13 +109,15 @@ def in_calls(
         rows: PyTree of arrays with a row for each trajectory, at least one.
         mesh: Devices to use; by default the CPU, or all accelerators of this process.
         sensitivities: Whether `block` carries derivatives along.
+        one_by_one: Whether calls must not overlap. Two that factor batches of matrices by LAPACK
+            on a CPU at the same time may wait for each other for ever.
 
     Returns:
         The result of `block` as NumPy arrays.
     """
     rows = jax.tree.map(np.asarray, rows)
     devices = _devices(mesh)
-    workers = _workers(devices)
+    workers = 1 if one_by_one else _workers(devices)
     calls = _cut(rows, _shapes(devices[0].platform, sensitivities), workers)
 
     joined = _Joined(_count(rows))

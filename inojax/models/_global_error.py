@@ -16,8 +16,10 @@ _LEAST_RTOL = 1e-13
 
 def with_global_tolerance(model: Any, thetas: Float[ArrayLike, "batch parameter"]) -> Any:
     """See `ODEModel.with_global_tolerance`."""
-    local, exact = model, _states(model.tightened(), thetas, model)
+    local = model
     for _ in range(_ATTEMPTS):
+        # What is exact enough to see the first error need not be so for the next one.
+        exact = _states(local.tightened(), thetas, model)
         error = global_error(model, _states(local, thetas, model), exact)
         if error <= 1.0:
             return local
@@ -26,12 +28,10 @@ def with_global_tolerance(model: Any, thetas: Float[ArrayLike, "batch parameter"
         if rtol < _LEAST_RTOL:
             break
         local = local.replace(rtol=rtol, atol=local.atol * factor, max_steps=steps)
-        # What was exact enough to see the first error need not be so for the next one.
-        exact = _states(local.tightened(), thetas, model)
     raise ValueError(
-        f"No tolerances that float64 allows bring the global error of these trajectories to "
-        f"`rtol` = {model.rtol:g}, `atol` = {model.atol}: small errors grow too much. Ask for less "
-        "accuracy, or solve for a shorter time."
+        f"The global error of these trajectories could not be brought to `rtol` = {model.rtol:g}, "
+        f"`atol` = {model.atol} by tolerances that float64 allows: small errors grow too much. Ask "
+        "for less accuracy, or solve for a shorter time."
     )
 
 

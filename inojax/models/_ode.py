@@ -295,6 +295,8 @@ class ODEModel(eqx.Module):
             meant = values.shape[0] if count is None else count
             ensemble = _sensitivity_traced(self, (values, grid), meant, lanes)
             return _solution(grid, ensemble), _tangents(ensemble)
+        if count is not None:
+            raise ValueError("`count` serves transformations; here leave out the other `thetas`.")
         grid = _checked_grid(grid)
         values = np.array(thetas, np.float64)
         settled = _with_traced_settings(self)

@@ -13,7 +13,7 @@ from inojax import methods, problems
 from inojax._estimate import Estimate, EstimateStatus
 from inojax._inverse_problem import InverseProblem
 from inojax.data import Dataset
-from inojax.methods import conformal, invert_batch
+from inojax.methods import AbstractNetworkInverter, conformal, invert_batch
 from inojax.methods._base import estimate_from_cloud
 from inojax.methods._conformal import _conformal_quantiles
 from inojax.metrics import coverage, coverage_curve

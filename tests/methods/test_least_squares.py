@@ -186,6 +186,7 @@ def test_where_no_solve_succeeds_the_estimate_says_so():
     observation = ij.Observation.from_arrays([1.0], [[2.0]], problem=problem)
     estimate = LeastSquares(starts=2).fit(problem, key=KEY)(observation, key=KEY)
     assert ij.EstimateStatus(int(estimate.status)) is ij.EstimateStatus.SOLVER_FAILED
+    assert estimate.optima.count == 0
 
 
 @pytest.mark.parametrize("field", ["starts", "max_steps", "draws"])

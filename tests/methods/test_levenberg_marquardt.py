@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from inojax.methods._levenberg_marquardt import Local, minimize
+from inojax.methods._levenberg_marquardt import Local, _candidate, minimize
 
 ROWS = 6
 
@@ -107,3 +107,18 @@ def test_rows_that_are_not_meant_are_left_alone():
         least_squares(residuals), start, infinite(1), max_steps=10, tolerance=1e-9, count=2
     )
     np.testing.assert_allclose(end.x.ravel(), [2.0, 2.0, 0.0], atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_undamped_step_solves_a_parabola_in_a_box(seed):
+    rng = np.random.default_rng(seed)
+    matrix, target = rng.normal(size=(9, 6)), 2.0 * rng.normal(size=9)
+    matrix[:, 5] = matrix[:, 4] + 0.1 * matrix[:, 5]
+    lower, upper = np.full(6, -0.3), np.full(6, 0.4)
+    exact = scipy.optimize.lsq_linear(matrix, target, (-0.3, 0.4), tol=1e-14)
+    start = rng.uniform(-0.3, 0.4, 6)
+    gradient = matrix.T @ (matrix @ start - target)
+    parts = start, gradient, matrix.T @ matrix, np.array(1e-13), lower, upper
+    step = _candidate(*map(jnp.asarray, parts))
+    assert 0 < np.isin(np.round(exact.x, 9), [-0.3, 0.4]).sum() < 6
+    np.testing.assert_allclose(step, exact.x, atol=1e-6)

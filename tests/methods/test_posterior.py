@@ -8,16 +8,21 @@ import pytest
 import inojax as ij
 from inojax.methods import LeastSquares, Posterior
 from tests.helpers import HIGHEST, LOWEST, linear_gaussian, optimizations
+from tests.refuses import refuses
 
 KEY = jr.key(7)
 WIDTH = HIGHEST - LOWEST
-SHORT = Posterior(chains=4, warmup=200, draws=400, start=LeastSquares(starts=2, draws=32))
+SHORT = Posterior(chains=4, warmup=200, draws=400)
 
 
 @pytest.fixture(autouse=True)
 def quick_compilation():
     with optimizations(False):
         yield
+
+
+def sampler(problem):
+    return SHORT.refine(LeastSquares(starts=2, draws=32).fit(problem, key=KEY))
 
 
 def posterior_on_a_grid(problem, observation, density):
@@ -40,7 +45,7 @@ def test_samples_follow_a_posterior_that_leans_on_the_ends_of_the_prior():
         return np.exp(-0.5 * ((0.9 - theta @ states) / 1.5) ** 2)
 
     mean, std = posterior_on_a_grid(problem, observation, density)
-    estimate = SHORT.fit(problem, key=KEY)(observation, key=KEY)
+    estimate = sampler(problem)(observation, key=KEY)
     assert ij.EstimateStatus(int(estimate.status)) is ij.EstimateStatus.OK
     diagnostics = estimate.diagnostics
     assert (diagnostics.r_hat < 1.01).all()
@@ -53,7 +58,7 @@ def test_samples_follow_a_posterior_that_leans_on_the_ends_of_the_prior():
 def test_chains_that_are_too_short_are_not_trusted():
     problem = linear_gaussian()
     observation = problem.simulate(np.array([0.5, -0.5]), key=KEY)
-    hasty = Posterior(chains=2, warmup=2, draws=6, start=LeastSquares(starts=1, draws=8))
+    hasty = Posterior(chains=2, warmup=2, draws=6)
     estimate = hasty.fit(problem, key=KEY)(observation, key=KEY)
     assert ij.EstimateStatus(int(estimate.status)) is ij.EstimateStatus.NOT_MIXED
     assert "do not agree" in str(estimate)
@@ -87,7 +92,7 @@ def test_an_unknown_noise_level_is_inferred_with_the_rest():
     std = np.sqrt(
         [(weight * (x - m) ** 2).sum() for x, m in zip((rates, sigmas), mean, strict=True)]
     )
-    estimate = SHORT.fit(problem, key=KEY)(observation, key=KEY)
+    estimate = sampler(problem)(observation, key=KEY)
     samples = np.asarray(estimate.samples)
     error = std / np.sqrt(estimate.diagnostics.effective_samples)
     assert (np.abs(samples.mean(0) - mean) < 4.0 * error).all()
@@ -97,5 +102,9 @@ def test_an_unknown_noise_level_is_inferred_with_the_rest():
 def test_impossible_settings_are_refused():
     with pytest.raises(ValueError, match="`chains`"):
         Posterior(chains=0)
+    with pytest.raises(ValueError, match="`draws` must be at least 4"):
+        Posterior(draws=3)
+    with refuses(TypeError, "`inverter` must be a fitted inverter"):
+        SHORT.refine(SHORT)
     with pytest.raises(ValueError, match="`target_acceptance` must lie between 0 and 1"):
         Posterior(target_acceptance=1.0)

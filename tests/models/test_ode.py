@@ -370,3 +370,25 @@ def test_impossible_calls_are_refused(model):
             call(THETA)
         with refuses(ValueError, r"`thetas`.*\(0, 2\)"):
             call(np.zeros((0, 2)))
+
+
+@pytest.mark.parametrize("count", [5, 150])
+def test_every_trajectory_may_have_output_times_of_its_own(model, count):
+    thetas = some_thetas(count)
+    horizon = float(model.times[-1])
+    rng = np.random.default_rng(0)
+    times = np.sort(rng.uniform(0.0, horizon, (count, 6)), axis=1)
+    times[1], times[2, 3:] = 0.0, times[2, 2]  # nothing to solve; repeated times
+    together = model.solve_ensemble(thetas, times)
+    np.testing.assert_array_equal(together.status, SolveStatus.SUCCESS)
+    also, derivatives = model.sensitivities(thetas[:4], times[:4])
+    for row in (0, 1, 2, 3):
+        alone = model.solve_ensemble(thetas[row : row + 1], times[row])
+        np.testing.assert_allclose(together.states[row], alone.states[0], rtol=1e-10)
+        np.testing.assert_allclose(also.states[row], alone.states[0], rtol=1e-10)
+        _, expected = model.sensitivities(thetas[row : row + 1], times[row])
+        np.testing.assert_allclose(derivatives[row], expected[0], rtol=1e-8, atol=1e-12)
+    with pytest.raises(ValueError, match="a row for each of the"):
+        model.solve_ensemble(thetas, times[:2])
+    with pytest.raises(ValueError, match="`count` serves transformations"):
+        model.sensitivities(thetas, times, count=jnp.asarray(2))
