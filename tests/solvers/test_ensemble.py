@@ -384,7 +384,8 @@ def test_initial_states_have_sensitivities_too():
     [
         ({"initial_states": np.ones(2)}, "initial_states"),
         ({"thetas": np.ones((3, 1))}, "thetas"),
-        ({"times": np.ones((2, 2))}, "times"),
+        ({"times": np.ones((3, 2))}, "times"),
+        ({"times": np.ones((2, 1, 1))}, "times"),
         ({"times": np.ones(0)}, "times"),
         ({"thetas": np.ones((2, 1), np.float32)}, "thetas"),
         ({"vector_field": lambda t, y, k: y[0]}, "vector_field"),
