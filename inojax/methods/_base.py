@@ -165,6 +165,15 @@ def _check_batch(problem: InverseProblem, observations: Observation) -> None:
     )
 
 
+def check_inverter(inverter: Any) -> None:
+    """Raise a TypeError unless a method may start where `inverter` ends."""
+    if not isinstance(inverter, AbstractInverter):
+        raise TypeError(
+            f"`inverter` must be a fitted inverter; got {type(inverter).__name__}. Fit a method "
+            "first, for instance `LeastSquares().fit(problem, key=key)`."
+        )
+
+
 def estimate_from_cloud(
     problem: InverseProblem,
     unit_value: Float[Array, " parameter"],

@@ -18,7 +18,7 @@ from ..data import Dataset
 from ..models import compiled, in_calls
 from ..solvers import cholesky
 from ..train import TrainLog
-from ._base import AbstractInverter
+from ._base import AbstractInverter, check_inverter
 from ._batches import in_precision, split_each
 from ._checks import check_counts
 from ._levenberg_marquardt import Local, Minimum, minimize
@@ -109,11 +109,7 @@ class LeastSquares(eqx.Module):
         Raises:
             TypeError: If `inverter` is not an inverter.
         """
-        if not isinstance(inverter, AbstractInverter):
-            raise TypeError(
-                f"`inverter` must be a fitted inverter; got {type(inverter).__name__}. Fit a "
-                "method first: `LeastSquares().refine(INO().fit(problem, key=key))`."
-            )
+        check_inverter(inverter)
         settings = f"{eqx.tree_pformat(self)} after {inverter.settings}"
         return LeastSquaresInverter(
             problem=inverter.problem, method=self, first=inverter, settings=settings

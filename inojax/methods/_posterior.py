@@ -21,7 +21,7 @@ from .._x64 import require_x64
 from ..data import Dataset
 from ..models import compiled, in_calls
 from ..train import TrainLog
-from ._base import AbstractInverter, estimate_from_cloud
+from ._base import AbstractInverter, check_inverter, estimate_from_cloud
 from ._batches import in_precision, split_each
 from ._checks import check_counts
 from ._objective import Coordinates, Objective, Penalty
@@ -102,11 +102,7 @@ class Posterior(eqx.Module):
         Raises:
             TypeError: If `inverter` is not an inverter.
         """
-        if not isinstance(inverter, AbstractInverter):
-            raise TypeError(
-                f"`inverter` must be a fitted inverter; got {type(inverter).__name__}. Fit a "
-                "method first: `Posterior().refine(LeastSquares().fit(problem, key=key))`."
-            )
+        check_inverter(inverter)
         settings = f"{eqx.tree_pformat(self)} after {inverter.settings}"
         return PosteriorInverter(
             problem=inverter.problem, method=self, first=inverter, settings=settings

@@ -8,7 +8,15 @@ import numpyro.distributions as dist
 import pytest
 
 import inojax as ij
-from inojax.methods import Coordinates, LeastSquares, Penalty, Point, invert_batch
+from inojax.methods import (
+    AbstractNetworkInverter,
+    Coordinates,
+    LeastSquares,
+    Penalty,
+    Point,
+    invert_batch,
+)
+from inojax.methods._base import estimate_from_cloud
 from tests.helpers import (
     HIGHEST,
     LINEAR_NOISE,
@@ -151,13 +159,27 @@ def test_both_optima_are_found_and_weighed():
     assert len(estimate.as_dict()["optima"]) == 2
 
 
+class Guess(AbstractNetworkInverter):
+    """Always answers 0.5."""
+
+    problem: ij.InverseProblem
+    settings: str = ""
+    logs: tuple = ()
+
+    def _invert(self, observations, keys):
+        z = self.problem.parameters.to_unit(jnp.full((len(keys), 1), 0.5, jnp.float32))
+        return jax.vmap(lambda z: estimate_from_cloud(self.problem, z, z[None]))(z)
+
+
 def test_refining_starts_where_another_inverter_ends():
-    problem = squared("squared")
+    problem = squared()
     observation = ij.Observation.from_arrays([1.0, 2.0], [[0.49], [0.98]], problem=problem)
-    first = LeastSquares(starts=1, max_steps=1, point=Point.MODE).fit(problem, key=KEY)
-    refined = LeastSquares(starts=1).refine(first)(observation, key=KEY)
-    # The only start is the prior's mean, -1, and its valley is the negative one.
-    np.testing.assert_allclose(refined.value, [-0.7], atol=1e-2)
+    method = LeastSquares(starts=1, penalty=Penalty.DENSITY)
+    # The prior's mean is -1, in the valley of the negative one; the guess in the other.
+    alone = method.fit(problem, key=KEY)(observation, key=KEY)
+    np.testing.assert_allclose(alone.value, [-0.7], atol=1e-4)
+    refined = method.refine(Guess(problem))(observation, key=KEY)
+    np.testing.assert_allclose(refined.value, [0.7], atol=1e-4)
     with refuses(TypeError, "`inverter` must be a fitted inverter"):
         LeastSquares().refine(LeastSquares())
 
