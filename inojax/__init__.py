@@ -14,9 +14,9 @@ from . import (
 from ._estimate import (
     Diagnostics as Diagnostics,
     Estimate as Estimate,
-    EstimateStatus as EstimateStatus,
     Optima as Optima,
 )
+from ._estimate_status import EstimateStatus as EstimateStatus
 from ._inverse_problem import InverseProblem as InverseProblem
 from ._observation import Observation as Observation
 from ._parameters import (
@@ -25,6 +25,7 @@ from ._parameters import (
     ParameterSpace as ParameterSpace,
 )
 from ._sensors import FixedTimes as FixedTimes, RandomTimes as RandomTimes, Sensors as Sensors
+from ._trust import TrustTicket as TrustTicket, Verdict as Verdict, Vetting as Vetting
 from .data import Dataset as Dataset, simulate as simulate
 from .methods import save as save
 from .models import ODEModel as ODEModel

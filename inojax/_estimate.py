@@ -1,6 +1,5 @@
 """What an inversion returns: parameter values with their spread and a verdict on the fit."""
 
-import enum
 import math
 from typing import Any
 
@@ -9,39 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ._estimate_status import EstimateStatus
+from ._trust import TrustTicket
 from ._x64 import is_traced
-
-
-class EstimateStatus(enum.IntEnum):
-    """Whether an estimate explains its readings; stored as an integer in `Estimate.status`."""
-
-    OK = 0
-    POOR_FIT = 1
-    SOLVER_FAILED = 2
-    NOT_CHECKED = 3
-    NOT_MIXED = 4
-
-    @property
-    def message(self) -> str:
-        """One sentence that says what it means and what to do about it."""
-        return _MESSAGES[self]
-
-
-_MESSAGES = {
-    EstimateStatus.OK: "The model, solved again at the estimate, agrees with the readings.",
-    EstimateStatus.POOR_FIT: (
-        "The model, solved again at the estimate, misses the readings by more than their noise: "
-        "refine the estimate, or check the noise level, the units and the model."
-    ),
-    EstimateStatus.SOLVER_FAILED: (
-        "The model could not be solved at the estimate: treat these values as unreliable."
-    ),
-    EstimateStatus.NOT_CHECKED: "The model has not been solved again at the estimate.",
-    EstimateStatus.NOT_MIXED: (
-        "The chains of the sampler do not agree or are too short: treat the spread as a guess, and "
-        "run more `warmup` and `draws`."
-    ),
-}
 
 _LEVEL = 0.9
 # Optima of less weight are counted, but not listed.
@@ -102,6 +71,7 @@ class Estimate(eqx.Module):
         status: An `EstimateStatus` as integer.
         optima: All optima found, from methods that look for more than one.
         diagnostics: Whether chains have mixed, from methods that run some.
+        ticket: How far it can be trusted, and why; None until the model is solved again.
     """
 
     names: tuple[str, ...] = eqx.field(static=True)
@@ -118,6 +88,7 @@ class Estimate(eqx.Module):
     )
     optima: Optima | None = None
     diagnostics: Diagnostics | None = None
+    ticket: TrustTicket | None = None
 
     def __check_init__(self) -> None:
         """Refuse arrays that do not fit the names."""
@@ -162,8 +133,8 @@ class Estimate(eqx.Module):
 
         Returns:
             `parameters` (name to value, unit, standard deviation and 90 % interval),
-            `reduced_chi2`, `status` and `message`, and where the method gives them `optima`,
-            `r_hat` and `effective_samples`; None where a number is not known.
+            `reduced_chi2`, `status` and `message`, and where there are such `optima`, `r_hat`,
+            `effective_samples` and the trust `ticket`; None where a number is not known.
 
         Raises:
             ValueError: If this is a batch of estimates.
@@ -193,6 +164,8 @@ class Estimate(eqx.Module):
                 dict(zip(self.names, map(_known, np.asarray(c).tolist()), strict=True))
                 for c in columns
             )
+        if self.ticket is not None:
+            more["ticket"] = self.ticket.as_dict()
         return {
             "parameters": parameters,
             "reduced_chi2": _known(float(self.reduced_chi2)),
@@ -231,6 +204,8 @@ class Estimate(eqx.Module):
         fit = f"{chi2:.3g}" if math.isfinite(chi2) else "not known"
         message = EstimateStatus(int(self.status)).message
         lines = [*_aligned(rows), "", f"Reduced chi-squared: {fit}", message]
+        if self.ticket is not None:
+            lines.append(f"Verdict: {self.ticket.verdict} (see `ticket`)")
         return "\n".join([*lines, *self._mixing(), *self._other_optima()])
 
     def _mixing(self) -> list[str]:

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inojax._estimate import Estimate, EstimateStatus
+from inojax._estimate import Estimate
+from inojax._estimate_status import EstimateStatus
 from tests.refuses import refuses
 
 NAMES, UNITS = ("k1", "k19", "ratio"), ("min^-1", "ppm^-1 min^-1", "")

@@ -20,7 +20,7 @@ ORDER = (
     ("_x64",),
     ("_parameters", "_sensors", "_observation", "noise", "solvers", "nn", "train"),
     ("models",),
-    ("_inverse_problem", "_estimate"),
+    ("_inverse_problem", "_estimate_status", "_trust", "_estimate"),
     ("_linearization",),
     ("metrics", "data"),
     ("methods", "problems"),
@@ -28,19 +28,22 @@ ORDER = (
 )
 RANK = {unit: rank for rank, unit in enumerate(sum(ORDER, ()))}
 LONGEST_FUNCTION = 80  # lines of code
-# Files of `methods` that hold no method but what several share.
+# Files of `methods` that hold no method but what several share, or what is put around any of them.
 SHARED = {
     "_amortized",
     "_base",
     "_batches",
     "_checks",
+    "_conformal",
     "_drift_fields",
     "_encoding",
+    "_held_out",
     "_levenberg_marquardt",
     "_linear_posterior",
     "_objective",
     "_storage",
     "_training_data",
+    "_vetting",
 }
 HEAVY = ("matplotlib", "zarr", "orbax", "flax", "tyro")
 

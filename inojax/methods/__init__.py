@@ -29,3 +29,8 @@ from ._objective import Coordinates as Coordinates, Penalty as Penalty
 from ._posterior import Posterior as Posterior, PosteriorInverter as PosteriorInverter
 from ._regression import Regression as Regression, RegressionInverter as RegressionInverter
 from ._storage import save as save
+from ._vetting import (
+    VettedInverter as VettedInverter,
+    load_vetted as load_vetted,
+    vet as vet,
+)

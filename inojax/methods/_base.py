@@ -11,15 +11,17 @@ import scipy.stats
 from equinox import AbstractVar
 from jaxtyping import Array, Float, Key
 
-from .._estimate import Estimate, EstimateStatus
+from .._estimate import Estimate
+from .._estimate_status import EstimateStatus
 from .._inverse_problem import InverseProblem
 from .._observation import Observation
+from .._trust import P_VALUE, TrustTicket
 from .._x64 import is_traced
 from ..noise import NoDensityError
 from ..train import TrainLog
 
-# A fit is called poor where noise alone would do worse in one case of a thousand.
-_P_VALUE = 1e-3
+# Optima of less weight are no explanations worth a warning.
+_WORTH_WARNING = 0.05
 
 
 class AbstractInverter(eqx.Module):
@@ -74,11 +76,30 @@ class AbstractInverter(eqx.Module):
         batch = jax.tree.map(lambda x: np.asarray(x)[None], observation)
         estimate = self._on_host(batch, key[None])
         first = jax.tree.map(lambda x: np.asarray(x[0]), estimate)
-        return resimulate(self.problem, first, observation)
+        return self._checked(first, observation)
+
+    def _surrogate_readings(
+        self, unit_value: Float[np.ndarray, "batch parameter"], observations: Observation
+    ) -> Float[np.ndarray, "batch reading channel"] | None:
+        """Clean readings as the inverter's surrogate predicts them, if it has one."""
+        del unit_value, observations
+
+    def _checked(self, estimate: Estimate, observation: Observation) -> Estimate:
+        """A single estimate with its misfit, its status and a trust ticket."""
+        if estimate.ticket is not None:
+            return estimate
+        checked = resimulate(self.problem, estimate, observation)
+        exact = isinstance(self, AbstractExactInverter)
+        ticket = issue_ticket(self.problem, checked, observation, exact=exact)
+        return eqx.tree_at(lambda e: e.ticket, checked, ticket, is_leaf=lambda x: x is None)
 
     # Equinox hashes a module by its leaves, which arrays do not allow; `jax.jit(inverter)`
     # needs a hash, and identity is the honest one.
     __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType]
+
+
+class AbstractExactInverter(AbstractInverter):
+    """An inverter that infers with the real solver."""
 
 
 class AbstractNetworkInverter(AbstractInverter):
@@ -86,7 +107,7 @@ class AbstractNetworkInverter(AbstractInverter):
 
     def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
         with jax.enable_x64(False):
-            return _compiled(self, _in_float32(observations), keys)
+            return _compiled(self, in_float32(observations), keys)
 
 
 @eqx.filter_jit
@@ -118,7 +139,9 @@ def _check_readings(problem: InverseProblem, observation: Observation, name: str
         )
 
 
-def _in_float32(observation: Observation) -> Observation:
+def in_float32(observation: Observation) -> Observation:
+    """An observation for networks, on the host."""
+
     def convert(x: Any) -> Any:
         return np.asarray(x, np.float32) if np.issubdtype(x.dtype, np.floating) else x
 
@@ -224,7 +247,7 @@ def resimulate(problem: InverseProblem, estimate: Estimate, observation: Observa
         status = EstimateStatus.SOLVER_FAILED
     elif int(estimate.status) == EstimateStatus.NOT_MIXED:
         status = EstimateStatus.NOT_MIXED
-    elif scipy.stats.chi2.sf(chi2, count) < _P_VALUE:
+    elif scipy.stats.chi2.sf(chi2, count) < P_VALUE:
         status = EstimateStatus.POOR_FIT
     return _with_verdict(estimate, chi2 / count, status)
 
@@ -234,3 +257,44 @@ def _with_verdict(estimate: Estimate, reduced: float, status: EstimateStatus) ->
         return e.reduced_chi2, e.status
 
     return eqx.tree_at(verdict, estimate, (np.asarray(reduced), np.asarray(int(status))))
+
+
+def issue_ticket(
+    problem: InverseProblem, estimate: Estimate, observations: Observation, *, exact: bool
+) -> TrustTicket:
+    """The trust ticket of checked estimates, without what held-out simulations would add.
+
+    Args:
+        problem: The problem.
+        estimate: One estimate, or a batch, with its misfit.
+        observations: The readings, one for each.
+        exact: Whether it was inferred with the real solver.
+
+    Returns:
+        A ticket for each.
+    """
+    count = np.asarray(observations.mask).sum(axis=(-2, -1))
+    reduced = np.asarray(estimate.reduced_chi2, np.float64)
+    explanations = np.ones(reduced.shape, int)
+    if estimate.optima is not None:
+        several = (np.asarray(estimate.optima.weight) > _WORTH_WARNING).sum(axis=-1)
+        explanations = np.asarray(np.maximum(several, 1))
+    return TrustTicket(
+        status=np.asarray(estimate.status),
+        reduced_chi2=reduced,
+        p_value=np.asarray(scipy.stats.chi2.sf(reduced * count, count)),
+        explanations=explanations,
+        exact=exact,
+        noise_known=not _estimates_noise(problem),
+    )
+
+
+def _estimates_noise(problem: InverseProblem) -> bool:
+    """Whether the scale of the noise depends on unknown parameters."""
+    clean = jnp.ones((1, len(problem.channels)))
+    center = jnp.asarray(problem.parameters.from_unit(jnp.full(problem.parameters.size, 0.5)))
+    try:
+        slopes = jax.jacfwd(lambda theta: problem.noise.log_scale(clean, theta))(center)
+    except NoDensityError:
+        return False
+    return bool(jnp.any(slopes != 0.0))

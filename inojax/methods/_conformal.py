@@ -17,15 +17,11 @@ from .._x64 import in_x32
 from ..data import Dataset
 from ..train import TrainLog
 from ._amortized import AbstractAmortizedMethod
-from ._base import AbstractInverter, estimate_from_cloud, invert_batch
+from ._base import AbstractInverter, estimate_from_cloud
 from ._encoding import Encoder
+from ._held_out import check_enough, invert_held_out, usable_cases
 from ._storage import load
-from ._training_data import check_dataset
 
-_BATCH = 256
-# With fewer, the coverage of 90 % intervals that one correction happens to have scatters by more
-# than 3 % around its mean.
-_FEWEST = 100
 # In unit coordinates, as the narrowest of `UnitNormal`. A smaller one is mostly that of samples
 # which were cut to an end of the prior, and would make an outlier of any error.
 _NARROWEST = 1e-3
@@ -79,6 +75,11 @@ class ConformalInverter(AbstractInverter):
         estimate = self.inner._on_host(observations, keys)
         with jax.enable_x64(np.asarray(estimate.samples).dtype == np.float64):
             return _compiled_correction(self, estimate, keys)
+
+    def _surrogate_readings(
+        self, unit_value: Float[np.ndarray, "batch parameter"], observations: Observation
+    ) -> Float[np.ndarray, "batch reading channel"] | None:
+        return self.inner._surrogate_readings(unit_value, observations)
 
     def _correct(self, estimate: Estimate, keys: Key[Array, " batch"]) -> Estimate:
         value, samples = jnp.asarray(estimate.unit_value), jnp.asarray(estimate.samples)
@@ -143,12 +144,10 @@ def conformal(
         Vovk, Gammerman and Shafer 2005, Algorithmic learning in a random world; Lei et al.
         2018, section 5.2 (residuals scaled by a local spread), arXiv 1604.04173.
     """
-    check_dataset(inverter.problem, dataset)
-    usable = dataset.usable()
-    _check_count(len(usable), _FEWEST, "for honest intervals")
+    usable = usable_cases(inverter, dataset)
     residuals, particles = _held_out_residuals(inverter, usable, key)
     # Then every sample has an order statistic of its own, none of them infinite.
-    _check_count(len(usable), 2 * particles - 3, f"for {particles} samples of each estimate")
+    check_enough(len(usable), 2 * particles - 3, f"for {particles} samples of each estimate")
     return ConformalInverter(inverter, _conformal_quantiles(residuals, particles))
 
 
@@ -202,37 +201,14 @@ def _held_out_residuals(
     inverter: AbstractInverter, usable: Dataset, key: Key[Array, ""]
 ) -> tuple[Float[np.ndarray, "n parameter"], int]:
     """Standardized residuals of all simulations, and the number of samples of each estimate."""
-    observe_key, invert_key = jr.split(key)
-    keys = jr.split(observe_key, len(usable))
-    parts, particles, start = [], 0, 0
-    for block in usable.blocks(_BATCH):
-        # The last block is filled up with its own cases, since another size is compiled anew.
-        some = np.arange(_BATCH) % len(block)
-        rows = start + some
-        observations = _observe(inverter.problem, block[some], usable.thetas[rows], keys[rows])
-        estimate = invert_batch(inverter, observations, key=jr.fold_in(invert_key, start))
-        particles = _check_samples(estimate)
+    parts, particles = [], 0
+    for block in invert_held_out(inverter, usable, key=key):
+        particles = block.samples.shape[-2]
         with jax.enable_x64(False):
-            center, spread = _summarized(inverter.problem, estimate.samples)
-        gap = (usable.unit[rows] - np.asarray(center)) / np.asarray(spread)
-        parts.append(gap[: len(block)])
-        start += len(block)
+            center, spread = _summarized(inverter.problem, block.samples)
+        gap = (usable.unit[block.rows] - np.asarray(center)) / np.asarray(spread)
+        parts.append(gap[: block.size])
     return np.concatenate(parts), particles
-
-
-def _observe(
-    problem: InverseProblem, states: np.ndarray, thetas: np.ndarray, keys: Key[Array, " batch"]
-) -> Observation:
-    with jax.enable_x64(True):
-        return jax.tree.map(np.asarray, _measure(problem, states, thetas, keys))
-
-
-@eqx.filter_jit
-def _measure(
-    problem: InverseProblem, states: Any, thetas: Any, keys: Key[Array, " batch"]
-) -> Observation:
-    measure = jax.vmap(lambda y, theta, k: problem.observe(y, theta, key=k))
-    return measure(jnp.asarray(states), jnp.asarray(thetas), keys)
 
 
 def _conformal_quantiles(
@@ -251,29 +227,3 @@ def _conformal_quantiles(
     ceiling = -(-(n + 1) * level // steps)
     order = np.where(2 * level > steps, ceiling, floor) - 1
     return np.sort(residuals, axis=0)[order].astype(np.float32)
-
-
-def _check_samples(estimate: Estimate) -> int:
-    samples = estimate.samples
-    if samples is None or np.shape(samples)[-2] < 3:
-        count = 0 if samples is None else np.shape(samples)[-2]
-        raise ValueError(
-            f"`inverter` gives {count} samples with each estimate; at least 3 are needed. Use a "
-            "method that gives samples, or set its `draws` higher."
-        )
-    bad = int(np.sum(~np.isfinite(np.asarray(samples)).all(axis=(1, 2))))
-    if bad:
-        raise ValueError(
-            f"`inverter` gives samples that are not finite for {bad} of {len(samples)} held-out "
-            "simulations. Check its training with `inverter.logs`."
-        )
-    return np.shape(samples)[-2]
-
-
-def _check_count(count: int, needed: int, reason: str) -> None:
-    if count < needed:
-        raise ValueError(
-            f"`dataset` has {count} usable simulations; at least {needed} are needed {reason}. "
-            "Make more with `simulate`, with another key than those that the inverter was "
-            "trained on."
-        )

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Key
 
@@ -16,7 +18,7 @@ from .._observation import Observation
 from ..nn import UnitNormal
 from ..train import TrainLog
 from ._amortized import AbstractAmortizedMethod, TrainingSession
-from ._base import AbstractNetworkInverter, estimate_from_cloud
+from ._base import AbstractNetworkInverter, estimate_from_cloud, in_float32
 from ._checks import check_counts
 from ._encoding import Encoder, Readings
 from ._ino_drift import Drift, DriftSettings, drift_loss, new_pool, residual_of
@@ -64,6 +66,14 @@ class INOInverter(AbstractNetworkInverter):
         make = partial(estimate_from_cloud, self.problem)
         return jax.vmap(make)(jnp.mean(last, axis=1), cloud)
 
+    def _surrogate_readings(
+        self, unit_value: Float[np.ndarray, "batch parameter"], observations: Observation
+    ) -> Float[np.ndarray, "batch reading channel"]:
+        with jax.enable_x64(False):
+            scaled = _predicted(self, np.asarray(unit_value, np.float32), in_float32(observations))
+        scale = self.encoder.scale.take(self.encoder.channels)
+        return np.asarray(scale.invert(np.asarray(scaled, np.float64)))
+
     def _draw(self, spread: UnitNormal, key: Key[Array, ""]) -> Float[Array, "particle parameter"]:
         keys = jr.split(jr.fold_in(key, 1), self.draws)
         cloud = jax.vmap(lambda k: spread.sample(key=k))(keys)
@@ -110,6 +120,14 @@ class INOInverter(AbstractNetworkInverter):
         known = jnp.any(readings.mask, axis=(1, 2)).reshape(batch, particles, count, 1)
         arrived, spread = spread.product(arrived, known)
         return arrived - z, spread
+
+
+@eqx.filter_jit
+def _predicted(
+    inverter: INOInverter, z: Float[Any, "batch parameter"], observations: Observation
+) -> Float[Array, "batch reading channel"]:
+    readings = jax.vmap(inverter.encoder.readings)(observations)
+    return inverter.surrogate.at_readings(inverter.problem, inverter.encoder, z, readings)
 
 
 class INO(AbstractAmortizedMethod[INOInverter]):

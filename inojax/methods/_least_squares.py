@@ -10,7 +10,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from .._estimate import Estimate, EstimateStatus, Optima
+from .._estimate import Estimate, Optima
+from .._estimate_status import EstimateStatus
 from .._inverse_problem import InverseProblem
 from .._observation import Observation
 from .._x64 import require_x64
@@ -18,7 +19,7 @@ from ..data import Dataset
 from ..models import compiled, in_calls
 from ..solvers import cholesky
 from ..train import TrainLog
-from ._base import AbstractInverter, check_inverter
+from ._base import AbstractExactInverter, AbstractInverter, check_inverter
 from ._batches import in_precision, split_each
 from ._checks import check_counts
 from ._levenberg_marquardt import Local, Minimum, minimize
@@ -116,7 +117,7 @@ class LeastSquares(eqx.Module):
         )
 
 
-class LeastSquaresInverter(AbstractInverter):
+class LeastSquaresInverter(AbstractExactInverter):
     """From `LeastSquares.fit` or `LeastSquares.refine`.
 
     Attributes:

@@ -14,14 +14,15 @@ from jaxtyping import Array, Float, Key
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer import NUTS
 
-from .._estimate import Diagnostics, Estimate, EstimateStatus
+from .._estimate import Diagnostics, Estimate
+from .._estimate_status import EstimateStatus
 from .._inverse_problem import InverseProblem
 from .._observation import Observation
 from .._x64 import require_x64
 from ..data import Dataset
 from ..models import compiled, in_calls
 from ..train import TrainLog
-from ._base import AbstractInverter, check_inverter, estimate_from_cloud
+from ._base import AbstractExactInverter, AbstractInverter, check_inverter, estimate_from_cloud
 from ._batches import in_precision, split_each
 from ._checks import check_counts
 from ._objective import Coordinates, Objective, Penalty
@@ -109,7 +110,7 @@ class Posterior(eqx.Module):
         )
 
 
-class PosteriorInverter(AbstractInverter):
+class PosteriorInverter(AbstractExactInverter):
     """From `Posterior.fit` or `Posterior.refine`.
 
     Attributes:

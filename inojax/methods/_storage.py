@@ -81,7 +81,8 @@ def load(like: _Inverter, folder: str | os.PathLike[str], problem: InverseProble
     if manifest["inverter"] != type(like).__name__:
         raise ValueError(
             f"`folder` {path} holds a {manifest['inverter']}, not a {type(like).__name__}. "
-            "Load it with the method that made it, a corrected one with `load_conformal`."
+            "Load it with the method that made it, a corrected one with `load_conformal`, "
+            "a vetted one with `load_vetted`."
         )
     changed = differences(manifest["problem"], describe_problem(problem))
     if manifest["channels"] != list(problem.channels):
@@ -95,6 +96,11 @@ def load(like: _Inverter, folder: str | os.PathLike[str], problem: InverseProble
         )
     _check_settings(manifest["settings"], like.settings, path)
     return _filled(like, _read_weights(path, manifest["arrays"]))
+
+
+def stored_names(folder: str | os.PathLike[str]) -> frozenset[str]:
+    """Names of the arrays of a stored inverter."""
+    return frozenset(_read_manifest(pathlib.Path(folder))["arrays"])
 
 
 def _check_settings(stored: str, wanted: str, path: pathlib.Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from inojax import methods, problems
-from inojax._estimate import EstimateStatus
+from inojax._estimate_status import EstimateStatus
 from inojax._observation import Observation
 from inojax.data import Dataset, simulate
 from inojax.methods import _amortized, invert_batch, resimulate

@@ -1,0 +1,35 @@
+"""How an estimate ended, as data."""
+
+import enum
+
+
+class EstimateStatus(enum.IntEnum):
+    """Whether an estimate explains its readings; stored as an integer in `Estimate.status`."""
+
+    OK = 0
+    POOR_FIT = 1
+    SOLVER_FAILED = 2
+    NOT_CHECKED = 3
+    NOT_MIXED = 4
+
+    @property
+    def message(self) -> str:
+        """One sentence that says what it means and what to do about it."""
+        return _MESSAGES[self]
+
+
+_MESSAGES = {
+    EstimateStatus.OK: "The model, solved again at the estimate, agrees with the readings.",
+    EstimateStatus.POOR_FIT: (
+        "The model, solved again at the estimate, misses the readings by more than their noise: "
+        "refine the estimate, or check the noise level, the units and the model."
+    ),
+    EstimateStatus.SOLVER_FAILED: (
+        "The model could not be solved at the estimate: treat these values as unreliable."
+    ),
+    EstimateStatus.NOT_CHECKED: "The model has not been solved again at the estimate.",
+    EstimateStatus.NOT_MIXED: (
+        "The chains of the sampler do not agree or are too short: treat the spread as a guess, and "
+        "run more `warmup` and `draws`."
+    ),
+}

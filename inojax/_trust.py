@@ -1,0 +1,245 @@
+"""The verdict on an estimate: whether it can be trusted, with the numbers and reasons behind it."""
+
+import enum
+import math
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from ._estimate_status import EstimateStatus
+
+# A correct model misses its readings so badly in one case of a thousand.
+P_VALUE = 1e-3
+# Held-out simulations raise an alarm in one case of fifty.
+RARE = 0.02
+# 90 % intervals that hold the truth in fewer cases than this are called too narrow.
+_LEAST_COVERAGE = 0.86
+_LEVEL = 0.9
+
+
+class Verdict(enum.StrEnum):
+    """What to make of an estimate."""
+
+    TRUST = "trust"
+    CHECK = "check"
+    DO_NOT_TRUST = "do not trust"
+
+
+_ORDER = tuple(Verdict)
+
+
+class Vetting(eqx.Module):
+    """An estimate beside those of simulations that its inverter has not seen.
+
+    Ranks are shares of held-out simulations that look at least as bad, so that a correct model
+    gives a rank below 0.02 in one case of fifty.
+
+    Attributes:
+        misfit_rank: Rank of the estimate's own misfit.
+        novelty_rank: Rank of the misfit plus penalty that a fit on the real solver leaves: low
+            where no parameters explain the readings as well as simulations of this problem are.
+        unexplained: Reduced chi-squared that this fit leaves.
+        surrogate_gap: Root mean square distance between surrogate and solver at the estimate, over
+            the readings, in standard deviations of the noise; NaN without a surrogate.
+        surrogate_rank: Rank of that distance; NaN without a surrogate.
+        coverage: Share of held-out simulations whose truth lay in the 90 % interval of each
+            parameter.
+        cases: Number of held-out simulations.
+    """
+
+    misfit_rank: Float[Array | np.ndarray, "*batch"]
+    novelty_rank: Float[Array | np.ndarray, "*batch"]
+    unexplained: Float[Array | np.ndarray, "*batch"]
+    surrogate_gap: Float[Array | np.ndarray, "*batch"]
+    surrogate_rank: Float[Array | np.ndarray, "*batch"]
+    coverage: Float[Array | np.ndarray, "*batch parameter"]
+    cases: int = eqx.field(static=True)
+
+    @property
+    def novel(self) -> Bool[np.ndarray, "*batch"]:
+        """Whether the readings do not look like simulations of the problem."""
+        return np.asarray(self.novelty_rank) < RARE
+
+
+class TrustTicket(eqx.Module):
+    """How far an estimate can be trusted; `print(ticket)` says why.
+
+    Every estimate of a concrete observation carries one. What an inverter's own record adds,
+    whether the readings look like its simulations and whether its intervals hold, comes from
+    `methods.vet`.
+
+    Attributes:
+        status: The `EstimateStatus`.
+        reduced_chi2: Mean squared whitened residual of the model solved again at the estimate.
+        p_value: Chance that the true parameters miss their readings by more. Fitted parameters
+            miss them by less than true ones, so that it errs on the side of trust.
+        explanations: Optima of weight above 0.05, where the method looks for several; else 1.
+        exact: Whether the estimate was inferred with the real solver.
+        noise_known: Whether the noise level is known rather than estimated, too.
+        vetting: The estimate beside held-out simulations, from `methods.vet`.
+    """
+
+    status: Int[Array | np.ndarray, "*batch"]
+    reduced_chi2: Float[Array | np.ndarray, "*batch"]
+    p_value: Float[Array | np.ndarray, "*batch"]
+    explanations: Int[Array | np.ndarray, "*batch"]
+    exact: bool = eqx.field(static=True)
+    noise_known: bool = eqx.field(static=True)
+    vetting: Vetting | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all findings.
+
+        Raises:
+            ValueError: If this is a batch of tickets.
+        """
+        return max((verdict for verdict, _ in self._findings()), key=_ORDER.index)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """What the verdict rests on, the worst first."""
+        findings = sorted(self._findings(), key=lambda f: -_ORDER.index(f[0]))
+        return tuple(sentence for _, sentence in findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Verdict, reasons and numbers as plain Python values, ready for `json.dump`."""
+        numbers: dict[str, Any] = {
+            "status": EstimateStatus(int(self.status)).name,
+            "reduced_chi2": _known(self.reduced_chi2),
+            "p_value": _known(self.p_value),
+            "explanations": int(self.explanations),
+            "exact": self.exact,
+            "noise_known": self.noise_known,
+        }
+        if self.vetting is not None:
+            names = (
+                "misfit_rank", "novelty_rank", "unexplained", "surrogate_gap", "surrogate_rank"
+            )  # fmt: skip
+            numbers["vetting"] = {name: _known(getattr(self.vetting, name)) for name in names}
+            numbers["vetting"]["coverage_90"] = np.asarray(self.vetting.coverage).tolist()
+            numbers["vetting"]["cases"] = self.vetting.cases
+        return {"verdict": str(self.verdict), "reasons": list(self.reasons), **numbers}
+
+    def __str__(self) -> str:
+        """The verdict and its reasons."""
+        findings = sorted(self._findings(), key=lambda f: -_ORDER.index(f[0]))
+        marks = {Verdict.TRUST: "+", Verdict.CHECK: "?", Verdict.DO_NOT_TRUST: "!"}
+        lines = [f"{marks[verdict]} {sentence}" for verdict, sentence in findings]
+        return "\n".join([f"Verdict: {self.verdict}", *lines])
+
+    def _findings(self) -> list[tuple[Verdict, str]]:
+        if np.ndim(self.status) != 0:
+            raise ValueError(
+                "A verdict belongs to a single estimate; this is a batch of shape "
+                f"{np.shape(self.status)}. Take one with `jax.tree.map(lambda x: x[0], ticket)`."
+            )
+        if int(self.status) == EstimateStatus.SOLVER_FAILED:
+            return [(Verdict.DO_NOT_TRUST, EstimateStatus.SOLVER_FAILED.message)]
+        findings = [self._fit()]
+        if self.vetting is not None:
+            findings += _vetted(self.vetting)
+        elif self.exact:
+            findings.append((Verdict.TRUST, "The intervals come from the real solver."))
+        else:
+            findings.append((Verdict.CHECK, _UNTESTED))
+        if int(self.status) == EstimateStatus.NOT_MIXED:
+            findings.append((Verdict.CHECK, EstimateStatus.NOT_MIXED.message))
+        if int(self.explanations) > 1:
+            findings.append((Verdict.CHECK, _several(int(self.explanations))))
+        if not self.noise_known:
+            findings.append((Verdict.TRUST, _ESTIMATED_NOISE))
+        return findings
+
+    def _fit(self) -> tuple[Verdict, str]:
+        """What the misfit of the estimate itself says."""
+        p_value, chi2 = float(self.p_value), float(self.reduced_chi2)
+        if math.isnan(p_value):
+            return Verdict.CHECK, EstimateStatus.NOT_CHECKED.message
+        measured = f"reduced chi-squared {chi2:.3g}, p-value {p_value:.2g}"
+        if p_value >= P_VALUE:
+            return Verdict.TRUST, f"The estimate explains the readings: {measured}."
+        missed = f"The estimate misses the readings by more than their noise: {measured}."
+        if self.vetting is not None:
+            return self._usual_misfit(self.vetting, missed)
+        if self.exact:
+            return Verdict.DO_NOT_TRUST, f"{missed} {_NO_BETTER}"
+        return Verdict.CHECK, f"{missed} Refine it on the real solver."
+
+    def _usual_misfit(self, vetting: Vetting, missed: str) -> tuple[Verdict, str]:
+        rank = float(vetting.misfit_rank)
+        if rank < RARE:
+            return (
+                Verdict.CHECK,
+                f"{missed} It is more than in {1.0 - rank:.1%} of held-out simulations: refine it.",
+            )
+        return (
+            Verdict.TRUST,
+            f"{missed} This inverter's estimates do so in {rank:.0%} of held-out simulations, and "
+            "its intervals were tested on them. Refine it for a better fit.",
+        )
+
+
+_UNTESTED = (
+    "The intervals of this inverter have never been tested: see `methods.vet`, and "
+    "`methods.conformal` to correct them."
+)
+_NO_BETTER = (
+    "It is the best that the real solver finds, so that the model, its noise level or the "
+    "units of the readings are wrong."
+)
+_ESTIMATED_NOISE = (
+    "The noise level is estimated, too, so that errors of the model hide in it: look at the "
+    "residuals."
+)
+
+
+def _several(count: int) -> str:
+    return f"{count} different explanations of the readings were found: see `optima`."
+
+
+def _vetted(vetting: Vetting) -> list[tuple[Verdict, str]]:
+    findings = [_familiar(vetting), _covered(vetting)]
+    rank, gap = float(vetting.surrogate_rank), float(vetting.surrogate_gap)
+    if math.isnan(rank):
+        return findings
+    measured = f"The surrogate is {gap:.2g} standard deviations of the noise from the solver here"
+    if rank < RARE:
+        return [*findings, (Verdict.CHECK, f"{measured}, farther than in held-out simulations.")]
+    return [*findings, (Verdict.TRUST, f"{measured}, as usual.")]
+
+
+def _familiar(vetting: Vetting) -> tuple[Verdict, str]:
+    rank, left = float(vetting.novelty_rank), float(vetting.unexplained)
+    after = f"after a fit on the real solver (reduced chi-squared {left:.3g})"
+    if rank >= RARE:
+        return (
+            Verdict.TRUST,
+            f"The readings look like simulations: {rank:.0%} of {vetting.cases} held-out ones are "
+            f"explained no better {after}.",
+        )
+    sentence = f"The readings look unlike the simulations: {after} more is left than in "
+    if vetting.novelty_rank * (vetting.cases + 1) < 1.5:
+        return (
+            Verdict.DO_NOT_TRUST,
+            f"{sentence}all {vetting.cases} held-out ones. The model, its noise level or the units "
+            "are wrong.",
+        )
+    return Verdict.CHECK, f"{sentence}{1.0 - rank:.1%} of {vetting.cases} held-out ones."
+
+
+def _covered(vetting: Vetting) -> tuple[Verdict, str]:
+    coverage = np.asarray(vetting.coverage)
+    measured = (
+        f"{_LEVEL:.0%} intervals held the truth in {coverage.mean():.1%} of held-out simulations"
+    )
+    if coverage.mean() >= _LEAST_COVERAGE:
+        return Verdict.TRUST, f"{measured} (worst parameter {coverage.min():.1%})."
+    return Verdict.CHECK, f"{measured}: they are too narrow. Correct them by `methods.conformal`."
+
+
+def _known(value: Any) -> float | None:
+    number = float(value)
+    return number if math.isfinite(number) else None

@@ -1,0 +1,211 @@
+"""Vetting of inverters that are known to be right or wrong, on readings that are either."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+import scipy.stats
+
+import inojax as ij
+from inojax._inverse_problem import InverseProblem
+from inojax.methods import (
+    AbstractNetworkInverter,
+    LeastSquares,
+    Regression,
+    conformal,
+    invert_batch,
+    load_conformal,
+    load_vetted,
+    resimulate,
+    vet,
+)
+from tests.helpers import LINEAR_NOISE, UNTRAINED, linear_gaussian, optimizations
+from tests.methods.toys import Toy, measured, simulations
+from tests.refuses import refuses
+
+KEY = jr.key(8)
+CASES = 256
+
+
+class WithSurrogate(AbstractNetworkInverter):
+    """A toy whose surrogate is the solution, off by so many standard deviations of the noise."""
+
+    toy: Toy
+    problem: InverseProblem
+    off: np.ndarray = eqx.field(converter=np.asarray)
+    settings: str = eqx.field(static=True, default="toy with surrogate")
+    logs: tuple = ()
+
+    def _invert(self, observations, keys):
+        return self.toy._invert(observations, keys)
+
+    def _surrogate_readings(self, unit_value, observations):
+        thetas = np.asarray(self.problem.parameters.from_unit(unit_value))
+        solution = self.problem.model.solve_ensemble(thetas, np.asarray(observations.times))
+        return np.asarray(solution.states) + self.off * LINEAR_NOISE
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    with optimizations(False):
+        yield
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return linear_gaussian()
+
+
+@pytest.fixture(scope="module")
+def vetted(problem):
+    return vet(Toy(problem), simulations(CASES, seed=1), key=KEY)
+
+
+@pytest.fixture(scope="module")
+def fresh(problem):
+    return measured(problem, simulations(CASES, seed=2))
+
+
+def shifted(observations, change):
+    return eqx.tree_at(lambda o: o.values, observations, change(observations))
+
+
+def ranks(vetted, observations):
+    return invert_batch(vetted, observations, key=KEY).ticket.vetting
+
+
+def test_ranks_are_uniform_where_nothing_is_wrong(vetted, fresh):
+    found = ranks(vetted, fresh)
+    for rank in (found.novelty_rank, found.misfit_rank):
+        # Two samples of 256; a correct rule fails this once in a thousand times.
+        assert scipy.stats.kstest(rank, "uniform").pvalue > 1e-3
+    assert found.novel.mean() <= 0.05
+
+
+def test_the_coverage_is_that_of_the_intervals(problem, vetted):
+    # The toy's intervals are exact, 0.9: 256 cases scatter by 0.019.
+    np.testing.assert_allclose(vetted.coverage, 0.9, atol=4 * 0.019)
+    narrow = vet(Toy(problem, shrink=0.5), simulations(CASES, seed=1), key=KEY)
+    exact = 2 * scipy.stats.norm.cdf(0.5 * scipy.stats.norm.ppf(0.95)) - 1
+    np.testing.assert_allclose(narrow.coverage, exact, atol=4 * 0.031)
+
+
+def test_noise_ten_times_as_loud_is_flagged(vetted, fresh):
+    noise = np.random.default_rng(0).normal(size=fresh.values.shape)
+    loud = shifted(fresh, lambda o: o.values + 9.95 * LINEAR_NOISE * noise)
+    assert ranks(vetted, loud).novel.mean() >= 0.95
+
+
+def test_readings_of_another_mechanism_are_flagged(vetted, fresh):
+    # The third channel, a combination of the two others, is driven by something else besides.
+    def change(o):
+        other = o.values.copy()
+        other[..., 2] += 4.0 * o.times
+        return other
+
+    assert ranks(vetted, shifted(fresh, change)).novel.mean() >= 0.95
+    one = jax.tree.map(lambda x: x[0], shifted(fresh, change))
+    estimate = vetted(one, key=KEY)
+    assert estimate.ticket.verdict is ij.Verdict.DO_NOT_TRUST
+    assert "unlike the simulations" in estimate.ticket.reasons[0]
+
+
+def test_a_biased_inverter_is_vetted_by_its_own_record_but_novelty_by_the_solver(problem, fresh):
+    biased = vet(Toy(problem, bias=0.2), simulations(CASES, seed=1), key=KEY)
+    found = ranks(biased, fresh)
+    # Its misfits are large, as always; what a fit from there leaves is not.
+    assert scipy.stats.kstest(found.misfit_rank, "uniform").pvalue > 1e-3
+    assert np.median(found.unexplained) < 1.5
+    assert biased.coverage[0] < 0.3
+
+
+def test_the_gap_of_a_surrogate_is_measured_in_standard_deviations(problem, fresh):
+    dataset = simulations(CASES, seed=1)
+    inverter = WithSurrogate(toy=Toy(problem), problem=problem, off=0.7)
+    vetted = vet(inverter, dataset, key=KEY)
+    np.testing.assert_allclose(vetted.gaps, 0.7, rtol=1e-5)  # the solver's tolerance
+    worse = eqx.tree_at(lambda v: v.inner.off, vetted, np.asarray(2.0))
+    found = ranks(worse, fresh)
+    np.testing.assert_allclose(found.surrogate_gap, 2.0, rtol=1e-5)
+    assert np.all(found.surrogate_rank < 0.02)
+
+
+def test_a_single_call_says_the_same_as_a_batch(vetted, fresh):
+    one = jax.tree.map(lambda x: x[3], fresh)
+    estimate = vetted(one, key=KEY)
+    again = jax.tree.map(lambda x: x[:1], jax.tree.map(lambda x: x[3:], fresh))
+    batch = vetted._on_host(again, KEY[None])
+    same = jax.tree.map(lambda x: x[0], batch).ticket
+    assert estimate.ticket.as_dict() == same.as_dict()
+    plain = resimulate(vetted.problem, vetted.inner(one, key=KEY), one)
+    assert float(estimate.reduced_chi2) == pytest.approx(float(plain.reduced_chi2), rel=1e-6)
+    assert int(estimate.status) == int(plain.status)
+    assert "Verdict: trust" in str(estimate)
+    assert estimate.as_dict()["ticket"]["verdict"] == "trust"
+
+
+def test_under_a_transformation_it_is_the_inner_inverter(vetted, fresh):
+    one = jax.tree.map(lambda x: jnp.asarray(x[0], jnp.float32), fresh)
+    estimate = jax.jit(lambda o: vetted(o, key=KEY))(one)
+    assert estimate.ticket is None
+    inner = jax.jit(lambda o: vetted.inner(o, key=KEY))(one)
+    np.testing.assert_array_equal(estimate.samples, inner.samples)
+
+
+def test_every_estimate_carries_a_ticket(problem, fresh):
+    one = jax.tree.map(lambda x: x[0], fresh)
+    plain = Toy(problem)(one, key=KEY).ticket
+    assert plain.verdict is ij.Verdict.CHECK
+    assert "never been tested" in plain.reasons[0]
+    exact = LeastSquares(starts=1).fit(problem, key=KEY)(one, key=KEY).ticket
+    assert exact.exact
+    assert exact.verdict is ij.Verdict.TRUST
+    count = fresh.mask[0].sum()
+    expected = scipy.stats.chi2.sf(float(exact.reduced_chi2) * count, count)
+    assert float(exact.p_value) == pytest.approx(expected)
+
+
+def test_the_noise_level_is_known_or_estimated():
+    noise = ij.problems.lotka_volterra_log_normal()
+    assert not _ticket_of(noise).noise_known
+    assert _ticket_of(ij.problems.lotka_volterra()).noise_known
+
+
+def _ticket_of(problem):
+    from inojax.methods._base import issue_ticket
+
+    size = problem.parameters.size
+    estimate = ij.Estimate(
+        problem.parameters.names, problem.parameters.units, *(np.full(size, 0.5),) * 3
+    )
+    mask = np.ones((1, 1), bool)
+    observation = ij.Observation(np.ones(1), np.ones((1, 1)), mask, ("x",), "")
+    return issue_ticket(problem, estimate, observation, exact=True)
+
+
+@pytest.mark.parametrize("corrected", [False, True], ids=["plain", "conformal"])
+def test_it_comes_back_from_disk(problem, fresh, tmp_path, corrected):
+    method: Regression = UNTRAINED["Regression"]
+    inverter = method.fit(problem, simulations(64, seed=3), progress=False, key=KEY)
+    if corrected:
+        inverter = conformal(inverter, simulations(128, seed=4), key=KEY)
+    vetted = vet(inverter, simulations(128, seed=1), key=KEY)
+    ij.save(vetted, tmp_path)
+    loaded = load_vetted(tmp_path, problem, method=method)
+    one = jax.tree.map(lambda x: x[0], fresh)
+    before, after = vetted(one, key=KEY), loaded(one, key=KEY)
+    np.testing.assert_array_equal(before.samples, after.samples)
+    assert before.ticket.as_dict() == after.ticket.as_dict()
+    with refuses(ValueError, match="load_vetted"):
+        load_conformal(tmp_path, problem, method=method)
+
+
+def test_bad_arguments_are_named(problem):
+    with refuses(ValueError, match="`dataset` has 64 usable"):
+        vet(Toy(problem), simulations(64, seed=1), key=KEY)
+    with refuses(ValueError, match="`inverter` gives 2 samples"):
+        vet(Toy(problem, draws=2), simulations(128, seed=1), key=KEY)
+    with refuses(ValueError, match="`dataset` holds trajectories"):
+        vet(LeastSquares().fit(ij.problems.robertson(), key=KEY), simulations(128, 1), key=KEY)

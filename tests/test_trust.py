@@ -1,0 +1,106 @@
+"""What a trust ticket makes of its numbers."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from inojax import EstimateStatus, TrustTicket, Verdict, Vetting
+from tests.refuses import refuses
+
+
+def ticket(**changes):
+    """A ticket that finds nothing wrong, with some numbers changed."""
+    numbers = {
+        "status": np.array(int(EstimateStatus.OK)),
+        "reduced_chi2": np.array(1.02),
+        "p_value": np.array(0.4),
+        "explanations": np.array(1),
+        "exact": False,
+        "noise_known": True,
+        "vetting": vetting(),
+    }
+    return TrustTicket(**(numbers | changes))
+
+
+def vetting(**changes):
+    numbers = {
+        "misfit_rank": np.array(0.5),
+        "novelty_rank": np.array(0.5),
+        "unexplained": np.array(0.9),
+        "surrogate_gap": np.array(0.3),
+        "surrogate_rank": np.array(0.5),
+        "coverage": np.array([0.9, 0.91]),
+        "cases": 500,
+    }
+    return Vetting(**(numbers | changes))
+
+
+POOR = {"p_value": np.array(1e-9), "reduced_chi2": np.array(40.0)}
+FAILED = {"status": np.array(int(EstimateStatus.SOLVER_FAILED)), "p_value": np.array(np.nan)}
+
+# What is wrong, the verdict, and a word of its first reason.
+CASES = {
+    "nothing": ({}, Verdict.TRUST, "explains the readings"),
+    "solver failed": (FAILED, Verdict.DO_NOT_TRUST, "could not be solved"),
+    "no noise": ({"p_value": np.array(np.nan)}, Verdict.CHECK, "has not been solved"),
+    "usual misfit of a network": (POOR, Verdict.TRUST, "in 50% of held-out"),
+    "unusual misfit": (
+        POOR | {"vetting": vetting(misfit_rank=np.array(0.004))}, Verdict.CHECK, "99.6%"
+    ),
+    "misfit, never tested": (POOR | {"vetting": None}, Verdict.CHECK, "Refine it"),
+    "misfit of the best fit": (
+        POOR | {"vetting": None, "exact": True}, Verdict.DO_NOT_TRUST, "best that the real solver"
+    ),
+    "never tested": ({"vetting": None}, Verdict.CHECK, "never been tested"),
+    "exact, never tested": ({"vetting": None, "exact": True}, Verdict.TRUST, "explains"),
+    "strange readings": (
+        {"vetting": vetting(novelty_rank=np.array(0.01))}, Verdict.CHECK, "unlike the simulations"
+    ),
+    "stranger than any": (
+        {"vetting": vetting(novelty_rank=np.array(1 / 501))}, Verdict.DO_NOT_TRUST, "all 500"
+    ),
+    "surrogate is off": (
+        {"vetting": vetting(surrogate_rank=np.array(0.01))}, Verdict.CHECK, "surrogate"
+    ),
+    "no surrogate": (
+        {"vetting": vetting(surrogate_rank=np.array(np.nan))}, Verdict.TRUST, "explains"
+    ),
+    "narrow intervals": (
+        {"vetting": vetting(coverage=np.array([0.5, 0.9]))}, Verdict.CHECK, "too narrow"
+    ),
+    "chains apart": (
+        {"status": np.array(int(EstimateStatus.NOT_MIXED))}, Verdict.CHECK, "chains"
+    ),
+    "two explanations": ({"explanations": np.array(2)}, Verdict.CHECK, "2 different"),
+    "estimated noise": ({"noise_known": False}, Verdict.TRUST, "explains"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "verdict", "word"), CASES.values(), ids=CASES)
+def test_the_verdict_is_the_worst_finding_and_says_why(changes, verdict, word):
+    found = ticket(**changes)
+    assert found.verdict is verdict
+    assert word in found.reasons[0]
+    assert str(found).startswith(f"Verdict: {verdict}\n")
+    assert all(reason in str(found) for reason in found.reasons)
+
+
+def test_errors_that_hide_in_an_estimated_noise_level_are_mentioned():
+    assert any("noise level is estimated" in r for r in ticket(noise_known=False).reasons)
+
+
+@pytest.mark.parametrize("changes", [case[0] for case in CASES.values()], ids=CASES)
+def test_it_is_json(changes):
+    content = json.loads(json.dumps(ticket(**changes).as_dict(), allow_nan=False))
+    assert content["verdict"] in list(Verdict)
+    assert content["reasons"]
+    assert ("vetting" in content) == (changes.get("vetting", 0) is not None)
+
+
+def test_a_batch_has_no_single_verdict():
+    batch = jax.tree.map(lambda x: np.stack([x, x]), ticket())
+    with refuses(ValueError, match="batch of shape"):
+        str(batch)
+    assert jax.tree.map(lambda x: x[1], batch).verdict is Verdict.TRUST
