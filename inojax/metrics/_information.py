@@ -75,8 +75,10 @@ def case_information(
     solved &= np.isfinite(covariance).all((1, 2))
     if not solved.any():
         raise ValueError("No solve succeeded: check the model with `solve_ensemble` first.")
-    kept = (x[solved] for x in (thetas, slopes, fisher, covariance))
-    return CaseInformation(*kept, int(cases - solved.sum()))
+    failed = int(cases - solved.sum())
+    return CaseInformation(
+        thetas[solved], slopes[solved], fisher[solved], covariance[solved], failed
+    )
 
 
 def _linearized(
