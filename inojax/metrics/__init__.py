@@ -10,5 +10,9 @@ from ._errors import (
     mean_absolute_error as mean_absolute_error,
     mean_squared_error as mean_squared_error,
 )
+from ._identifiability import (
+    IdentifiabilityCard as IdentifiabilityCard,
+    identifiability as identifiability,
+)
 from ._sbc import SBCRanks as SBCRanks, sbc_ranks as sbc_ranks
 from ._tarp import TARPCurve as TARPCurve, tarp as tarp

@@ -199,6 +199,40 @@ def test_calibration_refuses_to_draw_nothing():
         plot.calibration({})
 
 
+def card(names: tuple[str, ...]) -> ij.metrics.IdentifiabilityCard:
+    size = len(names)
+    std = np.linspace(0.28, 0.01, size)
+    values = 12.0 * 10.0 ** np.arange(-1.0, size - 1.0)
+    values[0] = -1e-9  # a null direction, up to rounding
+    return ij.metrics.IdentifiabilityCard(
+        problem="made up", names=names, posterior_std=std, contraction=1.0 - 12.0 * std**2,
+        logarithmic=True, scaled_std=std, prior_std=np.ones(size), fisher=np.diag(values),
+        eigenvalues=values, rank=size - 1, informative=size - 2, directions=-np.eye(size),
+        direction_spread=np.linspace(1.0, 0.1, size), invisible=1, sentences=("a is invisible.",),
+        floor=ij.metrics.BayesFloor(0.01, std**2, 0.001, 8), cases=8, failed=0,
+    )  # fmt: skip
+
+
+def test_identifiability_has_bars_a_spectrum_and_the_sloppiest_directions():
+    figure = plot.identifiability(card(NAMES))
+    assert_drawn(figure, 4)  # the last one is the colors' scale
+    bars, spectrum, loadings = figure.get_axes()[:3]
+    assert [tick.get_text() for tick in bars.get_xticklabels()] == list(reversed(NAMES))
+    heights = [bar.get_height() for bar in bars.patches[len(NAMES) :]]
+    np.testing.assert_allclose(heights, np.sqrt(12.0) * np.linspace(0.01, 0.28, len(NAMES)))
+    more, less = [line for line in spectrum.lines if not line.get_label().startswith("_")]
+    assert (len(more.get_xdata()), len(less.get_xdata())) == (len(NAMES) - 2, 2)
+    (image,) = loadings.get_images()
+    # The sloppiest is the last parameter alone; its sign is turned to be positive.
+    np.testing.assert_array_equal(image.get_array()[0], np.eye(len(NAMES))[-1])
+
+
+def test_identifiability_of_a_single_parameter_and_of_no_card():
+    assert_drawn(plot.identifiability(card(("a",))), 4)
+    with refuses(TypeError, "`card` must be an `IdentifiabilityCard`"):
+        plot.identifiability("a")  # type: ignore
+
+
 def test_the_callers_style_is_left_alone():
     before = dict(mpl.rcParams)
     plot.losses({"one": log(0.5)})

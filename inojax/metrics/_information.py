@@ -1,0 +1,100 @@
+"""What the readings say about the parameters, case by case over the prior."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from .._inverse_problem import InverseProblem
+from .._linearization import linearize
+from .._observation import Observation
+from .._parameters import Design
+from ..solvers import SolveStatus
+
+# A uniform unit coordinate has variance 1/12.
+PRIOR_PRECISION = 12.0
+
+
+class CaseInformation(NamedTuple):
+    """Laplace approximation of each case drawn from the prior, in unit coordinates.
+
+    Attributes:
+        thetas: Physical parameter values of the cases whose solve succeeded.
+        slopes: Derivative of each physical value with respect to its unit coordinate.
+        fisher: Fisher information of the readings.
+        covariance: Inverse of the information plus 12 I, the posterior covariance.
+        failed: Number of cases whose solve failed, which are left out.
+    """
+
+    thetas: Float[np.ndarray, "case parameter"]
+    slopes: Float[np.ndarray, "case parameter"]
+    fisher: Float[np.ndarray, "case parameter parameter"]
+    covariance: Float[np.ndarray, "case parameter parameter"]
+    failed: int
+
+
+def case_information(
+    problem: InverseProblem, cases: int, *, key: Key[Array, ""]
+) -> CaseInformation:
+    """Draw parameters and observations, solve, and linearize each case at its true parameters.
+
+    Args:
+        problem: The inverse problem.
+        cases: Number of random cases.
+        key: Source of randomness.
+
+    Returns:
+        Information and posterior covariance of the cases that could be solved.
+
+    Raises:
+        ValueError: If `cases` is below 2, if the noise is zero, or if no solve succeeds.
+    """
+    if cases < 2:
+        raise ValueError(f"`cases` must be at least 2; got {cases}.")
+    theta_key, sensor_key = jr.split(key)
+    thetas = problem.parameters.design(cases, kind=Design.RANDOM, key=theta_key)
+    solution, sensitivities = problem.model.sensitivities(thetas)
+    with jax.enable_x64(True):
+        observe = jax.vmap(lambda y, t, k: problem.observe(y, t, key=k))
+        observations = observe(
+            jnp.asarray(solution.states), jnp.asarray(thetas), jr.split(sensor_key, cases)
+        )
+        slopes, fisher, covariance = jax.tree.map(
+            np.asarray,
+            jax.jit(jax.vmap(lambda *case: _linearized(problem, *case)))(
+                observations,
+                jnp.asarray(thetas),
+                jnp.asarray(solution.states),
+                jnp.asarray(sensitivities),
+            ),
+        )
+    solved = np.asarray(solution.status) == SolveStatus.SUCCESS
+    solved &= np.isfinite(covariance).all((1, 2))
+    if not solved.any():
+        raise ValueError("No solve succeeded: check the model with `solve_ensemble` first.")
+    failed = int(cases - solved.sum())
+    return CaseInformation(
+        thetas[solved], slopes[solved], fisher[solved], covariance[solved], failed
+    )
+
+
+def _linearized(
+    problem: InverseProblem,
+    observation: Observation,
+    theta: Float[Array, " parameter"],
+    states: Float[Array, "time state"],
+    sensitivities: Float[Array, "time state parameter"],
+) -> tuple[Array, Array, Array]:
+    grid = jnp.asarray(problem.model.times)
+    index = jnp.argmin(jnp.abs(jnp.asarray(observation.times)[:, None] - grid[None, :]), axis=1)
+    # dθ/dz of the prior's inverse distribution function turns columns into unit coordinates.
+    z = jnp.asarray(problem.parameters.to_unit(theta))
+    slopes = jax.jacfwd(lambda u: jnp.asarray(problem.parameters.from_unit(u)))(z)
+    columns = sensitivities[index] @ slopes
+    line = linearize(problem, observation, theta, states[index], columns, slopes)
+    information = line.fisher
+    covariance = jnp.linalg.inv(information + PRIOR_PRECISION * jnp.eye(len(theta)))
+    return jnp.diag(slopes), information, covariance
