@@ -30,6 +30,40 @@ def simulations(
     return dataset, cases.usable()
 
 
+def held_out(
+    out: Path,
+    problem: ij.InverseProblem,
+    counts: tuple[int, int],
+    *,
+    keys: tuple[Key[Array, ""], Key[Array, ""]],
+) -> tuple[ij.Dataset, ij.Dataset]:
+    """Simulations to correct intervals with, and others to vet the corrected ones."""
+    stage(f"simulate {sum(counts)} more to correct and vet")
+    parts = [
+        ij.simulate(problem, count, store=out / name, design=ij.Design.RANDOM, key=key)
+        for name, count, key in zip(("correcting.zarr", "vetting.zarr"), counts, keys, strict=True)
+    ]
+    return parts[0].usable(), parts[1].usable()
+
+
+def vetted(
+    method: AbstractAmortizedMethod[Any],
+    inverter: ij.methods.AbstractInverter,
+    out: Path,
+    dataset: ij.Dataset,
+    *,
+    key: Key[Array, ""],
+) -> ij.methods.VettedInverter:
+    """Vet an inverter, or load it where a finished run left it."""
+    folder = out / "vetted"
+    if (folder / "manifest.json").exists():
+        return ij.methods.load_vetted(folder, inverter.problem, method=method)
+    stage(f"vet on {len(dataset)} held-out simulations")
+    found = ij.methods.vet(inverter, dataset, key=key)
+    ij.save(found, folder)
+    return found
+
+
 @dataclasses.dataclass(frozen=True)
 class Fit:
     """A trained inverter, the time it took and its losses."""

@@ -94,22 +94,27 @@ def minimize(
     """
     rows = start.shape[0]
     meant = jnp.asarray(rows if count is None else count)
-    everyone = jnp.arange(rows)
-    local = evaluate(start, meant, everyone)
+    size = start.shape[1]
+    nowhere = Local(
+        jnp.full(rows, jnp.inf), jnp.zeros_like(start), jnp.zeros((rows, size, size), start.dtype)
+    )
     state = _State(
         x=start,
-        local=local,
+        local=nowhere,
         damping=jnp.full(rows, _FIRST_DAMPING),
         growth=jnp.full(rows, 2.0),
         converged=jnp.zeros(rows, dtype=bool),
-        done=(everyone >= meant) | ~_usable(local),
-        steps=jnp.zeros(rows, dtype=int),
+        done=jnp.arange(rows) >= meant,
+        steps=jnp.full(rows, -1),
     )
 
     def advance(state: _State) -> _State:
         propose = jax.vmap(_candidate, in_axes=(0, 0, 0, 0, None, None))
         gradient, hessian = state.local.gradient, state.local.hessian
         candidate = propose(state.x, gradient, hessian, state.damping, *bounds)
+        # The start is evaluated by the same code as all steps: another copy of it would take as
+        # long to compile again.
+        candidate = jnp.where((state.steps < 0)[:, None], state.x, candidate)
         # Those that still run come first, and only these are evaluated.
         order = jnp.argsort(state.done, stable=True)
         found = evaluate(candidate[order], jnp.sum(~state.done), order)
@@ -154,6 +159,7 @@ def _candidate(
 
 
 def _judge(state: _State, candidate: Array, found: Local, tolerance: float) -> _State:
+    first = state.steps < 0
     step = candidate - state.x
     change = jnp.einsum("rp,rp->r", step, state.local.gradient)
     curvature = jnp.einsum("rp,rpq,rq->r", step, state.local.hessian, step)
@@ -165,12 +171,13 @@ def _judge(state: _State, candidate: Array, found: Local, tolerance: float) -> _
     expected = jnp.where(predicted > rounding, predicted, 1.0)
     ratio = jnp.where(jnp.abs(predicted) <= rounding, 1.0, gained / expected)
     ratio = jnp.where(predicted < -rounding, 0.0, ratio)
-    better = ~state.done & _usable(found) & (gained >= -rounding)
+    better = ~state.done & _usable(found) & (first | (gained >= -rounding))
     shrink = jnp.clip(1.0 - (2.0 * ratio - 1.0) ** 3, 1.0 / 3.0, 2.0)
     damping = jnp.where(better, state.damping * shrink, state.damping * state.growth)
+    damping = jnp.where(first, state.damping, damping)
     # A step that is damped says little about what is left to gain.
     small = (jnp.abs(predicted) < tolerance + rounding) & (state.damping <= _FREE)
-    converged = state.converged | (~state.done & small & better)
+    converged = state.converged | (~state.done & small & better & ~first)
 
     def pick(new: Array, old: Array) -> Array:
         return jnp.where(better.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
@@ -179,8 +186,8 @@ def _judge(state: _State, candidate: Array, found: Local, tolerance: float) -> _
         x=pick(candidate, state.x),
         local=jax.tree.map(pick, found, state.local),
         damping=jnp.clip(damping, _LEAST_DAMPING, None),
-        growth=jnp.where(better, 2.0, 2.0 * state.growth),
+        growth=jnp.where(better | first, 2.0, 2.0 * state.growth),
         converged=converged,
-        done=state.done | converged | (damping > _MOST_DAMPING),
+        done=state.done | converged | (damping > _MOST_DAMPING) | (first & ~better),
         steps=state.steps + jnp.where(state.done, 0, 1),
     )

@@ -65,17 +65,23 @@ def assert_refused(result: subprocess.CompletedProcess[str], message: str) -> No
 def test_metrics_have_the_shape_of_every_experiment(finished: tuple[Path, str]):
     metrics = metrics_of(finished[0])
     assert list(metrics) == [
-        "experiment", "preset", "seed", "provenance", "limits", "rows", "timing",
+        "experiment", "preset", "seed", "provenance", "limits", "rows", "vetting", "timing",
     ]  # fmt: skip
     assert (metrics["experiment"], metrics["preset"], metrics["seed"]) == ("pollu", "smoke", 0)
     assert list(metrics["timing"]) == ["total_seconds", "simulate_seconds", "compile_seconds"]
     assert 0.0 < metrics["timing"]["simulate_seconds"] < metrics["timing"]["total_seconds"]
     assert metrics["timing"]["compile_seconds"] > 0.0
     rows = {row["method"]: row for row in metrics["rows"]}
-    assert list(rows) == ["prior_mean", "regression", "ino", "bayes_floor"]
+    exact = ["ino + refine", "least squares (multi-start)"]
+    assert list(rows) == ["prior_mean", "regression", "ino", *exact, "bayes_floor"]
     assert all(field in row for row in rows.values() for field in FIELDS)
     for name in ("prior_mean", "regression", "ino"):
         assert all(math.isfinite(rows[name][field]) for field in FIELDS[1:])
+    for name in exact:
+        assert all(math.isfinite(rows[name][field]) for field in FIELDS[1:])
+        assert rows[name]["seconds_single"] is None
+    alarms = metrics["vetting"]["alarms"]
+    assert len(alarms["missing_term"]) == len(alarms["moved_by"]) == 25
     for name, limit in metrics["limits"].items():
         assert limit["parameter_mse"] == rows[name]["parameter_mse"]
 
