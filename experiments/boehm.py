@@ -62,7 +62,7 @@ class Size:
 
 SIZES = {
     Preset.SMOKE: Size(2, 10, 64, Posterior(chains=2, warmup=4, draws=4, depth=2), 1e-4),
-    Preset.QUICK: Size(48, 100, 1000, Posterior(chains=4, warmup=150, draws=150, depth=6), 1e-5),
+    Preset.QUICK: Size(32, 100, 1000, Posterior(chains=4, warmup=100, draws=400, depth=6), 1e-5),
     Preset.PAPER: Size(480, 200, 1000, Posterior(chains=4, warmup=2000, draws=2000), 1e-6),
 }
 

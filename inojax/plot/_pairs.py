@@ -98,7 +98,7 @@ class _Scale:
     def __init__(self, parameter: Parameter) -> None:
         self.prior: Any = parameter.prior
         self.log = isinstance(parameter.prior, dist.LogUniform)
-        name = f"log10 {parameter.name}" if self.log else parameter.name
+        name = f"log10\n{parameter.name}" if self.log else parameter.name
         unit = f"[{parameter.unit}]" if parameter.unit else ""
         self.label = f"{name}\n{_wrapped(unit)}" if unit else name
 
