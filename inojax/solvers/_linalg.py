@@ -109,8 +109,7 @@ def factor(plan: Elimination, jacobian: Float[Array, "color state batch"], shift
         return _factor_looped(plan, jacobian, shift)
     columns = jacobian[plan.colors] * plan.pattern.T[:, :, None].astype(float)
     matrices = shift * jnp.eye(len(plan.order))[None] - jnp.transpose(columns, (2, 1, 0))
-    lu, _, permutation = lax.linalg.lu(matrices)
-    return lu, permutation
+    return lax.platform_dependent(matrices, cpu=_factor_each, default=_factor_dense)
 
 
 def solve(plan: Elimination, factors: Factors, b: Float[Array, "state batch"]) -> Array:
@@ -265,9 +264,38 @@ def _solve_looped(plan: Elimination, factors: Array, b: Array) -> Array:
     return lax.fori_loop(0, len(upper), backward, x)
 
 
+# Whole matrices. Two programs that factor batches of them by LAPACK at the same time, each in a
+# thread of its own, may wait for each other for ever on a CPU: a batch is spread over the threads
+# that the programs themselves run in. A single matrix is not, and all of them one after the other
+# take no longer.
+
+
+def _factor_dense(
+    matrices: Float[Array, "*batch state state"],
+) -> tuple[Float[Array, "*batch state state"], Int[Array, "*batch state"]]:
+    lu, _, permutation = lax.linalg.lu(matrices)
+    return lu, permutation
+
+
+def _factor_each(matrices: Float[Array, "batch state state"]) -> tuple[Array, Array]:
+    return lax.map(_factor_dense, matrices)
+
+
 def _solve_dense(plan: Elimination, factors: tuple[Array, Array], b: Array) -> Array:
     del plan
-    lu, permutation = factors
-    rows = jnp.take_along_axis(b.T, permutation, axis=1)[:, :, None]
+    rows = b.T[:, :, None]
+    return lax.platform_dependent(*factors, rows, cpu=_solve_each, default=_solve_lu)[:, :, 0].T
+
+
+def _solve_lu(
+    lu: Float[Array, "*batch state state"],
+    permutation: Int[Array, "*batch state"],
+    rows: Float[Array, "*batch state one"],
+) -> Float[Array, "*batch state one"]:
+    rows = jnp.take_along_axis(rows, permutation[..., None], axis=-2)
     y = lax.linalg.triangular_solve(lu, rows, left_side=True, lower=True, unit_diagonal=True)
-    return lax.linalg.triangular_solve(lu, y, left_side=True, lower=False)[:, :, 0].T
+    return lax.linalg.triangular_solve(lu, y, left_side=True, lower=False)
+
+
+def _solve_each(lu: Array, permutation: Array, rows: Array) -> Array:
+    return lax.map(lambda system: _solve_lu(*system), (lu, permutation, rows))

@@ -1,5 +1,8 @@
 """Every form of the elimination against NumPy, and the choice between them."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,3 +123,34 @@ def test_a_dense_stiff_system_matches_its_exponential():
     for rate, states in zip((1.0, 0.5), solution.states[:2], strict=True):
         for time, state in zip((0.1, 1.0), states, strict=True):
             np.testing.assert_allclose(state, scipy.linalg.expm(rate * time * A) @ start, atol=1e-5)
+
+
+OVERLAPPING = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import jax, jax.numpy as jnp, numpy as np
+from inojax.solvers import _linalg as linalg
+
+jax.config.update("jax_enable_x64", True)
+plan = linalg.plan_elimination(np.ones((20, 20), bool), linalg.Form.DENSE)
+entries = jnp.asarray(np.random.default_rng(0).normal(size=(20, 20, 96)))
+
+@jax.jit
+def many(b):
+    return jax.lax.fori_loop(
+        0, 20, lambda i, b: linalg.solve(plan, linalg.factor(plan, entries, 100.0 + i), b), b
+    )
+
+def often(_):
+    for _ in range(40):
+        many(jnp.ones((20, 96))).block_until_ready()
+
+with ThreadPoolExecutor(2) as pool:
+    list(pool.map(often, range(2)))
+"""
+
+
+def test_programs_in_two_threads_do_not_wait_for_each_other():
+    # In a process of its own, since threads that hang cannot be ended. Two programs that factor
+    # whole batches by LAPACK hang in every run of this; it takes 3 s otherwise.
+    subprocess.run([sys.executable, "-c", OVERLAPPING], check=True, timeout=100)
