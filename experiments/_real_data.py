@@ -332,8 +332,8 @@ def fits_table(rows: Sequence[Row]) -> str:
         line = [
             _words(row["method"]),
             goal["name"],
-            number(goal["value"], 7),
-            number(goal["reference"], 7),
+            number(goal["value"], 8),
+            number(goal["reference"], 8),
             number(row["negative_log_likelihood"], 6),
             number(row["reduced_chi2"]),
             "-" if row["optima"] is None else str(row["optima"]),

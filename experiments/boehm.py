@@ -3,13 +3,15 @@
 Result:   Boehm et al. (2014), J. Proteome Res. 13(12), doi 10.1021/pr5006923, as stated in the
           PEtab benchmark collection: nine unknowns from 48 readings by mass spectrometry.
 Command:  python experiments/boehm.py --preset {smoke,quick,paper} --out results/boehm --seed 0
-Runtime:  TODO
-Expected: TODO
+Runtime:  quick 4.9 min on two CPU cores, 3.5 min of it the sampler.
+Expected: preset quick: negative log likelihood 138.221998 at the collection's values, as stated
+          there, and 138.221976 by least squares, with k_exp_hetero and k_imp_homo at ends of their
+          ranges; posterior mixed, largest R-hat 1.004, smallest effective sample size 670.
 
-The negative log likelihood at the collection's values checks the model, least squares from random
-starts all over ten decades has to find them or better, and the posterior says which of the nine the
-readings determine. Started again with the same folder it continues behind the last fit that was
-finished.
+The likelihood at the collection's values checks the model, least squares from random starts all
+over ten decades has to find them or better, and the posterior says which of the nine the readings
+determine: of k_exp_hetero they give an upper end, of k_imp_homo a lower one. Started again with the
+same folder it continues behind the last fit that was finished.
 """
 
 import dataclasses
@@ -99,17 +101,18 @@ def experiment(arguments: Boehm, size: Size) -> Row:
     fits["least_squares"] = found(
         out, "least_squares", many.fit(problem, key=fit_key), observation, key=fit_key
     )
-    # Its samples keep to the prior, along which the likelihood is flat in some directions.
-    best = Known(problem=problem, estimate=fits["least_squares"].estimate)
-    near = LeastSquares(1, size.max_steps, draws=size.draws).refine(best)
-    fits["laplace"] = found(out, "laplace", near, observation, key=laplace_key)
-    start = Known(
-        problem=with_tolerance(problem, size.sampler_rtol), estimate=fits["laplace"].estimate
-    )
+    first = fits["least_squares"].estimate
+    if arguments.preset is not Preset.SMOKE:
+        # Its samples keep to the prior: the likelihood is flat in some directions.
+        near = LeastSquares(1, size.max_steps, draws=size.draws)
+        refined = near.refine(Known(problem=problem, estimate=first))
+        fits["laplace"] = found(out, "laplace", refined, observation, key=laplace_key)
+        first = fits["laplace"].estimate
+    start = Known(problem=with_tolerance(problem, size.sampler_rtol), estimate=first)
     sampler = size.posterior.refine(start)
-    fits["posterior"] = found(out, "posterior", sampler, observation, key=sample_key)
+    sampled = found(out, "posterior", sampler, observation, key=sample_key)
+    fits["posterior"] = dataclasses.replace(sampled, problem=problem)
     stage("predict new readings and draw figures")
-    fits["posterior"] = dataclasses.replace(fits["posterior"], problem=problem)
     prediction = predict(fits["posterior"], observation, key=predict_key)
     draw(out, observation, fits, prediction)
     return results(observation, fits, prediction)
