@@ -30,9 +30,7 @@ import inojax as ij
 from inojax.methods import AbstractInverter
 
 LEVELS = (0.5, 0.9)
-# As many as the solver advances together.
-_PREDICTED = 512
-_REPEATS = 8  # noise on each of them
+_REPEATS = 8  # draws of the noise for each sample
 _GRID = 121
 _OPTIONAL = {"optima": ij.Optima, "diagnostics": ij.Diagnostics}
 _PLAIN = ("value", "unit_value", "std", "samples", "reduced_chi2", "status")
@@ -262,13 +260,13 @@ class Prediction:
     inside: dict[str, float]
 
 
-def predict(found: Found, observation: ij.Observation, *, key: Key[Array, ""]) -> Prediction:
-    """Predict new readings at the samples of an estimate, noise included."""
+def predict(
+    found: Found, observation: ij.Observation, count: int, *, key: Key[Array, ""]
+) -> Prediction:
+    """Predict new readings at so many samples of an estimate, noise included."""
     assert found.estimate.samples is not None
     samples = np.asarray(found.estimate.samples, np.float64)
-    thetas = np.resize(
-        samples[:: max(1, len(samples) // _PREDICTED)], (_PREDICTED, samples.shape[1])
-    )
+    thetas = np.resize(samples[:: max(1, len(samples) // count)], (count, samples.shape[1]))
     measured = np.asarray(observation.times, np.float64)
     grid = np.linspace(measured.min(), measured.max(), _GRID)
     times = np.union1d(grid, measured)

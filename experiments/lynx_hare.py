@@ -62,17 +62,18 @@ class Size:
     starts: int
     draws: int  # of the linearized posterior of each optimum
     posterior: Posterior
+    predicted: int  # samples of it at which readings are predicted
 
 
 _COUNTS, _LOGS = "least_squares_in_counts", "least_squares_in_logs"
 _LIKELIHOOD, _DENSITY = "maximum_likelihood", "maximum_a_posteriori"
 _FITS = (_COUNTS, _LOGS, _LIKELIHOOD, _DENSITY)
 SIZES = {
-    # Fits take about as long as their compilation, so that fewer of them are left.
-    Preset.SMOKE: Size((_COUNTS, _DENSITY), 2, 64, Posterior(chains=2, warmup=4, draws=4, depth=2)),
-    Preset.QUICK: Size(_FITS, 16, 1000, Posterior(chains=4, warmup=150, draws=450)),
+    # Nearly all of its time is compilation, which each fit needs for itself.
+    Preset.SMOKE: Size((_LIKELIHOOD,), 4, 64, Posterior(chains=2, warmup=2, draws=4, depth=1), 128),
+    Preset.QUICK: Size(_FITS, 16, 1000, Posterior(chains=4, warmup=150, draws=450), 512),
     # As many chains and draws as published.
-    Preset.PAPER: Size(_FITS, 64, 1000, Posterior(chains=4, warmup=1000, draws=1000)),
+    Preset.PAPER: Size(_FITS, 64, 1000, Posterior(chains=4, warmup=1000, draws=1000), 512),
 }
 
 # What the best fit leaves, sqrt(594.7446 / 36) and sqrt(2.01866 / 36) with 42 readings and six
@@ -116,7 +117,6 @@ def experiment(arguments: LynxHare, size: Size) -> Row:
     """Fit, sample, predict and draw."""
     observation = ij.problems.lynx_hare()
     *keys, sample_key, predict_key = jr.split(jr.key(arguments.seed), 6)
-    with_levels = ij.problems.lotka_volterra_log_normal()
     fits = {}
     for (name, (problem, penalty)), key in zip(problems().items(), keys, strict=True):
         if name not in size.fits:
@@ -130,11 +130,12 @@ def experiment(arguments: LynxHare, size: Size) -> Row:
             draws=size.draws,
         )
         fits[name] = found(arguments.out, name, method.fit(problem, key=key), observation, key=key)
-    first = Known(problem=with_levels, estimate=fits[_DENSITY].estimate)
+    best = fits.get(_DENSITY, fits[_LIKELIHOOD])
+    first = Known(problem=best.problem, estimate=best.estimate)
     sampler = size.posterior.refine(first)
     fits["posterior"] = found(arguments.out, "posterior", sampler, observation, key=sample_key)
     stage("predict new readings and draw figures")
-    prediction = predict(fits["posterior"], observation, key=predict_key)
+    prediction = predict(fits["posterior"], observation, size.predicted, key=predict_key)
     draw(arguments.out, observation, fits, prediction)
     return results(observation, fits, prediction)
 
@@ -170,7 +171,7 @@ def results(observation: ij.Observation, fits: dict[str, Found], prediction: Pre
         rows[name] = row_of(fit, observation, REFERENCES[name])
         rows[name] |= {"objective": objective(rows[name], observation)}
     rows["posterior"] |= {"readings_inside": prediction.inside}
-    bounds = [name for name in ("prior_center", "constant", _LIKELIHOOD) if name in rows]
+    bounds = ("prior_center", "constant", _LIKELIHOOD)
     limits = {
         name: {"negative_log_likelihood": rows[name]["negative_log_likelihood"]} for name in bounds
     }
@@ -216,7 +217,7 @@ def draw(
     )  # fmt: skip
     figure.savefig(out / "predictive.png")
     marks = {
-        "highest density": np.asarray(fits[_DENSITY].estimate.value),
+        "maximum likelihood": np.asarray(fits[_LIKELIHOOD].estimate.value),
         "mean, Stan": np.array(list(REFERENCES["posterior"].values())),
     }
     figure = plot.pairs(fit.problem, np.asarray(fit.estimate.samples), marks=marks)

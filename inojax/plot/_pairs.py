@@ -18,7 +18,8 @@ from ._trajectories import legend_entries
 
 _BINS = 30
 _SHOWN = 1500  # points in a panel; more would hide each other
-_PANEL = 1.3  # inches
+_PANEL, _LEFT, _RIGHT = 1.3, 0.9, 0.15  # inches
+_GAP = 0.12  # between panels, as a share of one
 _LABEL = 16  # characters in a line
 
 
@@ -60,9 +61,12 @@ def pairs(
     moved = _moved(scales, np.asarray(samples))
     places = {label: _moved(scales, np.asarray(point)) for label, point in points.items()}
     with house_style():
-        figure = new_figure(_PANEL * size + 0.8, _PANEL * size + 0.8)
-        engine: Any = figure.get_layout_engine()
-        engine.set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
+        inches = _PANEL * size + _LEFT + _RIGHT
+        figure = new_figure(inches, inches)
+        # Placed by hand: a layout that measures every label takes seconds for so many panels.
+        figure.set_layout_engine("none")
+        ends = _LEFT / inches, 1.0 - _RIGHT / inches
+        figure.subplots_adjust(ends[0], ends[0], ends[1], ends[1], wspace=_GAP, hspace=_GAP)
         panels: Any = figure.subplots(size, size, squeeze=False, sharex="col")
         for row, column in np.ndindex(size, size):
             if column > row:
@@ -104,7 +108,7 @@ class _Scale:
 
     def move(self, values: np.ndarray) -> np.ndarray:
         """Physical values to what is drawn."""
-        return np.log10(values) if self.log else values
+        return np.asarray(np.log10(values) if self.log else values)
 
     def density(self, drawn: np.ndarray) -> np.ndarray:
         """Density of the prior over what is drawn."""
