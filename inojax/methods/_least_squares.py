@@ -263,9 +263,10 @@ def _regular(hessian: Array) -> Array:
 
 def _distinct(objective: Objective, minimum: Minimum) -> tuple[Optima, Array]:
     """The optima without repetitions, best first, and their order among the starts."""
-    # Where a start gave up there is no optimum, unless all of them did.
+    # Where a start gave up there is no optimum, unless it is lower than all that are.
     there = jnp.isfinite(minimum.local.value)
-    arrived = minimum.converged | ~jnp.any(minimum.converged & there)
+    lowest = jnp.min(jnp.where(minimum.converged & there, minimum.local.value, jnp.inf))
+    arrived = minimum.converged | (minimum.local.value < lowest)
     value = jnp.where(there & arrived, minimum.local.value, jnp.inf)
     order = jnp.argsort(value)
     x, value = minimum.x[order], value[order]

@@ -171,13 +171,19 @@ def _judge(state: _State, candidate: Array, found: Local, tolerance: float) -> _
     expected = jnp.where(predicted > rounding, predicted, 1.0)
     ratio = jnp.where(jnp.abs(predicted) <= rounding, 1.0, gained / expected)
     ratio = jnp.where(predicted < -rounding, 0.0, ratio)
+    # Solvers are not exact: where little is to gain, what seems lost or gained is mostly error,
+    # and no reason to damp.
+    least = tolerance + rounding
+    settled = _usable(found) & (jnp.abs(predicted) < least) & (jnp.abs(gained) < least)
+    ratio = jnp.where(settled, 1.0, ratio)
     better = ~state.done & _usable(found) & (first | (gained >= -rounding))
+    good = better | settled
     shrink = jnp.clip(1.0 - (2.0 * ratio - 1.0) ** 3, 1.0 / 3.0, 2.0)
-    damping = jnp.where(better, state.damping * shrink, state.damping * state.growth)
+    damping = jnp.where(good, state.damping * shrink, state.damping * state.growth)
     damping = jnp.where(first, state.damping, damping)
     # A step that is damped says little about what is left to gain.
-    small = (jnp.abs(predicted) < tolerance + rounding) & (state.damping <= _FREE)
-    converged = state.converged | (~state.done & small & better & ~first)
+    small = (jnp.abs(predicted) < least) & (state.damping <= _FREE)
+    converged = state.converged | (~state.done & small & good & ~first)
 
     def pick(new: Array, old: Array) -> Array:
         return jnp.where(better.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
@@ -186,7 +192,7 @@ def _judge(state: _State, candidate: Array, found: Local, tolerance: float) -> _
         x=pick(candidate, state.x),
         local=jax.tree.map(pick, found, state.local),
         damping=jnp.clip(damping, _LEAST_DAMPING, None),
-        growth=jnp.where(better | first, 2.0, 2.0 * state.growth),
+        growth=jnp.where(good | first, 2.0, 2.0 * state.growth),
         converged=converged,
         done=state.done | converged | (damping > _MOST_DAMPING) | (first & ~better),
         steps=state.steps + jnp.where(state.done, 0, 1),

@@ -196,9 +196,19 @@ def _block(inverter: PosteriorInverter, rows: Any, count: Array, lanes: int) -> 
     del lanes
     # A row that is not meant repeats the last that is.
     observations, starts, key_data = rows
-    sample = partial(inverter._sample, observations, starts, jr.wrap_key_data(key_data))
-    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), eqx.filter_eval_shape(sample))
-    return lax.cond(count > 0, sample, lambda: nothing)
+    arrays, static = eqx.partition(inverter, eqx.is_array)
+
+    # Under jit it is traced once, for its shape and for its work.
+    @jax.jit
+    def sample(
+        arrays: PosteriorInverter, observations: Observation, starts: Array, key_data: Array
+    ) -> Estimate:
+        keys = jr.wrap_key_data(key_data)
+        return eqx.combine(arrays, static)._sample(observations, starts, keys)
+
+    work = partial(sample, arrays, observations, starts, key_data)
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(work))
+    return lax.cond(count > 0, work, lambda: nothing)
 
 
 _block = compiled(_block)
@@ -247,8 +257,9 @@ def _potential(objective: Objective, observation: Observation) -> Callable[[Arra
 
 
 def _evaluation(static: Objective) -> Callable[..., tuple[Array, Array]]:
-    @jax.custom_batching.custom_vmap
-    def evaluate(arrays: Objective, x: Array, observations: Observation) -> tuple[Array, Array]:
+    # The sampler mentions it some forty times; under jit it is traced once.
+    @jax.jit
+    def traced_once(arrays: Objective, x: Array, observations: Observation) -> tuple[Array, Array]:
         objective = eqx.combine(arrays, static)
         z = jax.nn.sigmoid(x)
         local = objective.misfit(z, observations, jnp.asarray(len(x)))
@@ -258,6 +269,10 @@ def _evaluation(static: Objective) -> Callable[..., tuple[Array, Array]]:
         # Where the solver fails there is no posterior: a wall.
         good = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient), axis=1)
         return jnp.where(good, value, jnp.inf), jnp.where(good[:, None], gradient, 0.0)
+
+    @jax.custom_batching.custom_vmap
+    def evaluate(arrays: Objective, x: Array, observations: Observation) -> tuple[Array, Array]:
+        return traced_once(arrays, x, observations)
 
     @evaluate.def_vmap
     def _(

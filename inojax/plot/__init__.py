@@ -8,6 +8,8 @@ from ._errors import parameter_errors as parameter_errors
 from ._identifiability import identifiability as identifiability
 from ._losses import losses as losses
 from ._overview import overview as overview
+from ._pairs import pairs as pairs
+from ._predictive import predictive as predictive
 from ._recovery import recovery as recovery
 from ._trajectories import trajectories as trajectories
 from ._work_precision import work_precision as work_precision

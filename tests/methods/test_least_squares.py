@@ -17,6 +17,9 @@ from inojax.methods import (
     invert_batch,
 )
 from inojax.methods._base import estimate_from_cloud
+from inojax.methods._least_squares import _distinct
+from inojax.methods._levenberg_marquardt import Local, Minimum
+from inojax.methods._objective import Objective
 from tests.helpers import (
     HIGHEST,
     LINEAR_NOISE,
@@ -157,6 +160,18 @@ def test_both_optima_are_found_and_weighed():
     text = str(estimate)
     assert "2 optima" in text
     assert len(estimate.as_dict()["optima"]) == 2
+
+
+def test_a_start_that_gave_up_counts_where_it_is_lower_than_every_optimum(linear):
+    with jax.enable_x64(True):
+        x = jnp.array([[0.2, 0.2], [0.5, 0.5], [0.8, 0.8]])
+        hessian = jnp.tile(1e4 * jnp.eye(2), (3, 1, 1))
+        local = Local(jnp.array([3.0, 1.0, 4.0]), jnp.zeros((3, 2)), hessian)
+        minimum = Minimum(x, local, jnp.array([True, False, False]), jnp.full(3, 9))
+        objective = Objective(linear, Coordinates.UNIT, Penalty.NONE)
+        optima, order = _distinct(objective, minimum)
+    assert np.asarray(order)[0] == 1
+    np.testing.assert_array_equal(optima.misfit, [1.0, 3.0, np.nan])
 
 
 class Guess(AbstractNetworkInverter):

@@ -48,6 +48,21 @@ def test_rosenbrock_valleys_of_different_steepness_are_followed_to_the_end():
     assert len(set(end.steps.tolist())) > 1
 
 
+def test_errors_of_a_solver_do_not_keep_it_from_arriving():
+    exact = least_squares(lambda x, _: jnp.concatenate([x, x**2, jnp.array([10.0])]))
+
+    def evaluate(x, count, which):
+        local = exact(x, count, which)
+        # Like a solver's, its errors jump between neighboring points, and the gradient has its own.
+        value = local.value + 3e-8 * jnp.sin(1e9 * jnp.sum(x, axis=1))
+        return Local(value, local.gradient + 1e-4, local.hessian)
+
+    start = jnp.linspace(-1.0, 1.0, 12).reshape(6, 2)
+    end = minimize(evaluate, start, infinite(2), max_steps=60, tolerance=1e-6)
+    assert end.converged.all()
+    np.testing.assert_allclose(end.x, 0.0, atol=2e-3)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_bounded_linear_problems_end_where_scipy_does(seed):
     rng = np.random.default_rng(seed)

@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 
+import jax
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -242,3 +243,53 @@ def test_the_callers_style_is_left_alone():
 def test_importing_it_opens_no_window_system():
     program = "import sys, inojax.plot; sys.exit('matplotlib.pyplot' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_predictive_has_bands_curves_and_readings(problem, observation):
+    times = np.linspace(0.0, 20.0, 9)
+    samples = RANDOM.uniform(size=(40, 9, 2))
+    figure = plot.predictive(
+        problem, observation, times=times, samples=samples, curves={"fit": samples[0]},
+        time_zero=1900.0,
+    )  # fmt: skip
+    assert_drawn(figure, 2)
+    hare, lynx = figure.get_axes()
+    (line,) = [line for line in hare.lines if line.get_label() == "fit"]
+    np.testing.assert_allclose(line.get_xdata(), times + 1900.0)
+    # The second reading of the hare is missing.
+    counts = [
+        len(line.get_xdata())
+        for axes in (hare, lynx)
+        for line in axes.lines
+        if line.get_label() == "readings"
+    ]
+    assert counts == [1, 2]
+    assert len(hare.collections) == 2
+
+
+def test_predictive_refuses_shapes_that_disagree(problem, observation):
+    times, samples = np.arange(3.0), np.ones((5, 3, 2))
+    with refuses(ValueError, "`samples` must hold a value for each of 3 times and 2 channels"):
+        plot.predictive(problem, observation, times=times, samples=samples[:, :2])
+    with refuses(ValueError, "`fit` must hold"):
+        plot.predictive(problem, observation, times=times, samples=samples, curves={"fit": samples})
+
+
+def test_pairs_have_a_marginal_for_each_parameter_and_a_panel_for_each_pair():
+    problem = ij.problems.boehm()
+    samples = problem.parameters.sample(50, key=jax.random.key(0))
+    figure = plot.pairs(problem, samples, marks={"first": samples[0]})
+    assert_drawn(figure, 45)
+    panels = figure.get_axes()
+    # Log-uniform priors are drawn by their decimal logarithm, where their density is flat.
+    (prior,) = [line for line in panels[0].lines if line.get_label() == "prior"]
+    grid, density = prior.get_xdata(), prior.get_ydata()
+    np.testing.assert_allclose(density[(grid > -5.0) & (grid < 5.0)], 0.1, rtol=1e-9)
+    np.testing.assert_allclose(panels[0].lines[-1].get_xdata()[0], np.log10(samples[0, 0]))
+
+
+def test_pairs_refuse_shapes_that_disagree(problem):
+    with refuses(ValueError, "`samples` must be at least two rows of 6 parameters"):
+        plot.pairs(problem, np.ones((10, 3)))
+    with refuses(ValueError, "`marks` must hold 6 parameters each; 'fit' has shape"):
+        plot.pairs(problem, np.ones((10, 6)), marks={"fit": np.ones(3)})

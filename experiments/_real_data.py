@@ -1,0 +1,368 @@
+"""What experiments with measured data share: fits that are kept, their rows, bands and tables."""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from _common import (
+    Arguments,
+    Clocks,
+    Stopwatch,
+    claim,
+    complaints,
+    provenance,
+    stage,
+    write_json,
+)
+from _evaluation import Row
+from _tables import number, table
+from jaxtyping import Array, Float, Key
+
+import inojax as ij
+from inojax.methods import AbstractInverter
+
+LEVELS = (0.5, 0.9)
+_REPEATS = 8  # draws of the noise for each sample
+_GRID = 121
+_OPTIONAL = {"optima": ij.Optima, "diagnostics": ij.Diagnostics}
+_PLAIN = ("value", "unit_value", "std", "samples", "reduced_chi2", "status")
+
+
+def study(
+    arguments: Arguments,
+    size: Any,
+    name: str,
+    experiment: Callable[[], Row],
+    report: Callable[[Row], str],
+) -> None:
+    """Make `metrics.json` unless it is there, then print what it says.
+
+    Args:
+        arguments: The command line.
+        size: How much the preset computes.
+        name: Name of the experiment.
+        experiment: Computes `limits` and `rows`.
+        report: Turns the content of `metrics.json` into text.
+    """
+    with complaints():
+        claim(arguments, size)
+    metrics = arguments.out / "metrics.json"
+    if not metrics.exists():
+        clocks = Clocks.in_folder(arguments.out)
+        with clocks.total, clocks.compiling:
+            results = experiment()
+        head = {"experiment": name, "preset": str(arguments.preset), "seed": arguments.seed}
+        made = {"provenance": provenance(arguments)}
+        write_json(metrics, {**head, **made, **results, "timing": clocks.timing()})
+    print(report(json.loads(metrics.read_text())))
+    print(f"\nFigures and metrics.json are in {arguments.out}.")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Found:
+    """An estimate and what it took.
+
+    Attributes:
+        name: Name of the row.
+        problem: The problem it answers.
+        estimate: The estimate.
+        seconds: Time of the inversion, compilation included, summed over sessions.
+    """
+
+    name: str
+    problem: ij.InverseProblem
+    estimate: ij.Estimate
+    seconds: float
+
+
+class Known(AbstractInverter):
+    """Always answers with an estimate that was found before, for methods that refine one.
+
+    Attributes:
+        problem: The problem.
+        estimate: Its single answer.
+        settings: The method behind it.
+        logs: Empty.
+    """
+
+    problem: ij.InverseProblem
+    estimate: ij.Estimate
+    settings: str = "an estimate found before"
+    logs: tuple[ij.train.TrainLog, ...] = ()
+
+    def _invert(self, observations: ij.Observation, keys: Key[Array, " batch"]) -> ij.Estimate:
+        del observations
+        return jax.tree.map(lambda x: jnp.repeat(x[None], len(keys), axis=0), self.estimate)
+
+    def _on_host(self, observations: ij.Observation, keys: Key[Array, " batch"]) -> ij.Estimate:
+        del observations
+        return jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], len(keys), 0), self.estimate)
+
+
+def found(
+    out: Path,
+    name: str,
+    inverter: AbstractInverter,
+    observation: ij.Observation,
+    *,
+    key: Key[Array, ""],
+) -> Found:
+    """Invert the readings, or load what an earlier run of the same folder has found."""
+    path, clock = out / f"{name}.npz", Stopwatch(out / f"{name}_seconds.json")
+    problem = inverter.problem
+    if path.exists():
+        stage(f"load {_words(name)}, found before")
+        return Found(name, problem, read_estimate(path, problem), clock.stored)
+    stage(_words(name))
+    with clock:
+        estimate = inverter(observation, key=key)
+    write_estimate(path, estimate)
+    return Found(name, problem, estimate, clock.stored)
+
+
+def guess(name: str, problem: ij.InverseProblem, theta: Float[np.ndarray, " parameter"]) -> Found:
+    """Values that no method has found: the center of the prior, or published ones."""
+    space = problem.parameters
+    unknown = np.full(space.size, np.nan)
+    unit = np.asarray(space.to_unit(theta))
+    estimate = ij.Estimate(space.names, space.units, theta, unit, unknown)
+    return Found(name, problem, estimate, 0.0)
+
+
+def center(problem: ij.InverseProblem) -> Float[np.ndarray, " parameter"]:
+    """The median of every prior: the best guess without readings, in unit coordinates."""
+    return np.asarray(problem.parameters.from_unit(np.full(problem.parameters.size, 0.5)))
+
+
+def write_estimate(path: Path, estimate: ij.Estimate) -> None:
+    """Keep the numbers of an estimate, in one move."""
+    arrays = {name: getattr(estimate, name) for name in _PLAIN}
+    for part in _OPTIONAL:
+        inside = getattr(estimate, part)
+        if inside is not None:
+            fields = dataclasses.fields(inside)
+            arrays |= {f"{part}.{f.name}": getattr(inside, f.name) for f in fields}
+    partial = path.with_suffix(".part.npz")
+    known: dict[str, Any] = {name: np.asarray(x) for name, x in arrays.items() if x is not None}
+    np.savez(partial, **known)
+    os.replace(partial, path)
+
+
+def read_estimate(path: Path, problem: ij.InverseProblem) -> ij.Estimate:
+    """The estimate that `write_estimate` has kept."""
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    parts = {
+        part: kind(
+            **{
+                name.removeprefix(f"{part}."): array
+                for name, array in arrays.items()
+                if name.startswith(f"{part}.")
+            }
+        )
+        for part, kind in _OPTIONAL.items()
+        if any(name.startswith(f"{part}.") for name in arrays)
+    }
+    plain = {name: array for name, array in arrays.items() if "." not in name}
+    space = problem.parameters
+    return ij.Estimate(space.names, space.units, **plain, **parts)
+
+
+def row_of(found: Found, observation: ij.Observation, published: Row | None = None) -> Row:
+    """The row of an estimate.
+
+    `negative_log_likelihood` is minus the natural logarithm of the density of the readings in
+    their own unit, with all constants, so that rows of different noise models compare.
+    """
+    estimate, problem = found.estimate, found.problem
+    theta = np.asarray(estimate.value, np.float64)
+    chi2 = np.square(problem.whitened_residual(theta, observation)).sum()
+    told = estimate.as_dict()
+    columns = {
+        name: {parameter: told["parameters"][parameter][entry] for parameter in estimate.names}
+        for name, entry in (("estimates", "value"), ("std", "std"), ("interval_90", "interval_90"))
+    }
+    checked = estimate.status != ij.EstimateStatus.NOT_CHECKED
+    return {
+        "method": found.name,
+        "estimates": columns["estimates"],
+        "negative_log_likelihood": -float(problem.log_likelihood(theta, observation)),
+        "reduced_chi2": float(chi2) / int(observation.mask.sum()),
+        "seconds": found.seconds,
+        "status": told["status"] if checked else None,
+        "message": told["message"] if checked else None,
+        "std": columns["std"] if checked else None,
+        "interval_90": columns["interval_90"] if estimate.samples is not None else None,
+        "optima": None if estimate.optima is None else int(estimate.optima.count),
+        # Estimates of a sampler are means of unit coordinates.
+        "sample_mean": _of_samples(estimate, lambda x: x.mean(axis=0)),
+        "std_log10": _of_samples(estimate, lambda x: np.log10(x).std(axis=0)),
+        "r_hat": told.get("r_hat"),
+        "effective_samples": told.get("effective_samples"),
+        "published": {} if published is None else published,
+    }
+
+
+def _of_samples(
+    estimate: ij.Estimate, reduce: Callable[[np.ndarray], np.ndarray]
+) -> dict[str, float] | None:
+    """A statistic of each parameter's samples, where they come from a sampler."""
+    if estimate.diagnostics is None or estimate.samples is None:
+        return None
+    return dict(zip(estimate.names, reduce(np.asarray(estimate.samples)), strict=True))
+
+
+def constant_row(observation: ij.Observation, *, in_logs: bool) -> Row:
+    """A row without a model: every channel stays at its mean and scatters around it.
+
+    Means and scatter are those of the readings themselves, so that two numbers are fitted to
+    each channel; with `in_logs` those of their logarithms.
+    """
+    values = np.where(observation.mask, observation.values, np.nan)
+    drawn = np.log(values) if in_logs else values
+    count = observation.mask.sum(axis=0)
+    scatter = np.nanstd(drawn, axis=0)
+    density = count * (np.log(scatter) + 0.5 + 0.5 * math.log(2.0 * math.pi))
+    slopes = np.nansum(drawn) if in_logs else 0.0
+    empty = (
+        "seconds", "status", "message", "std", "interval_90", "optima", "sample_mean", "std_log10",
+    )  # fmt: skip
+    return {
+        "method": "constant",
+        "estimates": {},
+        "negative_log_likelihood": float(density.sum() + slopes),
+        "reduced_chi2": 1.0,
+        **dict.fromkeys((*empty, "r_hat", "effective_samples")),
+        "published": {},
+    }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prediction:
+    """What samples of a posterior predict.
+
+    Attributes:
+        times: Times between the first and the last reading.
+        readings: Readings with noise, several for each sample.
+        inside: For each level, the share of the measured readings within their central interval.
+    """
+
+    times: Float[np.ndarray, " time"]
+    readings: Float[np.ndarray, "sample time channel"]
+    inside: dict[str, float]
+
+
+def predict(
+    found: Found, observation: ij.Observation, count: int, *, key: Key[Array, ""]
+) -> Prediction:
+    """Predict new readings at so many samples of an estimate, noise included."""
+    assert found.estimate.samples is not None
+    samples = np.asarray(found.estimate.samples, np.float64)
+    thetas = np.resize(samples[:: max(1, len(samples) // count)], (count, samples.shape[1]))
+    measured = np.asarray(observation.times, np.float64)
+    grid = np.linspace(measured.min(), measured.max(), _GRID)
+    times = np.union1d(grid, measured)
+    clean = read_at(found.problem, thetas, times)
+    noise = found.problem.noise
+    clean, thetas = (np.repeat(x, _REPEATS, axis=0) for x in (clean, thetas))
+    with jax.enable_x64(True):
+        keys = jr.split(key, len(thetas))
+        scatter = jax.vmap(lambda y, theta, k: noise.sample(y, theta, key=k))
+        readings = np.asarray(scatter(jnp.asarray(clean), jnp.asarray(thetas), keys))
+    at_readings = readings[:, np.searchsorted(times, measured)]
+    inside = {f"{level:g}": _share(at_readings, observation, level) for level in LEVELS}
+    return Prediction(times, readings, inside)
+
+
+def _share(predicted: np.ndarray, observation: ij.Observation, level: float) -> float:
+    lower, upper = np.nanquantile(predicted, [0.5 - 0.5 * level, 0.5 + 0.5 * level], axis=0)
+    within = (lower <= observation.values) & (observation.values <= upper)
+    return float(within[observation.mask].mean())
+
+
+def read_at(
+    problem: ij.InverseProblem,
+    thetas: Float[np.ndarray, "sample parameter"],
+    times: Float[np.ndarray, " time"],
+) -> Float[np.ndarray, "sample time channel"]:
+    """Noise-free readings at times of one's own."""
+    states = np.asarray(problem.model.solve_ensemble(thetas, times).states)
+    with jax.enable_x64(True):
+        return np.asarray(problem.read(states, thetas))
+
+
+def values_table(
+    rows: Sequence[Row],
+    names: Sequence[str],
+    published: Mapping[str, Mapping[str, float]],
+    *,
+    means: bool = False,
+) -> str:
+    """Every row's parameters, and below it those that are known; of samples also plain means."""
+    lines = []
+    for row in rows:
+        if not row["estimates"]:
+            continue
+        shown = (means and row["sample_mean"]) or row["estimates"]
+        lines.append([_words(row["method"]), *(number(shown.get(n), 5) for n in names)])
+        if row["method"] in published:
+            theirs = published[row["method"]]
+            lines.append(["  reference", *(number(theirs.get(n), 5) for n in names)])
+    return table(("parameters", *names), lines)
+
+
+def fits_table(rows: Sequence[Row]) -> str:
+    """How well each row fits, and what it minimizes beside the value that is known."""
+    header = (
+        "row", "objective", "ours", "reference", "-log L", "chi2", "optima", "seconds", "status",
+    )  # fmt: skip
+    lines = []
+    for row in rows:
+        goal = row.get("objective") or {"name": "-", "value": None, "reference": None}
+        line = [
+            _words(row["method"]),
+            goal["name"],
+            number(goal["value"], 8),
+            number(goal["reference"], 8),
+            number(row["negative_log_likelihood"], 6),
+            number(row["reduced_chi2"]),
+            "-" if row["optima"] is None else str(row["optima"]),
+            number(row["seconds"] or None),
+            row["status"] or "-",
+        ]
+        lines.append(line)
+    return table(header, lines)
+
+
+def sampler_table(
+    row: Row, published: Mapping[str, Mapping[str, float]], *, in_logs: bool = False
+) -> str:
+    """Mean, spread and mixing of each parameter of a sampled posterior, published ones beside."""
+    mean, std = ("estimates", "std_log10") if in_logs else ("sample_mean", "std")
+    names = ("mean", "std of log10") if in_logs else ("mean", "std")
+    header = ("posterior", *names, "90 % from", "to", "R-hat", "effective", *published)
+    lines = [
+        [
+            name,
+            number(row[mean][name], 4),
+            number(row[std][name], 2),
+            *(number(end, 4) for end in row["interval_90"][name]),
+            "-" if row["r_hat"][name] is None else f"{row['r_hat'][name]:.4f}",
+            number(row["effective_samples"][name], 4),
+            *(number(column.get(name), 4) for column in published.values()),
+        ]
+        for name in row["estimates"]
+    ]
+    return table(header, lines)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
