@@ -134,8 +134,8 @@ SIZES = {
             particles=2,
             moves=4,
         ),
-        refining=LeastSquares(starts=1, max_steps=4, point=Point.MEAN),
-        alone=LeastSquares(starts=1, max_steps=4, point=Point.MEAN),
+        refining=LeastSquares(starts=1, max_steps=4, point=Point.MEAN, draws=16),
+        alone=LeastSquares(starts=1, max_steps=4, point=Point.MEAN, draws=16),
     ),
     Preset.QUICK: Size(
         simulations=40_512,

@@ -136,23 +136,25 @@ class LeastSquaresInverter(AbstractExactInverter):
 
     def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
         require_x64("`LeastSquaresInverter`")
-        start_key, _ = split_each(keys)
-        guesses = None
         if self.first is not None:
             # Networks run in float32.
-            guesses = self._guesses(
-                self.first._invert(in_precision(observations, jnp.float32), start_key)
-            )
+            single = in_precision(observations, jnp.float32)
+            guesses = self._guesses(self.first._invert(single, split_each(keys)[0]))
+        else:
+            guesses = self._starts(keys)
         return self._minimize(observations, keys, guesses, observations.mask.shape[0])
 
     def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        guesses = None
         if self.first is not None:
-            guesses = np.asarray(
-                self._guesses(self.first._on_host(observations, split_each(keys)[0]))
-            )
-        alone = eqx.tree_at(lambda i: i.first, self, None, is_leaf=lambda x: x is None)
-        rows = observations, np.asarray(jr.key_data(keys)), guesses
+            guesses = self._guesses(self.first._on_host(observations, split_each(keys)[0]))
+        else:
+            with jax.enable_x64(True):
+                guesses = self._starts(keys)
+        # What is compiled must not depend on where the starts come from.
+        alone = LeastSquaresInverter(
+            problem=self.problem, method=self.method, first=None, settings=""
+        )
+        rows = observations, np.asarray(jr.key_data(keys)), np.asarray(guesses, np.float64)
         return in_calls(_block, alone, rows, sensitivities=True)
 
     def _guesses(self, estimate: Estimate) -> Array:
@@ -166,12 +168,10 @@ class LeastSquaresInverter(AbstractExactInverter):
         return guesses
 
     def _minimize(
-        self, observations: Observation, keys: Array, guesses: Array | None, count: Any
+        self, observations: Observation, keys: Array, guesses: Array, count: Any
     ) -> Estimate:
         objective = Objective(self.problem, self.method.coordinates, self.method.penalty)
         observations = in_precision(observations, jnp.float64)
-        if guesses is None:
-            guesses = self._starts(keys)
         starts = jnp.asarray(guesses, jnp.float64)
         batch, many, size = starts.shape
         every = jax.tree.map(lambda x: jnp.repeat(x, many, axis=0), observations)
