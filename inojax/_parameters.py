@@ -13,7 +13,6 @@ import jax.random as jr
 import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, ArrayLike, Float, Key
-from scipy.stats import qmc
 
 from ._x64 import is_traced
 
@@ -284,6 +283,9 @@ def _check_count(n: int) -> None:
 def _unit_design(n: int, size: int, kind: Design, rng: np.random.Generator) -> np.ndarray:
     if kind is Design.RANDOM:
         return rng.random((n, size))
+    # Half a second, which `import inojax` need not take.
+    from scipy.stats import qmc
+
     if kind is Design.LATIN_HYPERCUBE:
         return qmc.LatinHypercube(size, rng=rng).random(n)
     # Only whole powers of two are balanced, and SciPy warns about any other count.

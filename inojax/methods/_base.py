@@ -7,9 +7,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
 from equinox import AbstractVar
 from jaxtyping import Array, Float, Key
+from scipy.special import chdtrc
 
 from .._estimate import Estimate
 from .._estimate_status import EstimateStatus
@@ -247,7 +247,7 @@ def resimulate(problem: InverseProblem, estimate: Estimate, observation: Observa
         status = EstimateStatus.SOLVER_FAILED
     elif int(estimate.status) == EstimateStatus.NOT_MIXED:
         status = EstimateStatus.NOT_MIXED
-    elif scipy.stats.chi2.sf(chi2, count) < P_VALUE:
+    elif chdtrc(count, chi2) < P_VALUE:
         status = EstimateStatus.POOR_FIT
     return _with_verdict(estimate, chi2 / count, status)
 
@@ -282,7 +282,7 @@ def issue_ticket(
     return TrustTicket(
         status=np.asarray(estimate.status),
         reduced_chi2=reduced,
-        p_value=np.asarray(scipy.stats.chi2.sf(reduced * count, count)),
+        p_value=np.asarray(chdtrc(count, reduced * count)),
         explanations=explanations,
         exact=exact,
         noise_known=not _estimates_noise(problem),

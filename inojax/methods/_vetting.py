@@ -7,8 +7,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
 from jaxtyping import Array, Float, Int, Key
+from scipy.special import chdtrc
 
 from .._estimate import Estimate
 from .._estimate_status import EstimateStatus
@@ -290,7 +290,7 @@ _chi2_compiled = eqx.filter_jit(_chi2)
 
 def _with_status(estimate: Estimate, found: _Found, observations: Observation) -> Estimate:
     """The estimates with misfit and status, as `resimulate` gives them to a single one."""
-    p_value = scipy.stats.chi2.sf(found.chi2 * found.count, found.count)
+    p_value = chdtrc(found.count, found.chi2 * found.count)
     before = np.asarray(estimate.status)
     status = np.where(p_value < P_VALUE, int(EstimateStatus.POOR_FIT), int(EstimateStatus.OK))
     status = np.where(before == EstimateStatus.NOT_MIXED, before, status)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from ._samples import LEVELS, checked, checked_levels, generator, ranks_among
@@ -86,7 +85,10 @@ def tarp(
     if bootstrap:
         error = np.std([_curve(_shares(_again(cases, rng), rng), stated) for _ in range(bootstrap)],
                        axis=0, ddof=1)  # fmt: skip
-    test = scipy.stats.kstest(shares, "uniform")
+    # Half a second, which `import inojax` need not take.
+    from scipy.stats import kstest
+
+    test = kstest(shares, "uniform")
     return TARPCurve(stated, coverage, error, float(test.statistic), float(test.pvalue), len(truth))
 
 

@@ -1,5 +1,6 @@
 """Least squares where the answer is known: linear readings, oracles, several optima."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -32,6 +33,7 @@ from tests.refuses import refuses
 
 KEY = jr.key(5)
 WIDTH = HIGHEST - LOWEST
+NOISY = 1.5
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +59,18 @@ def cases(linear):
     return np.asarray(z), jax.tree.map(np.asarray, observations)
 
 
+@pytest.fixture(scope="module")
+def inverter(linear):
+    """With the prior's spread as penalty; what it compiles serves several tests."""
+    return LeastSquares(starts=2).fit(linear, key=KEY)
+
+
+@pytest.fixture(scope="module")
+def estimates(inverter, cases):
+    with optimizations(False):
+        return invert_batch(inverter, cases[1], key=KEY)
+
+
 def test_without_a_prior_it_is_linear_regression(linear, cases):
     _, observations = cases
     method = LeastSquares(starts=1, penalty=Penalty.NONE, coordinates=Coordinates.UNCONSTRAINED)
@@ -72,24 +86,35 @@ def test_without_a_prior_it_is_linear_regression(linear, cases):
     np.testing.assert_allclose(np.mean(spread / exact), 1.0, atol=0.02)
 
 
-def test_the_spread_of_the_prior_is_added_as_a_parabola(linear, cases):
-    _, observations = cases
-    estimate = invert_batch(LeastSquares(starts=2).fit(linear, key=KEY), observations, key=KEY)
-    mean, covariance = linear_posterior(observations)
+def test_the_spread_of_the_prior_is_added_as_a_parabola(estimates, cases):
+    mean, covariance = linear_posterior(cases[1])
     precision = np.linalg.inv(covariance)
     ridge = precision + 12.0 * np.eye(2)
     pulled = (precision @ mean[..., None])[..., 0] + 6.0
     expected = np.linalg.solve(ridge, pulled[..., None])[..., 0]
-    np.testing.assert_allclose(estimate.unit_value, expected, atol=2e-5)
+    np.testing.assert_allclose(estimates.unit_value, expected, atol=2e-5)
 
 
-def test_samples_follow_the_posterior_up_to_the_ends_of_the_prior(linear):
+@pytest.fixture(scope="module")
+def noisy():
+    """The problem with so much noise that one reading leaves all of the prior."""
+    return linear_gaussian(noise=NOISY)
+
+
+@pytest.fixture(scope="module")
+def alone(noisy):
+    """An inverter for single observations of three rows each."""
+    return LeastSquares(starts=1, draws=20_000, point=Point.MEAN).fit(noisy, key=KEY)
+
+
+def test_samples_follow_the_posterior_up_to_the_ends_of_the_prior(noisy, alone):
     # One late and noisy reading: the posterior fills the prior and feels its ends.
-    noisy = linear_gaussian(noise=1.5)
-    values = np.array([[0.9, np.nan, np.nan]])
-    observation = ij.Observation.from_arrays([1.0], values, problem=noisy)
-    method = LeastSquares(starts=1, draws=20_000, point=Point.MEAN)
-    estimate = method.fit(noisy, key=KEY)(observation, key=KEY)
+    mask = np.zeros((3, 3), bool)
+    mask[2, 0] = True
+    observation = ij.Observation(
+        np.array([0.1, 0.2, 1.0]), np.where(mask, 0.9, 0.0), mask, noisy.channels
+    )
+    estimate = alone(observation, key=KEY)
     grid = np.linspace(0.0, 1.0, 401)
     theta = LOWEST + WIDTH * np.stack(np.meshgrid(grid, grid, indexing="ij"), -1).reshape(-1, 2)
     states = noisy.model.solve_ensemble(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([1.0])).states
@@ -108,25 +133,23 @@ def test_samples_follow_the_posterior_up_to_the_ends_of_the_prior(linear):
     assert (samples > 0.95).any(axis=0).all()
 
 
-def test_stated_intervals_are_honest(linear, cases):
-    z, observations = cases
-    estimate = invert_batch(LeastSquares(starts=1).fit(linear, key=KEY), observations, key=KEY)
-    lower, upper = ((end - LOWEST) / WIDTH for end in estimate.interval(0.9))
+def test_stated_intervals_are_honest(estimates, cases):
+    z, _ = cases
+    lower, upper = ((end - LOWEST) / WIDTH for end in estimates.interval(0.9))
     inside = ((lower <= z) & (z <= upper)).mean()
     # 400 intervals: standard error 1.5 %; the truth is more central than the prior says.
     assert 0.86 < inside < 0.96
 
 
-def test_alone_it_says_how_well_it_fits(linear, cases):
-    observation = jax.tree.map(lambda x: x[0], cases[1])
-    inverter = LeastSquares(starts=2).fit(linear, key=KEY)
-    estimate = inverter(observation, key=KEY)
+def test_alone_it_says_how_well_it_fits(noisy, alone):
+    observation = noisy.simulate(np.array([0.5, -0.3]), key=KEY)
+    estimate = alone(observation, key=KEY)
     assert ij.EstimateStatus(int(estimate.status)) is ij.EstimateStatus.OK
     assert 0.1 < estimate.reduced_chi2 < 3.0
     shifted = ij.Observation(
-        observation.times, observation.values + 9.0, observation.mask, observation.channels
+        observation.times, observation.values + 36.0 * NOISY, observation.mask, observation.channels
     )
-    poor = inverter(shifted, key=KEY)
+    poor = alone(shifted, key=KEY)
     assert ij.EstimateStatus(int(poor.status)) is ij.EstimateStatus.POOR_FIT
 
 
@@ -175,14 +198,15 @@ def test_a_start_that_gave_up_counts_where_it_is_lower_than_every_optimum(linear
 
 
 class Guess(AbstractNetworkInverter):
-    """Always answers 0.5."""
+    """Always answers the same."""
 
     problem: ij.InverseProblem
+    answer: np.ndarray = eqx.field(converter=np.float32)
     settings: str = ""
     logs: tuple = ()
 
     def _invert(self, observations, keys):
-        z = self.problem.parameters.to_unit(jnp.full((len(keys), 1), 0.5, jnp.float32))
+        z = self.problem.parameters.to_unit(jnp.full((len(keys), 1), self.answer))
         return jax.vmap(lambda z: estimate_from_cloud(self.problem, z, z[None]))(z)
 
 
@@ -190,19 +214,17 @@ def test_refining_starts_where_another_inverter_ends():
     problem = squared()
     observation = ij.Observation.from_arrays([1.0, 2.0], [[0.49], [0.98]], problem=problem)
     method = LeastSquares(starts=1, penalty=Penalty.DENSITY)
-    # The prior's mean is -1, in the valley of the negative one; the guess in the other.
-    alone = method.fit(problem, key=KEY)(observation, key=KEY)
-    np.testing.assert_allclose(alone.value, [-0.7], atol=1e-4)
-    refined = method.refine(Guess(problem))(observation, key=KEY)
-    np.testing.assert_allclose(refined.value, [0.7], atol=1e-4)
+    # Whatever they started from besides the guess, one of both would end in the other valley.
+    for answer, optimum in ((0.5, 0.7), (-2.0, -0.7)):
+        refined = method.refine(Guess(problem, answer))(observation, key=KEY)
+        np.testing.assert_allclose(refined.value, [optimum], atol=1e-4)
     with refuses(TypeError, "`inverter` must be a fitted inverter"):
         LeastSquares().refine(LeastSquares())
 
 
-def test_it_works_under_jit_and_vmap(linear, cases):
+def test_it_works_under_jit_and_vmap(inverter, estimates, cases):
     few = jax.tree.map(lambda x: x[:3], cases[1])
-    inverter = LeastSquares(starts=2, draws=8).fit(linear, key=KEY)
-    expected = invert_batch(inverter, few, key=KEY)
+    expected = jax.tree.map(lambda x: x[:3], estimates)
     with jax.enable_x64(True):
         single = jax.jit(inverter)(jax.tree.map(lambda x: jnp.asarray(x[1]), few), key=KEY)
         np.testing.assert_allclose(single.unit_value, expected.unit_value[1], atol=1e-6)
