@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from .._inverse_problem import InverseProblem
 from .._parameters import Parameter
-from ._style import BLUE, COLORS, GRAY, INK, MARKERS, hide, house_style, new_figure
+from ._style import BLUE, COLORS, GRAY, INK, MARKERS, hide, house_style
 from ._trajectories import legend_entries
 
 _BINS = 30
@@ -62,9 +62,8 @@ def pairs(
     places = {label: _moved(scales, np.asarray(point)) for label, point in points.items()}
     with house_style():
         inches = _PANEL * size + _LEFT + _RIGHT
-        figure = new_figure(inches, inches)
         # Placed by hand: a layout that measures every label takes seconds for so many panels.
-        figure.set_layout_engine("none")
+        figure = Figure(figsize=(inches, inches))
         ends = _LEFT / inches, 1.0 - _RIGHT / inches
         figure.subplots_adjust(ends[0], ends[0], ends[1], ends[1], wspace=_GAP, hspace=_GAP)
         panels: Any = figure.subplots(size, size, squeeze=False, sharex="col")
