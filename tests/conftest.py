@@ -4,6 +4,7 @@ The environment is set before JAX starts its backend, and is inherited by subpro
 of compiled programs is not: JAX does not write it atomically, and some tests kill a process.
 """
 
+import gc
 import os
 import tempfile
 
@@ -14,6 +15,7 @@ os.environ["MPLBACKEND"] = "Agg"
 
 from collections.abc import Callable, Iterator  # noqa: E402
 from itertools import count  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 import jax  # noqa: E402
 import jax.random as jr  # noqa: E402
@@ -25,10 +27,37 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 COMPILED = tempfile.TemporaryDirectory()
 jax.config.update("jax_compilation_cache_dir", COMPILED.name)
 
+# Tracing makes millions of small objects that stay: looking through them again and again for
+# garbage takes a fifth of its time.
+gc.set_threshold(200_000, 50, 100)
+
 SEED = 20260312
 
 
+# A file stays in one process, so one that takes minutes must not be the last to start.
+LONGEST_FIRST = (
+    "experiments/test_pollu.py",
+    "methods/test_methods.py",
+    "solvers/test_ensemble.py",
+    "methods/test_least_squares.py",
+    "experiments/test_benchmark_solvers.py",
+    "problems/test_problems.py",
+    "experiments/test_real_data.py",
+    "solvers/test_speed.py",
+    "methods/test_posterior.py",
+    "methods/test_vetting.py",
+)
+
+
+def _place(item: pytest.Item) -> int:
+    name = item.path.relative_to(Path(__file__).parent).as_posix()
+    return LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    assert all((Path(__file__).parent / name).is_file() for name in LONGEST_FIRST)
+    items.sort(key=_place)
     gpu_tests = [item for item in items if item.get_closest_marker("gpu")]
     if gpu_tests and not any(device.platform == "gpu" for device in jax.devices()):
         for item in gpu_tests:
@@ -43,6 +72,16 @@ def x64_switch_is_left_alone() -> Iterator[None]:
     after = jax.config.jax_enable_x64
     jax.config.update("jax_enable_x64", before)
     assert after == before, "the test changed `jax_enable_x64` for all tests after it"
+
+
+@pytest.fixture(scope="module")
+def compiled_quickly() -> Iterator[None]:
+    """Compile a whole file with few optimizations, where most code runs once."""
+    # Not above, where the annotations would not be checked yet.
+    from tests.helpers import optimizations
+
+    with optimizations(False):
+        yield
 
 
 @pytest.fixture

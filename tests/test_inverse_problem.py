@@ -18,6 +18,8 @@ from inojax.models import ODEModel
 from inojax.noise import Gaussian, LogNormal
 from tests.refuses import refuses
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 TIMES = np.linspace(0.25, 5.0, 20)
 THETA = np.array([0.7, 1.3])
 SCALES = (0.05, 0.2)

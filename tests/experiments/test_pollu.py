@@ -28,18 +28,25 @@ FIGURES = ("recovery", "parameter_errors", "trajectories", "overview", "losses")
 COMPILED = tempfile.TemporaryDirectory()
 
 
-def run(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "experiments/pollu.py", "--preset", "smoke"]
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    cache = {"JAX_COMPILATION_CACHE_DIR": COMPILED.name}
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": COMPILED.name,
+        # Hundreds of programs take less than the second from which on they are kept by default.
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     return subprocess.run(
-        [*command, "--out", str(out), *more],
+        [sys.executable, "-W", "error", *arguments],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": paths} | cache,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def run(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return python("experiments/pollu.py", "--preset", "smoke", "--out", str(out), *more)
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +62,10 @@ def metrics_of(out: Path) -> dict:
     return json.loads((out / "metrics.json").read_text())
 
 
-def assert_refused(result: subprocess.CompletedProcess[str], message: str) -> None:
-    assert result.returncode == 2
-    assert re.search(message, result.stderr)
-    assert "Traceback" not in result.stderr
+def assert_refused(code: int, printed: str, message: str) -> None:
+    assert code == 2
+    assert re.search(message, printed)
+    assert "Traceback" not in printed
 
 
 @pytest.mark.slow
@@ -159,29 +166,61 @@ def test_the_example_readings_come_from_the_rates_beside_them():
 
 @pytest.mark.slow
 def test_another_run_in_the_same_folder_is_refused(finished: tuple[Path, str]):
-    assert_refused(run(finished[0], "--seed", "1"), "holds a run of preset smoke, seed 0")
+    result = run(finished[0], "--seed", "1")
+    assert_refused(result.returncode, result.stderr, "holds a run of preset smoke, seed 0")
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("time,NO2,XYZ\n1,2,3\n", "unknown channel 'XYZ'"),
-        ("time,NO2\n-1,0.1\n", "before the initial time"),
-        ("time,NO2\n61,0.1\n", "beyond the horizon"),
-        ("time,NO2\n1,0.1,5\n", "line 2 has 3 columns"),
-        ("time,NO2\n1,\n", "no reading"),
-        ("", "is empty"),
-        ("time,NO2\n1,1e39\n", "overflows float32"),
-    ],
-)
-def test_bad_readings_are_refused_before_anything_runs(tmp_path: Path, content: str, message: str):
-    path = tmp_path / "readings.csv"
-    path.write_text(content)
-    result = run(tmp_path / "out", "--observations", str(path))
-    assert_refused(result, message)
-    assert not (tmp_path / "out").exists()
+BAD_READINGS = [
+    ("time,NO2,XYZ\n1,2,3\n", "unknown channel 'XYZ'"),
+    ("time,NO2\n-1,0.1\n", "before the initial time"),
+    ("time,NO2\n61,0.1\n", "beyond the horizon"),
+    ("time,NO2\n1,0.1,5\n", "line 2 has 3 columns"),
+    ("time,NO2\n1,\n", "no reading"),
+    ("", "is empty"),
+    ("time,NO2\n1,1e39\n", "overflows float32"),
+]
+# Starts the script once for each command line; importing takes much longer than refusing.
+SEVERAL = """
+import contextlib, io, json, runpy, sys
+sys.path.insert(0, "experiments")
+ends = []
+for more in json.loads(sys.argv[1]):
+    sys.argv = ["experiments/pollu.py", "--preset", "smoke", *more]
+    with contextlib.redirect_stderr(io.StringIO()) as printed:
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as end:
+            ends.append((end.code, printed.getvalue()))
+        else:
+            ends.append((0, printed.getvalue()))
+print(json.dumps(ends))
+"""
 
 
-def test_an_unwritable_folder_is_refused(tmp_path: Path):
-    (tmp_path / "file").touch()
-    assert_refused(run(tmp_path / "file" / "out"), "`--out` .* cannot be written")
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[int, str]]]:
+    """How runs end on each of the bad readings, and at last where the folder cannot be made."""
+    folder = tmp_path_factory.mktemp("refused")
+    commands = []
+    for number, (content, _) in enumerate(BAD_READINGS):
+        path = folder / f"{number}.csv"
+        path.write_text(content)
+        commands.append(["--out", str(folder / f"out{number}"), "--observations", str(path)])
+    (folder / "file").touch()
+    commands.append(["--out", str(folder / "file" / "out")])
+    result = python("-c", SEVERAL, json.dumps(commands))
+    assert result.returncode == 0, result.stderr[-3000:]
+    return folder, json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("number", range(len(BAD_READINGS)), ids=[m for _, m in BAD_READINGS])
+def test_bad_readings_are_refused_before_anything_runs(
+    refused: tuple[Path, list[tuple[int, str]]], number: int
+):
+    folder, ends = refused
+    assert_refused(*ends[number], BAD_READINGS[number][1])
+    assert not (folder / f"out{number}").exists()
+
+
+def test_an_unwritable_folder_is_refused(refused: tuple[Path, list[tuple[int, str]]]):
+    assert_refused(*refused[1][-1], "`--out` .* cannot be written")

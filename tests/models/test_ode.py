@@ -14,6 +14,8 @@ from inojax.problems import pollu
 from inojax.solvers import EnsembleSolution, SolveStatus
 from tests.refuses import refuses
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 THETA = np.array([1.3, 0.4])
 TIMES = np.array([0.5, 1.0, 2.0, 4.0])
 

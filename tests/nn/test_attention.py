@@ -9,6 +9,8 @@ import pytest
 from inojax.nn import ReadingAttention
 from tests.refuses import refuses
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 TIME, BATCH, WIDTH, FEATURES, ROWS = 6, 3, 8, 5, 4
 
 

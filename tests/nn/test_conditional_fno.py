@@ -11,6 +11,8 @@ import pytest
 from inojax.nn import ConditionalFNO, FNOSettings, FourierBlock
 from tests.helpers import FNO_SETTINGS
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 TIME, GRID, PARAMETERS, CHANNELS, FEATURES, ROWS, BATCH = 10, 4, 3, 2, 5, 3, 4
 
 SWITCHES = {

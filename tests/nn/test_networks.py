@@ -11,6 +11,8 @@ import pytest
 
 from tests.helpers import NETWORKS
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 TABLE = pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS)
 
 

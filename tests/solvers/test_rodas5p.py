@@ -17,6 +17,8 @@ from tests.solvers.equations import (
     van_der_pol,
 )
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 @pytest.fixture(autouse=True)
 def double_precision():
