@@ -27,12 +27,15 @@ from _tables import number, table
 from jaxtyping import Array, Float, Key
 
 import inojax as ij
+from inojax import plot
 from inojax.methods import AbstractInverter
 
 LEVELS = (0.5, 0.9)
 _REPEATS = 8  # draws of the noise for each sample
 _GRID = 121
 _OPTIONAL = {"optima": ij.Optima, "diagnostics": ij.Diagnostics}
+# What single estimates of exact methods carry: without vetting.
+_TICKET = ("status", "reduced_chi2", "p_value", "explanations", "exact", "noise_known")
 _PLAIN = ("value", "unit_value", "std", "samples", "reduced_chi2", "status")
 
 
@@ -150,6 +153,8 @@ def write_estimate(path: Path, estimate: ij.Estimate) -> None:
         if inside is not None:
             fields = dataclasses.fields(inside)
             arrays |= {f"{part}.{f.name}": getattr(inside, f.name) for f in fields}
+    if estimate.ticket is not None:
+        arrays |= {f"ticket.{name}": getattr(estimate.ticket, name) for name in _TICKET}
     partial = path.with_suffix(".part.npz")
     known: dict[str, Any] = {name: np.asarray(x) for name, x in arrays.items() if x is not None}
     np.savez(partial, **known)
@@ -160,7 +165,7 @@ def read_estimate(path: Path, problem: ij.InverseProblem) -> ij.Estimate:
     """The estimate that `write_estimate` has kept."""
     with np.load(path) as stored:
         arrays = dict(stored)
-    parts = {
+    parts: dict[str, Any] = {
         part: kind(
             **{
                 name.removeprefix(f"{part}."): array
@@ -172,8 +177,38 @@ def read_estimate(path: Path, problem: ij.InverseProblem) -> ij.Estimate:
         if any(name.startswith(f"{part}.") for name in arrays)
     }
     plain = {name: array for name, array in arrays.items() if "." not in name}
+    if "ticket.status" in arrays:
+        told: dict[str, Any] = {name: arrays[f"ticket.{name}"] for name in _TICKET}
+        told |= {name: bool(told[name]) for name in ("exact", "noise_known")}
+        parts["ticket"] = ij.TrustTicket(**told)
     space = problem.parameters
     return ij.Estimate(space.names, space.units, **plain, **parts)
+
+
+def identifiability(
+    out: Path, problem: ij.InverseProblem, cases: int, *, key: Key[Array, ""]
+) -> Row:
+    """The identifiability card, kept with its figure, or what an earlier run has kept."""
+    path = out / "identifiability.json"
+    if path.exists():
+        stage("load identifiability, found before")
+        return json.loads(path.read_text())
+    stage("identifiability")
+    card = ij.metrics.identifiability(problem, cases=cases, key=key)
+    plot.identifiability(card).savefig(out / "identifiability.png")
+    write_json(path, {"text": str(card), **card.as_dict()})
+    return json.loads(path.read_text())
+
+
+def ticket_text(row: Row) -> str:
+    """Verdict and reasons of a row's trust ticket."""
+    told = row["ticket"]
+    return "\n".join(
+        [
+            f"Verdict on the {_words(row['method'])}: {told['verdict']}",
+            *(f"- {reason}" for reason in told["reasons"]),
+        ]
+    )
 
 
 def row_of(found: Found, observation: ij.Observation, published: Row | None = None) -> Row:
@@ -199,6 +234,7 @@ def row_of(found: Found, observation: ij.Observation, published: Row | None = No
         "seconds": found.seconds,
         "status": told["status"] if checked else None,
         "message": told["message"] if checked else None,
+        "ticket": told.get("ticket"),
         "std": columns["std"] if checked else None,
         "interval_90": columns["interval_90"] if estimate.samples is not None else None,
         "optima": None if estimate.optima is None else int(estimate.optima.count),
@@ -233,7 +269,8 @@ def constant_row(observation: ij.Observation, *, in_logs: bool) -> Row:
     density = count * (np.log(scatter) + 0.5 + 0.5 * math.log(2.0 * math.pi))
     slopes = np.nansum(drawn) if in_logs else 0.0
     empty = (
-        "seconds", "status", "message", "std", "interval_90", "optima", "sample_mean", "std_log10",
+        "seconds", "status", "message", "ticket", "std", "interval_90", "optima", "sample_mean",
+        "std_log10",
     )  # fmt: skip
     return {
         "method": "constant",

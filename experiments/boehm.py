@@ -30,11 +30,13 @@ from _real_data import (
     fits_table,
     found,
     guess,
+    identifiability,
     predict,
     read_at,
     row_of,
     sampler_table,
     study,
+    ticket_text,
     values_table,
 )
 
@@ -55,6 +57,7 @@ class Boehm(Arguments):
 class Size:
     """How much a preset computes."""
 
+    cases: int  # of the identifiability card
     starts: int
     max_steps: int
     draws: int  # of the linearized posterior
@@ -65,11 +68,13 @@ class Size:
 
 
 SIZES = {
-    Preset.SMOKE: Size(2, 4, 64, Posterior(chains=2, warmup=2, draws=4, depth=1), 1e-3, 128),
+    Preset.SMOKE: Size(16, 2, 4, 64, Posterior(chains=2, warmup=2, draws=4, depth=1), 1e-3, 128),
     Preset.QUICK: Size(
-        32, 100, 1000, Posterior(chains=4, warmup=100, draws=400, depth=6), 1e-5, 512
+        256, 32, 100, 1000, Posterior(chains=4, warmup=100, draws=400, depth=6), 1e-5, 512
     ),
-    Preset.PAPER: Size(480, 200, 1000, Posterior(chains=4, warmup=2000, draws=2000), 1e-6, 512),
+    Preset.PAPER: Size(
+        1024, 480, 200, 1000, Posterior(chains=4, warmup=2000, draws=2000), 1e-6, 512
+    ),
 }
 
 # PEtab benchmark collection, Boehm_JProteomeRes2014, commit 4d20850.
@@ -99,6 +104,8 @@ def experiment(arguments: Boehm, size: Size) -> Row:
     """Fit from many starts, sample, predict and draw."""
     problem, observation = ij.problems.boehm(), ij.problems.boehm_data()
     out = arguments.out
+    card_key = jr.key(arguments.seed + 1)
+    card = identifiability(out, problem, size.cases, key=card_key)
     fit_key, laplace_key, sample_key, predict_key = jr.split(jr.key(arguments.seed), 4)
     fits = {"nominal": guess("nominal", problem, problem.parameters.from_dict(NOMINAL))}
     many = LeastSquares(size.starts, size.max_steps, penalty=Penalty.NONE, draws=size.draws)
@@ -119,7 +126,7 @@ def experiment(arguments: Boehm, size: Size) -> Row:
     stage("predict new readings and draw figures")
     prediction = predict(fits["posterior"], observation, size.predicted, key=predict_key)
     draw(out, observation, fits, prediction)
-    return results(observation, fits, prediction)
+    return {**results(observation, fits, prediction), "identifiability": card}
 
 
 def with_tolerance(problem: ij.InverseProblem, rtol: float) -> ij.InverseProblem:
@@ -183,7 +190,10 @@ def report(metrics: Row) -> str:
             "",
             "-log L: all constants included; nominal and reference: the PEtab collection. "
             "Geometric mean and standard deviation of log10; the prior's is 2.89.",
-            posterior["message"],
+            ticket_text(posterior),
+            "",
+            metrics["identifiability"]["text"],
+            "",
             f"Of the readings {100 * inside['0.5']:.0f} % lie within the predicted 50 %, "
             f"{100 * inside['0.9']:.0f} % within 90 %.",
         ]

@@ -33,11 +33,13 @@ from _real_data import (
     fits_table,
     found,
     guess,
+    identifiability,
     predict,
     read_at,
     row_of,
     sampler_table,
     study,
+    ticket_text,
     values_table,
 )
 
@@ -59,6 +61,7 @@ class Size:
     """How much a preset computes."""
 
     fits: tuple[str, ...]
+    cases: int  # of the identifiability card
     starts: int
     draws: int  # of the linearized posterior of each optimum
     posterior: Posterior
@@ -70,10 +73,12 @@ _LIKELIHOOD, _DENSITY = "maximum_likelihood", "maximum_a_posteriori"
 _FITS = (_COUNTS, _LOGS, _LIKELIHOOD, _DENSITY)
 SIZES = {
     # Nearly all of its time is compilation, which each fit needs for itself.
-    Preset.SMOKE: Size((_LIKELIHOOD,), 4, 64, Posterior(chains=2, warmup=2, draws=4, depth=1), 128),
-    Preset.QUICK: Size(_FITS, 16, 1000, Posterior(chains=4, warmup=150, draws=450), 512),
+    Preset.SMOKE: Size(
+        (_LIKELIHOOD,), 16, 4, 64, Posterior(chains=2, warmup=2, draws=4, depth=1), 128
+    ),
+    Preset.QUICK: Size(_FITS, 256, 16, 1000, Posterior(chains=4, warmup=150, draws=450), 512),
     # As many chains and draws as published.
-    Preset.PAPER: Size(_FITS, 64, 1000, Posterior(chains=4, warmup=1000, draws=1000), 512),
+    Preset.PAPER: Size(_FITS, 1024, 64, 1000, Posterior(chains=4, warmup=1000, draws=1000), 512),
 }
 
 # What the best fit leaves, sqrt(594.7446 / 36) and sqrt(2.01866 / 36) with 42 readings and six
@@ -117,8 +122,11 @@ def experiment(arguments: LynxHare, size: Size) -> Row:
     """Fit, sample, predict and draw."""
     observation = ij.problems.lynx_hare()
     *keys, sample_key, predict_key = jr.split(jr.key(arguments.seed), 6)
+    wanted = problems()
+    card_key = jr.fold_in(predict_key, 1)
+    card = identifiability(arguments.out, wanted[_LIKELIHOOD][0], size.cases, key=card_key)
     fits = {}
-    for (name, (problem, penalty)), key in zip(problems().items(), keys, strict=True):
+    for (name, (problem, penalty)), key in zip(wanted.items(), keys, strict=True):
         if name not in size.fits:
             continue
         # The optima lie far out in their priors, or have none.
@@ -137,7 +145,7 @@ def experiment(arguments: LynxHare, size: Size) -> Row:
     stage("predict new readings and draw figures")
     prediction = predict(fits["posterior"], observation, size.predicted, key=predict_key)
     draw(arguments.out, observation, fits, prediction)
-    return results(observation, fits, prediction)
+    return {**results(observation, fits, prediction), "identifiability": card}
 
 
 def problems() -> dict[str, tuple[ij.InverseProblem, Penalty]]:
@@ -241,6 +249,10 @@ def report(metrics: Row) -> str:
             "-log L: of the density of the counts, all constants included, so that noise models "
             "compare; no parameters of the log-normal model reach less than maximum likelihood. "
             "References: independent optimizers; of the posterior Carpenter (2018).",
+            ticket_text(rows["posterior"]),
+            "",
+            metrics["identifiability"]["text"],
+            "",
             f"Of the readings {100 * inside['0.5']:.0f} % lie within the predicted 50 %, "
             f"{100 * inside['0.9']:.0f} % within 90 %.",
         ]

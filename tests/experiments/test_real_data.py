@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FIELDS = (
     "method", "estimates", "negative_log_likelihood", "reduced_chi2", "seconds", "status",
-    "message", "std", "interval_90", "optima", "r_hat", "effective_samples", "published",
+    "message", "ticket", "std", "interval_90", "optima", "r_hat", "effective_samples", "published",
 )  # fmt: skip
 ROWS = {
     "lynx_hare": ["prior_center", "constant", "maximum_likelihood", "posterior"],
@@ -60,7 +60,8 @@ def test_metrics_have_the_shape_of_every_experiment(finished: tuple[str, Path, s
     name, out, _ = finished
     metrics = metrics_of(out)
     assert list(metrics) == [
-        "experiment", "preset", "seed", "provenance", "limits", "rows", "timing",
+        "experiment", "preset", "seed", "provenance", "limits", "rows",
+        "identifiability", "timing",
     ]  # fmt: skip
     assert (metrics["experiment"], metrics["preset"], metrics["seed"]) == (name, "smoke", 0)
     rows = {row["method"]: row for row in metrics["rows"]}
@@ -73,6 +74,8 @@ def test_metrics_have_the_shape_of_every_experiment(finished: tuple[str, Path, s
         assert content["negative_log_likelihood"] == rows[limit]["negative_log_likelihood"]
     posterior = rows["posterior"]
     assert posterior["status"] == "NOT_MIXED"  # four draws of two chains
+    assert posterior["ticket"]["verdict"] != "trust"
+    assert posterior["ticket"]["exact"]
     assert posterior["estimates"].keys() == posterior["r_hat"].keys()
     assert 0.0 <= posterior["readings_inside"]["0.5"] <= posterior["readings_inside"]["0.9"] <= 1.0
 
@@ -87,7 +90,9 @@ def test_known_values_stand_beside_ours(finished: tuple[str, Path, str]):
     assert f"{known['reference']:#.8g}" in text
     for word in ("reference", "R-hat", "prior center", "constant", "lie within the predicted"):
         assert word in text
-    for figure in ("predictive", "pairs"):
+    assert "Verdict on the posterior" in text
+    assert f"Identifiability of {metrics_of(out)['identifiability']['problem']}" in text
+    for figure in ("predictive", "pairs", "identifiability"):
         image = (out / f"{figure}.png").read_bytes()
         assert image.startswith(b"\x89PNG")
         assert len(image) > 10_000  # an empty canvas has a tenth of that
