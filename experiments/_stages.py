@@ -31,19 +31,12 @@ def simulations(
 
 
 def held_out(
-    out: Path,
-    problem: ij.InverseProblem,
-    counts: tuple[int, int],
-    *,
-    keys: tuple[Key[Array, ""], Key[Array, ""]],
-) -> tuple[ij.Dataset, ij.Dataset]:
-    """Simulations to correct intervals with, and others to vet the corrected ones."""
-    stage(f"simulate {sum(counts)} more to correct and vet")
-    parts = [
-        ij.simulate(problem, count, store=out / name, design=ij.Design.RANDOM, key=key)
-        for name, count, key in zip(("correcting.zarr", "vetting.zarr"), counts, keys, strict=True)
-    ]
-    return parts[0].usable(), parts[1].usable()
+    out: Path, problem: ij.InverseProblem, purpose: str, count: int, *, key: Key[Array, ""]
+) -> ij.Dataset:
+    """Simulations that training does not see."""
+    stage(f"simulate {count} for {purpose}")
+    store = out / f"{purpose}.zarr"
+    return ij.simulate(problem, count, store=store, design=ij.Design.RANDOM, key=key).usable()
 
 
 def vetted(

@@ -87,8 +87,7 @@ def test_metrics_have_the_shape_of_every_experiment(finished: tuple[Path, str]):
     for name in exact:
         assert all(math.isfinite(rows[name][field]) for field in FIELDS[1:])
         assert rows[name]["seconds_single"] is None
-    alarms = metrics["vetting"]["alarms"]
-    assert len(alarms["missing_term"]) == len(alarms["moved_by"]) == 25
+    assert metrics["vetting"] is None  # in this preset; see test_alarms.py
     for name, limit in metrics["limits"].items():
         assert limit["parameter_mse"] == rows[name]["parameter_mse"]
 
