@@ -10,8 +10,6 @@ from inojax.solvers import SolveStatus
 from tests.helpers import PROBLEMS
 from tests.refuses import refuses
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 TABLE = pytest.mark.parametrize("build", PROBLEMS.values(), ids=PROBLEMS)
 
 # Problems whose noise is a share of the shipped prior predictive spread.
