@@ -1,35 +1,36 @@
 """Least squares on the real solver: every optimum, how far it can be trusted, from any start."""
 
 import enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from .._estimate import Estimate, Optima
 from .._estimate_status import EstimateStatus
 from .._inverse_problem import InverseProblem
 from .._observation import Observation
-from .._x64 import require_x64
+from .._x64 import is_traced, require_x64
 from ..data import Dataset
 from ..models import compiled, in_calls
-from ..solvers import cholesky
 from ..train import TrainLog
 from ._base import AbstractExactInverter, AbstractInverter, check_inverter
 from ._batches import in_precision, split_each
 from ._checks import check_counts
+from ._importance import resample, weights_of
 from ._levenberg_marquardt import Local, Minimum, minimize
-from ._linear_posterior import sample_gaussian, sample_in_box
-from ._objective import UNIT_PRECISION, Coordinates, Objective, Penalty
+from ._objective import Coordinates, Objective, Penalty
+from ._peaks import draw, find_peaks, log_density_of_draws
 
-# Optima nearer than this, in standard deviations of the better one, are the same.
-_SAME = 1.0
-# Share of each parameter's own precision that is added to it, above the rounding errors.
-_SINGULAR = 1e-12
+# Candidates come from peaks this much flatter than the parabolas, so that their tails reach beyond
+# the posterior's; so large a share of them evenly from all optima, whatever they seem to weigh.
+_FLATTER, _EVEN = 1.3, 0.1
+# States of candidates that are held at once.
+_MOST_STATES = 2**24
 
 
 class Point(enum.Enum):
@@ -47,8 +48,9 @@ class LeastSquares(eqx.Module):
     the residuals are whitened by the noise model, the derivatives are forward sensitivities of the
     solver, and all starts of all observations advance together.
 
-    The estimate's samples come from the posterior with the model linearized at each optimum,
-    each with the weight that its peak and width give it (Laplace).
+    Samples are drawn from the posterior with the model linearized at each optimum (Laplace), each
+    with the weight that its height and width give it; then the solver says how likely each of
+    these candidates really is, and the estimate's samples are chosen by that.
 
     Attributes:
         starts: Starts for each observation: the prior's center and random ones, or those that
@@ -59,9 +61,13 @@ class LeastSquares(eqx.Module):
         penalty: What is added to the misfit.
         point: Which point of the posterior is the estimate.
         draws: Samples for each observation.
+        candidates: Draws of the linearized posterior for each sample: the samples are chosen among
+            them, and the optima weighed, by what the solver says about each; 0 trusts the
+            linearization.
 
     Source:
-        Nocedal and Wright, Numerical Optimization, chapter 10.
+        Nocedal and Wright, Numerical Optimization, chapter 10; Kass and Raftery, Bayes factors,
+        J. Am. Stat. Assoc. 90 (1995), for Laplace's approximation.
     """
 
     starts: int = 8
@@ -71,10 +77,13 @@ class LeastSquares(eqx.Module):
     penalty: Penalty = Penalty.SPREAD
     point: Point = Point.MODE
     draws: int = 128
+    candidates: int = 4
 
     def __check_init__(self) -> None:
         """Refuse counts below one and a tolerance that is not positive."""
         check_counts(self, "starts", "max_steps", "draws")
+        if self.candidates < 0:
+            raise ValueError(f"`candidates` must not be negative; got {self.candidates}.")
         if not self.tolerance > 0.0:
             raise ValueError(f"`tolerance` must be positive; got {self.tolerance!r}.")
 
@@ -142,7 +151,11 @@ class LeastSquaresInverter(AbstractExactInverter):
             guesses = self._guesses(self.first._invert(single, split_each(keys)[0]))
         else:
             guesses = self._starts(keys)
-        return self._minimize(observations, keys, guesses, observations.mask.shape[0])
+        draws = self._minimize(observations, keys, guesses, observations.mask.shape[0])
+        if not self.method.candidates:
+            return jax.vmap(self._estimate)(draws)
+        states = self._states(draws, observations)
+        return self._weighed(draws, observations, keys, states)
 
     def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
         if self.first is not None:
@@ -154,8 +167,21 @@ class LeastSquaresInverter(AbstractExactInverter):
         alone = LeastSquaresInverter(
             problem=self.problem, method=self.method, first=None, settings=""
         )
-        rows = observations, np.asarray(jr.key_data(keys)), np.asarray(guesses, np.float64)
-        return in_calls(_block, alone, rows, sensitivities=True)
+        key_data = np.asarray(jr.key_data(keys))
+        rows = observations, key_data, np.asarray(guesses, np.float64)
+        found = in_calls(_minimize_block, alone, rows, sensitivities=True)
+        if not self.method.candidates:
+            return found
+        reading = self.method.candidates * self.method.draws * observations.times.shape[-1]
+        most = max(1, _MOST_STATES // (reading * len(self.problem.model.states)))
+        parts = []
+        for begin in range(0, len(keys), most):
+            some = slice(begin, begin + most)
+            part = jax.tree.map(lambda x: x[some], (found, observations, key_data))  # noqa: B023
+            with jax.enable_x64(True):
+                states = self._states(*part[:2])
+            parts.append(in_calls(_choose_block, alone, (*part, states), sensitivities=True))
+        return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
     def _guesses(self, estimate: Estimate) -> Array:
         """Unit coordinates that an estimate suggests: itself, then samples of it."""
@@ -169,8 +195,8 @@ class LeastSquaresInverter(AbstractExactInverter):
 
     def _minimize(
         self, observations: Observation, keys: Array, guesses: Array, count: Any
-    ) -> Estimate:
-        objective = Objective(self.problem, self.method.coordinates, self.method.penalty)
+    ) -> "_Draws":
+        objective = self._objective
         observations = in_precision(observations, jnp.float64)
         starts = jnp.asarray(guesses, jnp.float64)
         batch, many, size = starts.shape
@@ -188,9 +214,7 @@ class LeastSquaresInverter(AbstractExactInverter):
             count=jnp.asarray(count) * many,
         )
         grouped = jax.tree.map(lambda x: x.reshape(batch, many, *x.shape[1:]), minimum)
-        return jax.vmap(lambda m, key: self._estimate(objective, m, key))(
-            grouped, split_each(keys)[1]
-        )
+        return jax.vmap(self._draw)(grouped, split_each(keys)[1])
 
     def _starts(self, keys: Key[Array, " batch"]) -> Float[Array, "batch start parameter"]:
         size = self.problem.parameters.size
@@ -198,18 +222,51 @@ class LeastSquaresInverter(AbstractExactInverter):
         random = jax.vmap(lambda key: jr.uniform(key, shape, jnp.float64))(split_each(keys)[0])
         return jnp.concatenate([jnp.full((len(keys), 1, size), 0.5), random], axis=1)
 
-    def _estimate(self, objective: Objective, minimum: Minimum, key: Array) -> Estimate:
-        optima, order = _distinct(objective, minimum)
-        best = jax.tree.map(lambda x: x[order], minimum)
-        x = self._sample(objective, best, jnp.asarray(optima.weight), key)
+    @property
+    def _objective(self) -> Objective:
+        return Objective(self.problem, self.method.coordinates, self.method.penalty)
+
+    def _draw(self, minimum: Minimum, key: Array) -> "_Draws":
+        mass_key, pick_key, draw_key = jr.split(key, 3)
+        objective, weighed = self._objective, self.method.candidates > 0
+        flatter = _FLATTER if weighed else 1.0
+        peaks, local = find_peaks(objective, minimum, flatter=flatter, key=mass_key)
+        # Without any optimum all of them are as good.
+        share = jnp.where(jnp.any(peaks.weight > 0.0), peaks.weight, 1.0 / peaks.known.size)
+        if weighed:
+            even = peaks.known / jnp.maximum(jnp.sum(peaks.known), 1)
+            share = (1.0 - _EVEN) * share + _EVEN * even
+        count = self.method.draws * max(self.method.candidates, 1)
+        which = jr.categorical(pick_key, jnp.log(share), shape=(count,))
+        x = draw(objective, peaks, which, key=draw_key)
+        optima = Optima(
+            objective.theta(peaks.x),
+            objective.to_unit(peaks.x),
+            jnp.where(peaks.known, peaks.misfit, jnp.nan),
+            peaks.weight,
+        )
+        failed = ~jnp.isfinite(local.value[0])
+        return _Draws(optima, x, which, log_density_of_draws(peaks, share, x), failed)
+
+    def _choose(self, draws: "_Draws", log_density: Array, key: Array) -> "_Draws":
+        """Draws of the posterior, out of candidates by what the solver says about each."""
+        weights = weights_of(log_density - draws.log_proposal, self.method.draws)
+        index = resample(weights, self.method.draws, key=key)
+        share = jnp.zeros_like(draws.optima.weight).at[draws.which].add(weights)
+        # Where no candidate was possible the weights of the parabolas stay.
+        share = jnp.where(jnp.any(jnp.isfinite(log_density)), share, draws.optima.weight)
+        optima = eqx.tree_at(lambda o: o.weight, draws.optima, share)
+        return draws._replace(optima=optima, x=draws.x[index])
+
+    def _estimate(self, draws: "_Draws") -> Estimate:
+        objective, optima = self._objective, draws.optima
         space = self.problem.parameters
-        samples, unit_value = objective.theta(x), optima.unit_value[0]
+        samples, unit_value = objective.theta(draws.x), optima.unit_value[0]
         value = optima.value[0]
         if self.method.point is Point.MEAN:
-            unit_value = jnp.mean(objective.to_unit(x), axis=0)
+            unit_value = jnp.mean(objective.to_unit(draws.x), axis=0)
             value = space.from_unit(unit_value)
-        failed = ~jnp.isfinite(best.local.value[0])
-        status = jnp.where(failed, EstimateStatus.SOLVER_FAILED, EstimateStatus.NOT_CHECKED)
+        status = jnp.where(draws.failed, EstimateStatus.SOLVER_FAILED, EstimateStatus.NOT_CHECKED)
         return Estimate(
             space.names,
             space.units,
@@ -222,84 +279,58 @@ class LeastSquaresInverter(AbstractExactInverter):
             optima,
         )
 
-    def _sample(
-        self, objective: Objective, minimum: Minimum, weight: Array, key: Array
-    ) -> Float[Array, "sample parameter"]:
-        pick_key, draw_key = jr.split(key)
-        prior = objective.prior(minimum.x)
-        likelihood = jax.tree.map(jnp.subtract, minimum.local, prior)
-        draws = self.method.draws
+    def _states(
+        self, draws: "_Draws", observations: Observation
+    ) -> Float[Array | np.ndarray, "batch draw reading state"]:
+        """What the solver says about each draw."""
+        batch, many, size = draws.x.shape
+        thetas = self._objective.theta(jnp.reshape(jnp.asarray(draws.x), (batch * many, size)))
+        xp = jnp if is_traced(thetas) else np
+        times = xp.repeat(observations.times, many, axis=0)
+        states = self.problem.model.solve_ensemble(xp.asarray(thetas), times).states
+        return states.reshape(batch, many, *states.shape[1:])
 
-        def one(x: Array, likelihood: Local, both: Local, key: Array) -> Array:
-            if objective.penalty is Penalty.NONE:
-                return sample_gaussian(x, _regular(likelihood.hessian), draws, key=key)
-            if objective.coordinates is Coordinates.UNIT:
-                return sample_in_box(x, likelihood.gradient, likelihood.hessian, draws, key=key)
-            return sample_gaussian(x, _regular(both.hessian), draws, key=key)
+    def _weighed(
+        self, draws: "_Draws", observations: Observation, keys: Array, states: Any
+    ) -> Estimate:
+        def one(draws: "_Draws", observation: Observation, key: Array, states: Array) -> Estimate:
+            density = self._objective.log_density(draws.x, observation, states)
+            return self._estimate(self._choose(draws, density, jr.fold_in(key, 1)))
 
-        keys = jr.split(draw_key, weight.size)
-        every = jax.vmap(one)(minimum.x, likelihood, minimum.local, keys)
-        # Without any optimum all of them are as good.
-        sure = jnp.where(jnp.any(weight > 0.0), weight, 1.0)
-        which = jr.categorical(pick_key, jnp.log(sure), shape=(draws,))
-        lower, upper = objective.bounds
-        return jnp.clip(every[which, jnp.arange(draws)], lower[None], upper[None])
+        return jax.vmap(one)(draws, observations, keys, states)
 
 
-def _block(inverter: LeastSquaresInverter, rows: Any, count: Array, lanes: int) -> Estimate:
+class _Draws(NamedTuple):
+    """Optima of an observation, and draws from their parabolas.
+
+    Attributes:
+        optima: The optima.
+        x: Coordinates of the draws.
+        which: The optimum that each comes from.
+        log_proposal: Log density of the distribution they come from.
+        failed: Whether no start could be evaluated.
+    """
+
+    optima: Optima
+    x: Float[Array, "*batch draw parameter"]
+    which: Int[Array, "*batch draw"]
+    log_proposal: Float[Array, "*batch draw"]
+    failed: Bool[Array, "*batch"]
+
+
+def _minimize_block(
+    inverter: LeastSquaresInverter, rows: Any, count: Array, lanes: int
+) -> "_Draws | Estimate":
     del lanes
     observations, key_data, guesses = rows
-    return inverter._minimize(observations, jr.wrap_key_data(key_data), guesses, count)
+    draws = inverter._minimize(observations, jr.wrap_key_data(key_data), guesses, count)
+    return draws if inverter.method.candidates else jax.vmap(inverter._estimate)(draws)
 
 
-_block = compiled(_block)
+def _choose_block(inverter: LeastSquaresInverter, rows: Any, count: Array, lanes: int) -> Estimate:
+    del count, lanes
+    draws, observations, key_data, states = rows
+    return inverter._weighed(draws, observations, jr.wrap_key_data(key_data), states)
 
 
-def _regular(hessian: Array) -> Array:
-    """A matrix that has a Cholesky factor: directions that nothing holds are held a little."""
-    diagonal = jnp.diagonal(hessian)
-    return hessian + jnp.diag(_SINGULAR * diagonal + 1e-300)
-
-
-def _distinct(objective: Objective, minimum: Minimum) -> tuple[Optima, Array]:
-    """The optima without repetitions, best first, and their order among the starts."""
-    # Where a start gave up there is no optimum, unless it is lower than all that are.
-    there = jnp.isfinite(minimum.local.value)
-    lowest = jnp.min(jnp.where(minimum.converged & there, minimum.local.value, jnp.inf))
-    arrived = minimum.converged | (minimum.local.value < lowest)
-    value = jnp.where(there & arrived, minimum.local.value, jnp.inf)
-    order = jnp.argsort(value)
-    x, value = minimum.x[order], value[order]
-    local = jax.tree.map(lambda leaf: leaf[order], minimum.local)
-    known = jnp.isfinite(value) & ~_repeats(x, local.hessian)
-    prior = objective.prior(x)
-    likelihood = jax.tree.map(jnp.subtract, local, prior)
-    evidence = jnp.where(known, _log_evidence(objective, x, local, likelihood), -jnp.inf)
-    weight = jnp.where(known, jax.nn.softmax(jnp.where(jnp.any(known), evidence, 0.0)), 0.0)
-    misfit = jnp.where(known, likelihood.value, jnp.nan)
-    return Optima(objective.theta(x), objective.to_unit(x), misfit, weight), order
-
-
-def _repeats(x: Array, hessian: Array) -> Array:
-    """Which points lie on the peak of an earlier one."""
-    gaps = x[:, None] - x[None, :]
-    squared = jnp.einsum("ijp,ipq,ijq->ij", gaps, hessian, gaps)
-    # In so many dimensions points of one peak lie this far apart.
-    near = squared < _SAME * x.shape[1]
-    earlier = jnp.tri(len(x), k=-1, dtype=bool)
-    return jnp.any(near.T & earlier, axis=1)
-
-
-def _log_evidence(objective: Objective, x: Array, local: Local, likelihood: Local) -> Array:
-    """Height of each peak times its volume, in the coordinates that have a flat measure."""
-    if objective.coordinates is Coordinates.UNIT:
-        # The prior is flat here, and no peak is wider than it.
-        value, hessian = likelihood.value, likelihood.hessian
-        hessian = hessian + UNIT_PRECISION * jnp.eye(x.shape[1])[None]
-    else:
-        value, hessian = local.value, local.hessian
-        if objective.penalty is Penalty.DENSITY:
-            value = value - jnp.sum(jnp.log(jnp.abs(objective.slopes(x))), axis=1)
-    roots = jax.vmap(lambda h: jnp.diagonal(cholesky(_regular(h))))(hessian)
-    evidence = -value - jnp.sum(jnp.log(roots), axis=1)
-    return jnp.where(jnp.isnan(evidence), -jnp.inf, evidence)
+_minimize_block, _choose_block = compiled(_minimize_block), compiled(_choose_block)

@@ -119,6 +119,34 @@ class Objective(eqx.Module):
         states, tangents = jnp.asarray(solution.states), jnp.asarray(tangents)
         return jax.vmap(one)(observations, theta, slopes, states, tangents)
 
+    def log_measure(self, x: Float[Array, "row parameter"]) -> Float[Array, " row"]:
+        """Log density of the prior in these coordinates, up to a constant; flat without one."""
+        if self.penalty is Penalty.NONE or self.coordinates is Coordinates.UNIT:
+            return jnp.zeros(len(x), x.dtype)
+        slopes = jnp.sum(jnp.log(jnp.abs(self.slopes(x))), axis=1)
+        return slopes + self.problem.parameters.log_prob(self.theta(x))
+
+    def log_density(
+        self,
+        x: Float[Array, "row parameter"],
+        observation: Observation,
+        states: Float[Array, "row reading state"],
+    ) -> Float[Array, " row"]:
+        """Log density of the posterior in these coordinates, up to a constant.
+
+        Args:
+            x: Coordinates.
+            observation: The readings.
+            states: What the solver says at their times for each row of `x`.
+        """
+        readings, mask = jnp.asarray(observation.values), jnp.asarray(observation.mask)
+
+        def one(theta: Array, states: Array) -> Array:
+            clean = jnp.asarray(self.problem.read(states, theta))
+            return self.problem.noise.log_prob(readings, clean, theta, mask)
+
+        return jax.vmap(one)(self.theta(x), states) + self.log_measure(x)
+
     def prior(self, x: Float[Array, "row parameter"]) -> Local:
         """The penalty alone."""
         ones = jnp.ones_like(x)

@@ -34,6 +34,8 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
         "JAX_COMPILATION_CACHE_DIR": COMPILED.name,
         # Hundreds of programs take less than the second from which on they are kept by default.
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        # Compiling takes longer than computing so little.
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
     return subprocess.run(
         [sys.executable, "-W", "error", *arguments],

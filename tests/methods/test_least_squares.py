@@ -18,9 +18,10 @@ from inojax.methods import (
     invert_batch,
 )
 from inojax.methods._base import estimate_from_cloud
-from inojax.methods._least_squares import _distinct
+from inojax.methods._importance import resample, weights_of
 from inojax.methods._levenberg_marquardt import Local, Minimum
 from inojax.methods._objective import Objective
+from inojax.methods._peaks import find_peaks
 from tests.helpers import (
     HIGHEST,
     LINEAR_NOISE,
@@ -73,13 +74,15 @@ def estimates(inverter, cases):
 
 def test_without_a_prior_it_is_linear_regression(linear, cases):
     _, observations = cases
-    method = LeastSquares(starts=1, penalty=Penalty.NONE, coordinates=Coordinates.UNCONSTRAINED)
+    method = LeastSquares(
+        starts=1, penalty=Penalty.NONE, coordinates=Coordinates.UNCONSTRAINED, candidates=0
+    )
     estimate = invert_batch(method.fit(linear, key=KEY), observations, key=KEY)
     mean, covariance = linear_posterior(observations)
     # The solver is exact to 1e-6 here.
     np.testing.assert_allclose(estimate.unit_value, mean, atol=2e-5)
     assert (estimate.optima.count == 1).all()
-    bounded = LeastSquares(starts=2, penalty=Penalty.NONE).fit(linear, key=KEY)
+    bounded = LeastSquares(starts=2, penalty=Penalty.NONE, candidates=0).fit(linear, key=KEY)
     spread = np.asarray(invert_batch(bounded, observations, key=KEY).std) / WIDTH
     exact = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
     # 128 draws know a standard deviation to 6 %; their mean over 400 to 0.3 %.
@@ -104,7 +107,8 @@ def noisy():
 @pytest.fixture(scope="module")
 def alone(noisy):
     """An inverter for single observations of three rows each."""
-    return LeastSquares(starts=1, draws=20_000, point=Point.MEAN).fit(noisy, key=KEY)
+    method = LeastSquares(starts=1, draws=20_000, point=Point.MEAN, candidates=0)
+    return method.fit(noisy, key=KEY)
 
 
 def test_samples_follow_the_posterior_up_to_the_ends_of_the_prior(noisy, alone):
@@ -169,7 +173,7 @@ def squared(name="squared"):
 def test_both_optima_are_found_and_weighed():
     problem = squared()
     observation = ij.Observation.from_arrays([1.0, 2.0], [[0.49], [0.98]], problem=problem)
-    method = LeastSquares(starts=8, penalty=Penalty.DENSITY, draws=1000)
+    method = LeastSquares(starts=8, penalty=Penalty.DENSITY, draws=1000, candidates=0)
     estimate = method.fit(problem, key=KEY)(observation, key=KEY)
     optima = estimate.optima
     assert optima.count == 2
@@ -185,6 +189,67 @@ def test_both_optima_are_found_and_weighed():
     assert len(estimate.as_dict()["optima"]) == 2
 
 
+def quadrature(problem, observation, points=40_001):
+    """Values of the single parameter, and the posterior probability of each."""
+    theta = np.linspace(-3.0, 1.0, points)
+    misfit = (observation.values - theta**2 * np.asarray(observation.times)[:, None]) / 0.1
+    weight = np.exp(-0.5 * np.square(misfit).sum(axis=0))
+    return theta, weight / weight.sum()
+
+
+# Readings of y(1): near zero both peaks melt together, near one the upper is cut in halves.
+@pytest.mark.parametrize("reading", [0.02, 0.9, 1.0])
+def test_the_solver_corrects_what_the_linearization_says(reading):
+    problem = squared()
+    observation = ij.Observation.from_arrays(
+        [1.0, 2.0], [[reading], [2.0 * reading]], problem=problem
+    )
+    theta, weight = quadrature(problem, observation)
+    method = LeastSquares(starts=8, penalty=Penalty.DENSITY, draws=2000, candidates=4)
+    estimate = method.fit(problem, key=KEY)(observation, key=KEY)
+    samples = np.asarray(estimate.samples).ravel()
+    # 2,000 of 8,000 candidates: quantiles of the distribution function scatter by 1.5 %.
+    levels = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
+    exact = np.interp(levels, np.cumsum(weight), theta)
+    reached = np.interp(exact, np.sort(samples), np.linspace(0.0, 1.0, len(samples)))
+    np.testing.assert_allclose(reached, levels, atol=0.05)
+    optima = estimate.optima
+    if optima.count == 2:
+        above = np.asarray(optima.weight)[np.asarray(optima.value)[:, 0] > 0.0].sum()
+        np.testing.assert_allclose(above, weight[theta > 0.0].sum(), atol=0.04)
+
+
+def test_a_peak_that_the_prior_cuts_weighs_what_is_left_of_it():
+    problem = squared()
+    observation = ij.Observation.from_arrays([1.0, 2.0], [[1.0], [2.0]], problem=problem)
+    theta, weight = quadrature(problem, observation)
+    method = LeastSquares(starts=8, penalty=Penalty.DENSITY, candidates=0)
+    optima = method.fit(problem, key=KEY)(observation, key=KEY).optima
+    assert optima.count == 2
+    above = np.asarray(optima.weight)[np.asarray(optima.value)[:, 0] > 0.0].sum()
+    # A third, not a half; 512 draws, half of them inside, know the mass to 5 %.
+    np.testing.assert_allclose(above, weight[theta > 0.0].sum(), atol=0.02)
+
+
+def test_weights_are_ratios_as_long_as_enough_draws_share_them():
+    with jax.enable_x64(True):
+        ratio = jnp.log(jnp.array([1.0, 2.0, 3.0, 4.0]))
+        np.testing.assert_allclose(weights_of(ratio + 700.0, 1), [0.1, 0.2, 0.3, 0.4])
+        # One of a hundred would have all; so much is left to the others that five share it.
+        lonely = weights_of(jnp.zeros(100).at[3].set(50.0), 5)
+        np.testing.assert_allclose(1.0 / np.sum(np.square(lonely)), 5.0, rtol=0.01)
+        impossible = jnp.array([-jnp.inf, 0.0, jnp.nan, 0.0])
+        np.testing.assert_allclose(weights_of(impossible, 2), [0.0, 0.5, 0.0, 0.5])
+        np.testing.assert_allclose(weights_of(jnp.full(4, -jnp.inf), 2), 0.25)
+
+
+def test_resampling_takes_each_as_often_as_its_weight_says():
+    with jax.enable_x64(True):
+        weights = jnp.array([0.1, 0.0, 0.55, 0.35])
+        index = resample(weights, 20, key=KEY)
+    np.testing.assert_array_equal(np.bincount(index, minlength=4), [2, 0, 11, 7])
+
+
 def test_a_start_that_gave_up_counts_where_it_is_lower_than_every_optimum(linear):
     with jax.enable_x64(True):
         x = jnp.array([[0.2, 0.2], [0.5, 0.5], [0.8, 0.8]])
@@ -192,9 +257,10 @@ def test_a_start_that_gave_up_counts_where_it_is_lower_than_every_optimum(linear
         local = Local(jnp.array([3.0, 1.0, 4.0]), jnp.zeros((3, 2)), hessian)
         minimum = Minimum(x, local, jnp.array([True, False, False]), jnp.full(3, 9))
         objective = Objective(linear, Coordinates.UNIT, Penalty.NONE)
-        optima, order = _distinct(objective, minimum)
-    assert np.asarray(order)[0] == 1
-    np.testing.assert_array_equal(optima.misfit, [1.0, 3.0, np.nan])
+        peaks, _ = find_peaks(objective, minimum, flatter=1.0, key=KEY)
+    np.testing.assert_array_equal(peaks.misfit, [1.0, 3.0, 4.0])
+    np.testing.assert_array_equal(peaks.known, [True, True, False])
+    np.testing.assert_array_equal(peaks.x[0], [0.5, 0.5])
 
 
 class Guess(AbstractNetworkInverter):
@@ -213,7 +279,7 @@ class Guess(AbstractNetworkInverter):
 def test_refining_starts_where_another_inverter_ends():
     problem = squared()
     observation = ij.Observation.from_arrays([1.0, 2.0], [[0.49], [0.98]], problem=problem)
-    method = LeastSquares(starts=1, penalty=Penalty.DENSITY)
+    method = LeastSquares(starts=1, penalty=Penalty.DENSITY, candidates=0)
     # Whatever they started from besides the guess, one of both would end in the other valley.
     for answer, optimum in ((0.5, 0.7), (-2.0, -0.7)):
         refined = method.refine(Guess(problem, answer))(observation, key=KEY)
@@ -254,6 +320,11 @@ def test_counts_below_one_are_refused(field):
         LeastSquares(**{field: 0})
 
 
+def test_a_negative_number_of_candidates_is_refused():
+    with pytest.raises(ValueError, match="`candidates` must not be negative"):
+        LeastSquares(candidates=-1)
+
+
 def test_a_tolerance_that_is_not_positive_is_refused():
     with pytest.raises(ValueError, match="`tolerance` must be positive"):
         LeastSquares(tolerance=0.0)
@@ -285,6 +356,7 @@ def test_lynx_and_hare_end_at_the_known_optima(name):
         coordinates=Coordinates.UNCONSTRAINED,
         tolerance=1e-10,
         draws=16,
+        candidates=0,
     )
     estimate = method.fit(problem(), key=KEY)(catalog.lynx_hare(), key=KEY)
     # To the digits that are known: half a unit in the fourth, and the solver's 1e-6.

@@ -50,7 +50,7 @@ def level():
 @pytest.fixture(scope="module")
 def sampler(level):
     with optimizations(False):
-        return SHORT.refine(LeastSquares(starts=2, draws=32).fit(level, key=KEY))
+        return SHORT.refine(LeastSquares(starts=2, draws=32, candidates=0).fit(level, key=KEY))
 
 
 def posterior_on_a_grid(observation):
@@ -82,7 +82,7 @@ def test_samples_follow_a_posterior_that_leans_on_the_ends_of_the_prior():
     weight /= weight.sum()
     mean = weight @ unit
     std = np.sqrt(weight @ (unit - mean) ** 2)
-    sampler = SHORT.refine(LeastSquares(starts=2, draws=32).fit(problem, key=KEY))
+    sampler = SHORT.refine(LeastSquares(starts=2, draws=32, candidates=0).fit(problem, key=KEY))
     estimate = sampler(observation, key=KEY)
     assert ij.EstimateStatus(int(estimate.status)) is ij.EstimateStatus.OK
     diagnostics = estimate.diagnostics
