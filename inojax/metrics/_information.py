@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -58,19 +59,9 @@ def case_information(
     thetas = problem.parameters.design(cases, kind=Design.RANDOM, key=theta_key)
     solution, sensitivities = problem.model.sensitivities(thetas)
     with jax.enable_x64(True):
-        observe = jax.vmap(lambda y, t, k: problem.observe(y, t, key=k))
-        observations = observe(
-            jnp.asarray(solution.states), jnp.asarray(thetas), jr.split(sensor_key, cases)
-        )
-        slopes, fisher, covariance = jax.tree.map(
-            np.asarray,
-            jax.jit(jax.vmap(lambda *case: _linearized(problem, *case)))(
-                observations,
-                jnp.asarray(thetas),
-                jnp.asarray(solution.states),
-                jnp.asarray(sensitivities),
-            ),
-        )
+        rows = jax.tree.map(jnp.asarray, (solution.states, thetas, sensitivities))
+        found = _observed(problem, rows, jr.split(sensor_key, cases))
+        slopes, fisher, covariance = jax.tree.map(np.asarray, found)
     solved = np.asarray(solution.status) == SolveStatus.SUCCESS
     solved &= np.isfinite(covariance).all((1, 2))
     if not solved.any():
@@ -79,6 +70,20 @@ def case_information(
     return CaseInformation(
         thetas[solved], slopes[solved], fisher[solved], covariance[solved], failed
     )
+
+
+@eqx.filter_jit
+def _observed(
+    problem: InverseProblem, rows: tuple[Array, Array, Array], keys: Array
+) -> tuple[Array, Array, Array]:
+    """Slopes, information and covariance of readings of states, parameters and sensitivities."""
+
+    def one(row: tuple[Array, Array, Array], key: Array) -> tuple[Array, Array, Array]:
+        states, theta, sensitivities = row
+        observation = problem.observe(states, theta, key=key)
+        return _linearized(problem, observation, theta, states, sensitivities)
+
+    return jax.vmap(one)(rows, keys)
 
 
 def _linearized(
