@@ -295,7 +295,9 @@ class LeastSquaresInverter(AbstractExactInverter):
     ) -> Estimate:
         def one(draws: "_Draws", observation: Observation, key: Array, states: Array) -> Estimate:
             density = self._objective.log_density(draws.x, observation, states)
-            return self._estimate(self._choose(draws, density, jr.fold_in(key, 1)))
+            # The first two serve the starts and the draws; `fold_in` would give one of them again.
+            *_, key = jr.split(key, 3)
+            return self._estimate(self._choose(draws, density, key))
 
         return jax.vmap(one)(draws, observations, keys, states)
 
