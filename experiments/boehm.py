@@ -115,7 +115,7 @@ def experiment(arguments: Boehm, size: Size) -> Row:
     )
     first = fits["least_squares"].estimate
     if arguments.preset is not Preset.SMOKE:
-        # Its samples keep to the prior: the likelihood is flat in some directions.
+        # The likelihood is flat in some directions: the prior's spread pulls to its middle there.
         near = LeastSquares(1, size.max_steps, draws=size.draws)
         refined = near.refine(Known(problem=problem, estimate=first))
         fits["laplace"] = found(out, "laplace", refined, observation, key=laplace_key)

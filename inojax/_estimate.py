@@ -25,9 +25,9 @@ class Optima(eqx.Module):
         unit_value: The same in unit coordinates.
         misfit: Negative log likelihood, up to a constant that all share; NaN in rows that repeat
             a better one or where the solver failed.
-        weight: Posterior probability of each, from the draws that the solver weighed or, without
-            any, as far as its peak is a parabola's within the prior (Laplace); 0 in rows without a
-            misfit.
+        weight: Posterior probability of each: as far as its peak is a parabola within the prior
+            (Laplace), or from draws that the solver has weighed, the parabolas again where too few
+            of these are likely. 0 in rows without a misfit.
     """
 
     value: Float[Array | np.ndarray, "*batch optimum parameter"]

@@ -8,32 +8,35 @@ import jax.random as jr
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-_HALVINGS = 20
+_HALVINGS = 50
 
 
-def weights_of(log_ratio: Float[Array, " draw"], worth: int) -> Float[Array, " draw"]:
-    """Weights from logarithms of density ratios.
+def weights_of(
+    log_ratio: Float[Array, " draw"], log_base: Float[Array, " draw"], worth: int
+) -> Float[Array, " draw"]:
+    """Weights that turn draws of a proposal over an approximation into draws of the target.
 
-    Where few draws would have all the weight, the ratios count less, as little less as it takes for
-    the weighted draws to be worth `worth` independent ones: a bridge back to what was drawn from.
+    Where few draws would have all the weight, the ratios of target and approximation count less,
+    as little less as it takes for the weighted draws to be worth `worth` independent ones: a
+    bridge back to the approximation.
 
     Args:
-        log_ratio: Of each draw, up to a constant; minus infinity or NaN where it is impossible.
-        worth: The fewest effective draws wanted.
+        log_ratio: Log density of the target over that of its approximation, up to a constant;
+            minus infinity or NaN where a draw is impossible.
+        log_base: Log density of the approximation over that of the proposal, finite.
+        worth: The fewest effective draws wanted, at most half of those that are possible.
 
     Returns:
-        Weights whose sum is 1; all the same if no draw is possible.
+        Weights whose sum is 1; those of the approximation if no draw is possible.
     """
     possible = jnp.isfinite(log_ratio)
+    ratio = jnp.where(possible, log_ratio, 0.0)
     # Without any, all are as good.
     possible = possible | ~jnp.any(possible)
-    ratio = jnp.where(possible, jnp.where(jnp.isfinite(log_ratio), log_ratio, 0.0), -jnp.inf)
+    least = jnp.minimum(float(worth), 0.5 * jnp.sum(possible))
 
     def tempered(power: Array) -> Array:
-        return jax.nn.softmax(jnp.where(possible, power * ratio, -jnp.inf))
-
-    # All of those that are possible are worth their number at most.
-    least = jnp.minimum(float(worth), 0.9 * jnp.sum(possible))
+        return jax.nn.softmax(jnp.where(possible, power * ratio + log_base, -jnp.inf))
 
     def enough(power: Array) -> Array:
         return jnp.sum(jnp.square(tempered(power))) * least <= 1.0
@@ -64,5 +67,7 @@ def resample(weights: Float[Array, " draw"], count: int, *, key: Array) -> Int[A
         Systematic resampling; Kitagawa, J. Comput. Graph. Stat. 5 (1996).
     """
     points = (jnp.arange(count) + jr.uniform(key, (), weights.dtype)) / count
-    index = jnp.searchsorted(jnp.cumsum(weights), points)
-    return jnp.clip(index, 0, len(weights) - 1)
+    index = jnp.searchsorted(jnp.cumsum(weights), points, side="right")
+    # Rounding may leave the sum below the last point.
+    last = len(weights) - 1 - jnp.argmax(weights[::-1] > 0.0)
+    return jnp.clip(index, 0, last)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from .._estimate import Estimate, Optima
 from .._estimate_status import EstimateStatus
@@ -24,12 +24,11 @@ from ._checks import check_counts
 from ._importance import resample, weights_of
 from ._levenberg_marquardt import Local, Minimum, minimize
 from ._objective import Coordinates, Objective, Penalty
-from ._peaks import draw, find_peaks, log_density_of_draws
+from ._peaks import draw, find_peaks, log_densities
 
-# Candidates come from peaks this much flatter than the parabolas, so that their tails reach beyond
-# the posterior's; so large a share of them evenly from all optima, whatever they seem to weigh.
-_FLATTER, _EVEN = 1.3, 0.1
-# States of candidates that are held at once.
+# So large a share of the candidates comes evenly from all optima, whatever they seem to weigh.
+_EVEN = 0.1
+# Numbers that the states of candidates make up which are held at once.
 _MOST_STATES = 2**24
 
 
@@ -62,8 +61,8 @@ class LeastSquares(eqx.Module):
         point: Which point of the posterior is the estimate.
         draws: Samples for each observation.
         candidates: Draws of the linearized posterior for each sample: the samples are chosen among
-            them, and the optima weighed, by what the solver says about each; 0 trusts the
-            linearization.
+            them, with repetitions, and the optima weighed, by what the solver says about each; 0
+            trusts the linearization.
 
     Source:
         Nocedal and Wright, Numerical Optimization, chapter 10; Kass and Raftery, Bayes factors,
@@ -151,11 +150,12 @@ class LeastSquaresInverter(AbstractExactInverter):
             guesses = self._guesses(self.first._invert(single, split_each(keys)[0]))
         else:
             guesses = self._starts(keys)
-        draws = self._minimize(observations, keys, guesses, observations.mask.shape[0])
+        observations = in_precision(observations, jnp.float64)
+        found = self._minimize(observations, keys, guesses, observations.mask.shape[0])
         if not self.method.candidates:
-            return jax.vmap(self._estimate)(draws)
-        states = self._states(draws, observations)
-        return self._weighed(draws, observations, keys, states)
+            return jax.vmap(self._estimate)(found)
+        density = self._densities(found.x, observations)
+        return jax.vmap(self._chosen)(found, density, keys)
 
     def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
         if self.first is not None:
@@ -172,16 +172,10 @@ class LeastSquaresInverter(AbstractExactInverter):
         found = in_calls(_minimize_block, alone, rows, sensitivities=True)
         if not self.method.candidates:
             return found
-        reading = self.method.candidates * self.method.draws * observations.times.shape[-1]
-        most = max(1, _MOST_STATES // (reading * len(self.problem.model.states)))
-        parts = []
-        for begin in range(0, len(keys), most):
-            some = slice(begin, begin + most)
-            part = jax.tree.map(lambda x: x[some], (found, observations, key_data))  # noqa: B023
-            with jax.enable_x64(True):
-                states = self._states(*part[:2])
-            parts.append(in_calls(_choose_block, alone, (*part, states), sensitivities=True))
-        return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        with jax.enable_x64(True):
+            density = self._densities(found.x, in_precision(observations, np.float64))
+        # These rows are small: the same shapes of calls as above serve them.
+        return in_calls(_choose_block, alone, (found, density, key_data), sensitivities=True)
 
     def _guesses(self, estimate: Estimate) -> Array:
         """Unit coordinates that an estimate suggests: itself, then samples of it."""
@@ -195,9 +189,8 @@ class LeastSquaresInverter(AbstractExactInverter):
 
     def _minimize(
         self, observations: Observation, keys: Array, guesses: Array, count: Any
-    ) -> "_Draws":
+    ) -> "_Candidates":
         objective = self._objective
-        observations = in_precision(observations, jnp.float64)
         starts = jnp.asarray(guesses, jnp.float64)
         batch, many, size = starts.shape
         every = jax.tree.map(lambda x: jnp.repeat(x, many, axis=0), observations)
@@ -226,16 +219,17 @@ class LeastSquaresInverter(AbstractExactInverter):
     def _objective(self) -> Objective:
         return Objective(self.problem, self.method.coordinates, self.method.penalty)
 
-    def _draw(self, minimum: Minimum, key: Array) -> "_Draws":
+    def _draw(self, minimum: Minimum, key: Array) -> "_Candidates":
         mass_key, pick_key, draw_key = jr.split(key, 3)
-        objective, weighed = self._objective, self.method.candidates > 0
-        flatter = _FLATTER if weighed else 1.0
-        peaks, local = find_peaks(objective, minimum, flatter=flatter, key=mass_key)
-        # Without any optimum all of them are as good.
-        share = jnp.where(jnp.any(peaks.weight > 0.0), peaks.weight, 1.0 / peaks.known.size)
-        if weighed:
+        objective = self._objective
+        peaks = find_peaks(objective, minimum, key=mass_key)
+        # Without any optimum all rows are as good.
+        some = jnp.any(peaks.known)
+        log_weight = jnp.where(some, peaks.log_weight, -jnp.log(float(peaks.known.size)))
+        share = jnp.exp(log_weight)
+        if self.method.candidates:
             even = peaks.known / jnp.maximum(jnp.sum(peaks.known), 1)
-            share = (1.0 - _EVEN) * share + _EVEN * even
+            share = jnp.where(some, (1.0 - _EVEN) * share + _EVEN * even, share)
         count = self.method.draws * max(self.method.candidates, 1)
         which = jr.categorical(pick_key, jnp.log(share), shape=(count,))
         x = draw(objective, peaks, which, key=draw_key)
@@ -243,30 +237,40 @@ class LeastSquaresInverter(AbstractExactInverter):
             objective.theta(peaks.x),
             objective.to_unit(peaks.x),
             jnp.where(peaks.known, peaks.misfit, jnp.nan),
-            peaks.weight,
+            jnp.where(peaks.known, jnp.exp(peaks.log_weight), 0.0),
         )
-        failed = ~jnp.isfinite(local.value[0])
-        return _Draws(optima, x, which, log_density_of_draws(peaks, share, x), failed)
+        densities = log_densities(peaks, x)
+        laplace = jax.nn.logsumexp(densities + log_weight[None], axis=1)
+        proposal = jax.nn.logsumexp(densities + jnp.log(share)[None], axis=1)
+        belongs = jax.nn.softmax(densities + log_weight[None], axis=1)
+        failed = ~jnp.isfinite(peaks.misfit[0])
+        return _Candidates(optima, x, laplace, laplace - proposal, belongs, failed)
 
-    def _choose(self, draws: "_Draws", log_density: Array, key: Array) -> "_Draws":
-        """Draws of the posterior, out of candidates by what the solver says about each."""
-        weights = weights_of(log_density - draws.log_proposal, self.method.draws)
+    def _chosen(
+        self, found: "_Candidates", log_density: Float[Array, " draw"], key: Array
+    ) -> Estimate:
+        """The estimate from those candidates that the solver finds likely."""
+        # Starts and draws have the first two; `fold_in` would give one of these again.
+        *_, key = jr.split(key, 3)
+        base = jnp.where(jnp.isfinite(found.log_base), found.log_base, 0.0)
+        weights = weights_of(log_density - found.log_laplace, base, self.method.draws)
         index = resample(weights, self.method.draws, key=key)
-        share = jnp.zeros_like(draws.optima.weight).at[draws.which].add(weights)
-        # Where no candidate was possible the weights of the parabolas stay.
-        share = jnp.where(jnp.any(jnp.isfinite(log_density)), share, draws.optima.weight)
-        optima = eqx.tree_at(lambda o: o.weight, draws.optima, share)
-        return draws._replace(optima=optima, x=draws.x[index])
+        # Where no candidate is possible the optima weigh what the parabolas say.
+        possible = jnp.any(jnp.isfinite(log_density - found.log_laplace))
+        share = jnp.where(possible, weights @ found.belongs, found.optima.weight)
+        optima = eqx.tree_at(lambda o: o.weight, found.optima, share)
+        return self._estimate(found._replace(optima=optima, x=found.x[index]))
 
-    def _estimate(self, draws: "_Draws") -> Estimate:
-        objective, optima = self._objective, draws.optima
+    def _estimate(self, found: "_Candidates") -> Estimate:
+        """The estimate of which `x` are the samples."""
+        objective, optima = self._objective, found.optima
         space = self.problem.parameters
-        samples, unit_value = objective.theta(draws.x), optima.unit_value[0]
+        samples, unit_value = objective.theta(found.x), optima.unit_value[0]
         value = optima.value[0]
         if self.method.point is Point.MEAN:
-            unit_value = jnp.mean(objective.to_unit(draws.x), axis=0)
+            unit_value = jnp.mean(objective.to_unit(found.x), axis=0)
             value = space.from_unit(unit_value)
-        status = jnp.where(draws.failed, EstimateStatus.SOLVER_FAILED, EstimateStatus.NOT_CHECKED)
+        status = jnp.where(found.failed, EstimateStatus.SOLVER_FAILED, EstimateStatus.NOT_CHECKED)
         return Estimate(
             space.names,
             space.units,
@@ -279,60 +283,71 @@ class LeastSquaresInverter(AbstractExactInverter):
             optima,
         )
 
-    def _states(
-        self, draws: "_Draws", observations: Observation
-    ) -> Float[Array | np.ndarray, "batch draw reading state"]:
-        """What the solver says about each draw."""
-        batch, many, size = draws.x.shape
-        thetas = self._objective.theta(jnp.reshape(jnp.asarray(draws.x), (batch * many, size)))
-        xp = jnp if is_traced(thetas) else np
-        times = xp.repeat(observations.times, many, axis=0)
-        states = self.problem.model.solve_ensemble(xp.asarray(thetas), times).states
-        return states.reshape(batch, many, *states.shape[1:])
+    def _densities(
+        self, x: Float[Any, "batch draw parameter"], observations: Observation
+    ) -> Float[Any, "batch draw"]:
+        """Log density of the posterior at candidates, from the solver."""
+        batch, many, size = x.shape
+        objective, solve = self._objective, self.problem.model.solve_ensemble
+        rows = x.reshape(batch * many, size)
+        if is_traced(x):
+            every = jax.tree.map(lambda leaf: jnp.repeat(leaf, many, axis=0), observations)
+            states = jnp.asarray(solve(objective.theta(rows), every.times).states)
+            return objective.log_density(rows, every, states).reshape(batch, many)
+        thetas = np.asarray(objective.theta(jnp.asarray(rows)))
+        each = observations.times.shape[-1] * len(self.problem.model.states)
+        some = max(1, _MOST_STATES // each)
+        parts = []
+        for begin in range(0, len(rows), some):
+            part = slice(begin, begin + some)
+            owner = np.arange(len(rows))[part] // many
+            every = jax.tree.map(lambda leaf, owner=owner: np.asarray(leaf)[owner], observations)
+            states = solve(thetas[part], every.times).states
+            parts.append(in_calls(_density_block, objective, (rows[part], every, states)))
+        return np.concatenate(parts).reshape(batch, many)
 
-    def _weighed(
-        self, draws: "_Draws", observations: Observation, keys: Array, states: Any
-    ) -> Estimate:
-        def one(draws: "_Draws", observation: Observation, key: Array, states: Array) -> Estimate:
-            density = self._objective.log_density(draws.x, observation, states)
-            # The first two serve the starts and the draws; `fold_in` would give one of them again.
-            *_, key = jr.split(key, 3)
-            return self._estimate(self._choose(draws, density, key))
 
-        return jax.vmap(one)(draws, observations, keys, states)
-
-
-class _Draws(NamedTuple):
+class _Candidates(NamedTuple):
     """Optima of an observation, and draws from their parabolas.
 
     Attributes:
         optima: The optima.
         x: Coordinates of the draws.
-        which: The optimum that each comes from.
-        log_proposal: Log density of the distribution they come from.
+        log_laplace: Log density of the parabolas together, each by its weight.
+        log_base: The same over the log density that the draws have.
+        belongs: Probability that a draw belongs to each optimum, by the parabolas.
         failed: Whether no start could be evaluated.
     """
 
     optima: Optima
     x: Float[Array, "*batch draw parameter"]
-    which: Int[Array, "*batch draw"]
-    log_proposal: Float[Array, "*batch draw"]
+    log_laplace: Float[Array, "*batch draw"]
+    log_base: Float[Array, "*batch draw"]
+    belongs: Float[Array, "*batch draw peak"]
     failed: Bool[Array, "*batch"]
 
 
 def _minimize_block(
     inverter: LeastSquaresInverter, rows: Any, count: Array, lanes: int
-) -> "_Draws | Estimate":
+) -> "_Candidates | Estimate":
     del lanes
     observations, key_data, guesses = rows
-    draws = inverter._minimize(observations, jr.wrap_key_data(key_data), guesses, count)
-    return draws if inverter.method.candidates else jax.vmap(inverter._estimate)(draws)
+    observations = in_precision(observations, jnp.float64)
+    found = inverter._minimize(observations, jr.wrap_key_data(key_data), guesses, count)
+    return found if inverter.method.candidates else jax.vmap(inverter._estimate)(found)
+
+
+def _density_block(objective: Objective, rows: Any, count: Array, lanes: int) -> Array:
+    del count, lanes
+    return objective.log_density(*rows)
 
 
 def _choose_block(inverter: LeastSquaresInverter, rows: Any, count: Array, lanes: int) -> Estimate:
     del count, lanes
-    draws, observations, key_data, states = rows
-    return inverter._weighed(draws, observations, jr.wrap_key_data(key_data), states)
+    found, density, key_data = rows
+    return jax.vmap(inverter._chosen)(found, density, jr.wrap_key_data(key_data))
 
 
-_minimize_block, _choose_block = compiled(_minimize_block), compiled(_choose_block)
+_minimize_block, _density_block, _choose_block = map(
+    compiled, (_minimize_block, _density_block, _choose_block)
+)

@@ -24,7 +24,8 @@ class Coordinates(enum.Enum):
     """In which coordinates least squares works.
 
     `UNIT` (prior CDF) suits parameters known to lie within their priors; it keeps bounds exactly.
-    `UNCONSTRAINED` suits wide priors and fits without one, which may end far out in a tail.
+    `UNCONSTRAINED` suits wide priors and fits without one, which may end far out in a tail; an
+    optimum at an end of a prior lies at infinity there, and is missed.
     """
 
     UNIT = "unit"
@@ -37,7 +38,8 @@ class Penalty(enum.Enum):
     `SPREAD` is a parabola with the prior's mean and variance in unit coordinates; its minimum is
     near the posterior mean, which has the smallest expected error. `DENSITY` is minus the log
     density of the prior in physical values; its minimum is the maximum a posteriori estimate.
-    `NONE` gives the maximum likelihood estimate.
+    `NONE` gives the maximum likelihood estimate; samples are those of a prior that is flat in the
+    coordinates, which in unit coordinates is the prior itself.
     """
 
     SPREAD = "spread"
@@ -99,6 +101,9 @@ class Objective(eqx.Module):
 
     def slopes(self, x: Float[Array, "*row parameter"]) -> Float[Array, "*row parameter"]:
         """Derivative of each physical value by its own coordinate."""
+        if self.coordinates is Coordinates.UNIT:
+            # At the very ends inverse distribution functions are clipped, which halves derivatives.
+            x = jnp.clip(x, _EDGE, 1.0 - _EDGE)
         return jax.jvp(self.theta, (x,), (jnp.ones_like(x),))[1]
 
     def misfit(
@@ -129,23 +134,23 @@ class Objective(eqx.Module):
     def log_density(
         self,
         x: Float[Array, "row parameter"],
-        observation: Observation,
+        observations: Observation,
         states: Float[Array, "row reading state"],
     ) -> Float[Array, " row"]:
         """Log density of the posterior in these coordinates, up to a constant.
 
         Args:
             x: Coordinates.
-            observation: The readings.
-            states: What the solver says at their times for each row of `x`.
+            observations: Readings, for each row.
+            states: What the solver says at their times.
         """
-        readings, mask = jnp.asarray(observation.values), jnp.asarray(observation.mask)
 
-        def one(theta: Array, states: Array) -> Array:
+        def one(observation: Observation, theta: Array, states: Array) -> Array:
             clean = jnp.asarray(self.problem.read(states, theta))
+            readings, mask = jnp.asarray(observation.values), jnp.asarray(observation.mask)
             return self.problem.noise.log_prob(readings, clean, theta, mask)
 
-        return jax.vmap(one)(self.theta(x), states) + self.log_measure(x)
+        return jax.vmap(one)(observations, self.theta(x), states) + self.log_measure(x)
 
     def prior(self, x: Float[Array, "row parameter"]) -> Local:
         """The penalty alone."""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int
 
-from ._levenberg_marquardt import Local, Minimum
+from ._levenberg_marquardt import Minimum
 from ._linear_posterior import log_mass, log_mass_in_box, sample_gaussian, sample_in_box
 from ._objective import Coordinates, Objective
 
@@ -23,33 +23,24 @@ class Peaks(NamedTuple):
     Attributes:
         x: Coordinates.
         known: Which ones are an optimum that no earlier row is.
-        misfit: Negative log likelihood.
-        log_density: Log density of the posterior in the coordinates, up to a constant.
+        misfit: Negative log likelihood; not finite where the solver failed.
         gradient: Slope of the parabola, downwards; zero where the prior is part of it.
         precision: Its second derivatives.
         log_mass: Logarithm of the integral of a peak whose height is 1.
+        log_weight: Logarithm of the probability of each, as far as its peak is the parabola's;
+            minus infinity in rows that are not known.
     """
 
     x: Float[Array, "peak parameter"]
     known: Bool[Array, " peak"]
     misfit: Float[Array, " peak"]
-    log_density: Float[Array, " peak"]
     gradient: Float[Array, "peak parameter"]
     precision: Float[Array, "peak parameter parameter"]
     log_mass: Float[Array, " peak"]
-
-    @property
-    def weight(self) -> Float[Array, " peak"]:
-        """Probability of each, as far as its peak is the parabola's."""
-        evidence = self.log_density + self.log_mass
-        evidence = jnp.where(self.known & ~jnp.isnan(evidence), evidence, -jnp.inf)
-        some = jnp.any(jnp.isfinite(evidence))
-        return jnp.where(some, jax.nn.softmax(jnp.where(some, evidence, 0.0)), 0.0)
+    log_weight: Float[Array, " peak"]
 
 
-def find_peaks(
-    objective: Objective, minimum: Minimum, *, flatter: float, key: Array
-) -> tuple[Peaks, Local]:
+def find_peaks(objective: Objective, minimum: Minimum, *, key: Array) -> Peaks:
     """Sort out the optima at which the starts for one observation ended.
 
     In unit coordinates the parabola is that of the likelihood, in a box where the prior is
@@ -58,11 +49,10 @@ def find_peaks(
     Args:
         objective: What was minimized.
         minimum: Where each start ended.
-        flatter: By how much the parabolas are flatter than the misfit.
         key: Source of randomness.
 
     Returns:
-        The peaks, and the objective at each.
+        The peaks.
     """
     # Where a start gave up there is no optimum, unless it is lower than all that are.
     there = jnp.isfinite(minimum.local.value)
@@ -72,18 +62,20 @@ def find_peaks(
     order = jnp.argsort(value)
     x = minimum.x[order]
     local = jax.tree.map(lambda leaf: leaf[order], minimum.local)
-    known = jnp.isfinite(value[order]) & ~_repeats(x, local.hessian)
     likelihood = jax.tree.map(jnp.subtract, local, objective.prior(x))
     if objective.coordinates is Coordinates.UNIT:
-        gradient, precision = likelihood.gradient / flatter, likelihood.hessian / flatter
+        gradient, precision = likelihood.gradient, likelihood.hessian
         # The same draws for all peaks: what is random about their masses cancels in part.
         mass = jax.vmap(lambda *peak: log_mass_in_box(*peak, key=key))(x, gradient, precision)
     else:
-        gradient = jnp.zeros_like(x)
-        precision = jax.vmap(_regular)(local.hessian) / flatter
+        gradient, precision = jnp.zeros_like(x), jax.vmap(_regular)(local.hessian)
         mass = jax.vmap(log_mass)(precision)
-    density = objective.log_measure(x) - likelihood.value
-    return Peaks(x, known, likelihood.value, density, gradient, precision, mass), local
+    evidence = objective.log_measure(x) - likelihood.value + mass
+    known = jnp.isfinite(value[order]) & ~_repeats(x, local.hessian) & jnp.isfinite(evidence)
+    evidence = jnp.where(known, evidence, -jnp.inf)
+    weight = jax.nn.log_softmax(jnp.where(jnp.any(known), evidence, 0.0))
+    weight = jnp.where(known, weight, -jnp.inf)
+    return Peaks(x, known, likelihood.value, gradient, precision, mass, weight)
 
 
 def draw(
@@ -112,18 +104,15 @@ def draw(
     return jnp.clip(every[which, jnp.arange(which.size)], lower[None], upper[None])
 
 
-def log_density_of_draws(
-    peaks: Peaks, share: Float[Array, " peak"], x: Float[Array, "sample parameter"]
-) -> Float[Array, " sample"]:
-    """Log density of `draw`, up to a constant.
+def log_densities(peaks: Peaks, x: Float[Array, "sample parameter"]) -> Float[Array, "sample peak"]:
+    """Log density of draws from each peak, up to a constant that all share.
 
     Args:
         peaks: The peaks.
-        share: Share of the samples that comes from each.
         x: Coordinates.
 
     Returns:
-        The log density of the mixture at each.
+        The log densities, minus infinity where a peak is not known.
     """
 
     def one(peak: Array, gradient: Array, precision: Array, mass: Array) -> Array:
@@ -131,9 +120,7 @@ def log_density_of_draws(
         return -step @ gradient - 0.5 * jnp.einsum("sp,pq,sq->s", step, precision, step) - mass
 
     densities = jax.vmap(one)(peaks.x, peaks.gradient, peaks.precision, peaks.log_mass)
-    weights = jnp.broadcast_to(share[:, None], densities.shape)
-    densities = jnp.where(weights > 0.0, densities, -jnp.inf)
-    return jax.nn.logsumexp(densities, axis=0, b=weights)
+    return jnp.where(peaks.known[:, None], densities, -jnp.inf).T
 
 
 def _regular(hessian: Array) -> Array:
