@@ -48,33 +48,40 @@ def log_mass_in_box(
         Genz, Numerical computation of multivariate normal probabilities, J. Comput. Graph. Stat. 1
         (1992): separation of variables.
     """
-    root, mean, drop = _stand_in(point, gradient, fisher, _HELD)
+    root = cholesky(fisher + _HELD * jnp.eye(point.size))
+    pull = gradient + _HELD * (point - 0.5)
     uniform = jr.uniform(key, (_MASS_DRAWS, point.size), point.dtype)
-    shares = jax.vmap(partial(_log_share_inside, root, mean))(uniform)
-    share = jax.nn.logsumexp(shares) - jnp.log(float(_MASS_DRAWS))
-    return share + drop - jnp.sum(jnp.log(jnp.diagonal(root)))
+    masses = jax.vmap(partial(_one_log_mass, root, point, pull))(uniform)
+    return jax.nn.logsumexp(masses) - jnp.log(float(_MASS_DRAWS))
 
 
-def _log_share_inside(root: Array, mean: Array, uniform: Array) -> Array:
-    """One estimate of how much of a normal distribution lies in the box.
+def _one_log_mass(root: Array, point: Array, pull: Array, uniform: Array) -> Array:
+    """One unbiased estimate.
 
-    Coordinates are drawn one after the other, the last first, each within its ends given those
-    before it; the chances of that, multiplied, have the share as their mean. The precision is
-    `root` times its transpose; what holds it beyond the likelihood is taken out again.
+    With the precision as `root` times its transpose, the exponent is a sum over coordinates of
+    pull[k] d[k] + (root[k, k] d[k] + c[k])² / 2, where c[k] depends on later steps d alone. So the
+    steps are drawn one after the other, the last first, each from its own term within the box; the
+    integrals of these terms, multiplied, have the mass as their mean. A pull out of the box stays
+    with the coordinate it pulls at, and does not move the others to where they cannot be.
     """
-    last = mean.size - 1
 
     def add(number: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        z, total = carry
-        k = last - number
-        later = jnp.arange(mean.size) > k
-        scale = root[k, k]
-        center = mean[k] - jnp.sum(jnp.where(later, root[:, k] * (z - mean), 0.0)) / scale
-        share, value = _cut_normal(-center * scale, (1.0 - center) * scale, uniform[k])
-        return z.at[k].set(jnp.clip(center + value / scale, 0.0, 1.0)), total + share
+        step, total = carry
+        k = point.size - 1 - number
+        scale, tilt = root[k, k], pull[k] / root[k, k]
+        shift = root[:, k] @ step  # steps that are not drawn yet are zero
+        # (scale d + shift + tilt)² / 2 is the term, up to what does not depend on d.
+        low, high = shift + tilt - scale * point[k], shift + tilt + scale * (1.0 - point[k])
+        share, value = _cut_normal(low, high, uniform[k])
+        total = total + share + tilt * (shift + 0.5 * tilt) - jnp.log(scale)
+        inside = jnp.clip((value - shift - tilt) / scale, -point[k], 1.0 - point[k])
+        return step.at[k].set(inside), total
 
-    z, total = lax.fori_loop(0, mean.size, add, (mean, jnp.zeros((), mean.dtype)))
-    return total + 0.5 * _HELD * jnp.sum(jnp.square(z - 0.5))
+    start = jnp.zeros_like(point), jnp.zeros((), point.dtype)
+    step, total = lax.fori_loop(0, point.size, add, start)
+    # What held the steps beyond the likelihood is taken out again.
+    held = jnp.square(point + step - 0.5) - jnp.square(point - 0.5)
+    return total + 0.5 * _HELD * jnp.sum(held)
 
 
 def _cut_normal(low: Array, high: Array, level: Array) -> tuple[Array, Array]:
@@ -89,23 +96,6 @@ def _cut_normal(low: Array, high: Array, level: Array) -> tuple[Array, Array]:
     # So far out all of it lies at the nearer end.
     value = jnp.where(log_high < _LOG_ZERO, high, value)
     return share, jnp.where(flip, -value, value)
-
-
-def _stand_in(
-    point: Array, gradient: Array, fisher: Array, prior: float
-) -> tuple[Array, Array, Array]:
-    """The normal distribution with the likelihood and a normal prior in place of the uniform one.
-
-    Returns the Cholesky factor of its precision, its mean, and the logarithm of its top over what
-    likelihood and normal prior are at `point` where they leave out constants.
-    """
-    precision = fisher + prior * jnp.eye(point.size)
-    root = cholesky(precision)
-    pull = gradient + prior * (point - 0.5)
-    half = solve_lower(root, pull)
-    mean = point - solve_upper(root, half)
-    drop = 0.5 * jnp.sum(jnp.square(half)) - 0.5 * prior * jnp.sum(jnp.square(point - 0.5))
-    return root, mean, drop
 
 
 def _log_ratio(z: Array) -> Array:
@@ -156,7 +146,9 @@ def sample_in_box(
         Murray, Adams and MacKay, Elliptical slice sampling, arXiv 1001.0175.
     """
     size = point.size
-    root, mean, _ = _stand_in(point, gradient, fisher, UNIT_PRECISION)
+    root = cholesky(fisher + UNIT_PRECISION * jnp.eye(size))
+    pull = gradient + UNIT_PRECISION * (point - 0.5)
+    mean = point - solve_upper(root, solve_lower(root, pull))
 
     def move(z: Array, key: Array) -> tuple[Array, None]:
         normal_key, height_key, angle_key, shrink_key = jr.split(key, 4)
