@@ -5,8 +5,8 @@ Command:  python experiments/pollu.py --preset {smoke,quick,paper} --out results
           python experiments/pollu.py --observations experiments/data/pollu_example.csv
 Runtime:  quick 9.0 min on two CPU cores, 2.4 of them compilation; paper not yet run.
 Expected: preset quick, mean squared error of the 25 parameters in unit coordinates: prior mean
-          0.0837, regression 0.0243, INO 0.0170, INO and refine 0.0143 (40 ms per inversion), Bayes
-          floor 0.0141; 90 % intervals hold 90.1, 90.1 and 88.0 %.
+          0.0837, regression 0.0243, INO 0.0170, INO and refine 0.0142 (26 ms per inversion), Bayes
+          floor 0.0141; 90 % intervals hold 90.1, 90.1 and 88.1 %.
           Published: INO 0.0117, MLP regression 0.1023, for a definition that is not known.
 
 Simulates training data with the real solver, trains a plain regression and INO for about the same
