@@ -4,11 +4,11 @@ import math
 from typing import Any
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ._estimate_status import EstimateStatus
+from ._intervals import central_interval
 from ._trust import TrustTicket
 from ._x64 import is_traced
 
@@ -109,8 +109,11 @@ class Estimate(eqx.Module):
     ) -> tuple[Float[Any, "*batch parameter"], Float[Any, "*batch parameter"]]:
         """Central interval of the samples.
 
+        With S samples it holds one more with the probability `level`, up to (S - 1)/(S + 1), where
+        it spans all of them.
+
         Args:
-            level: Share of the samples inside, in (0, 1).
+            level: Probability of the truth inside, if the samples are calibrated; in (0, 1).
 
         Returns:
             Lower and upper end for each parameter, in physical units.
@@ -122,12 +125,7 @@ class Estimate(eqx.Module):
             raise ValueError("`interval` needs samples; this estimate has only `value` and `std`.")
         if not 0.0 < level < 1.0:
             raise ValueError(f"`level` must lie between 0 and 1; got {level!r}.")
-        xp: Any = jnp if is_traced(self.samples) else np
-        ends = np.array([0.5 - 0.5 * level, 0.5 + 0.5 * level])
-        samples = xp.asarray(self.samples)
-        with np.errstate(invalid="ignore"):  # between infinite samples
-            lower, upper = xp.quantile(samples, ends.astype(samples.dtype), axis=-2)
-        return lower, upper
+        return central_interval(self.samples, level, axis=-2)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the samples as plain Python values, ready for `json.dump`.

@@ -14,8 +14,9 @@ from tests.refuses import refuses
 NAMES, UNITS = ("k1", "k19", "ratio"), ("min^-1", "ppm^-1 min^-1", "")
 VALUE = np.array([0.35, 4.44e11, 1.3e-4])
 STD = np.array([0.012, 2.0e11, 1e-6])
-# Quantiles of 0, 1, ..., 20 fall on whole numbers: 5 % is 1, 95 % is 19.
-SAMPLES = VALUE + STD * (np.arange(21.0)[:, None] - 10.0)
+# Of 39 samples the second and the 38th are the ends at 5 and 95 %, the tenth and the 30th at 25
+# and 75 %.
+SAMPLES = VALUE + STD * (np.arange(39.0)[:, None] - 19.0) / 2.0
 
 
 @pytest.fixture

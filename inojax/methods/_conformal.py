@@ -122,15 +122,14 @@ def conformal(
 
     What follows holds for any inverter, however wrong: over new cases drawn like the held-out
     ones, the central interval of each parameter, as `Estimate.interval` takes it from S
-    samples, holds the truth at least as often as it says, at levels up to 1 - 2/(S - 1). It is
+    samples, holds the truth at least as often as it says, at levels up to (S - 1)/(S + 1). It is
     a promise for the average over the prior, not for each observation, and not for data that
-    the problem does not describe. Taken as draws the samples are a little too wide for it: in
-    `coverage_curve` they hold the truth (S + 1)/(S - 1) times as often as they say.
+    the problem does not describe.
 
     Args:
         inverter: A fitted inverter that gives samples.
         dataset: Simulations of its problem that it was not trained on; failed ones are left
-            out. At least 100 are needed, and 2 S - 3.
+            out. At least 100 are needed, and S.
         key: Source of randomness of sensors, noise and inversions.
 
     Returns:
@@ -147,7 +146,7 @@ def conformal(
     usable = usable_cases(inverter, dataset)
     residuals, particles = _held_out_residuals(inverter, usable, key)
     # Then every sample has an order statistic of its own, none of them infinite.
-    check_enough(len(usable), 2 * particles - 3, f"for {particles} samples of each estimate")
+    check_enough(len(usable), particles, f"for {particles} samples of each estimate")
     return ConformalInverter(inverter, _conformal_quantiles(residuals, particles))
 
 
@@ -216,12 +215,10 @@ def _conformal_quantiles(
 ) -> Float[np.ndarray, "particle parameter"]:
     """Order statistics of the residuals, one for each sample in order of size.
 
-    Sample k of S stands at level k / (S - 1), where `numpy.quantile` sees it. The two outermost
-    stand half a step inside of 0 and 1: at the very ends one outlier among the residuals would
-    set the standard deviation of every estimate.
+    Sample k of S, counted from 1, stands at level k / (S + 1), where `central_interval` sees it.
     """
-    n, steps = len(residuals), 2 * (particles - 1)
-    level = np.clip(2 * np.arange(particles), 1, steps - 1)
+    n, steps = len(residuals), particles + 1
+    level = np.arange(1, steps)
     # Whole numbers: rounding would push a level that is an exact order statistic to the next.
     floor = (n + 1) * level // steps
     ceiling = -(-(n + 1) * level // steps)

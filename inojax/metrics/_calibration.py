@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._intervals import central_interval
 from ._samples import LEVELS, checked, checked_levels
 
 
@@ -72,10 +73,8 @@ def coverage_curve(
     """Compare the coverage of central intervals with their level.
 
     A calibrated curve lies on the diagonal, an overconfident one below. The end at quantile p
-    of S samples is the p (S + 1)-th smallest, interpolated, so that calibrated samples cover
-    each level exactly, however few they are. (Intervals between the plain sample quantiles, as
-    `Estimate.interval` gives them, hold a calibrated truth (S - 1)/(S + 1) times as often as
-    they say.)
+    of S samples is the p (S + 1)-th smallest, interpolated, as in `Estimate.interval`, so that
+    calibrated samples cover each level exactly, however few they are.
 
     Args:
         samples: Samples of each case.
@@ -92,9 +91,8 @@ def coverage_curve(
     samples, truth = checked(samples, truth)
     stated = checked_levels(levels)
     _check_resolution(stated, samples.shape[1])
-    ends = np.stack([0.5 - 0.5 * stated, 0.5 + 0.5 * stated])
-    lower, upper = np.quantile(samples, ends, axis=1, method="weibull")
-    share = ((lower <= truth) & (truth <= upper)).mean(axis=1)
+    ends = (central_interval(samples, level, axis=1) for level in stated.tolist())
+    share = np.stack([coverage(lower, upper, truth) for lower, upper in ends])
     error = np.sqrt(stated * (1.0 - stated) / len(truth))
     return CoverageCurve(stated, share, share.mean(axis=1), error, len(truth))
 

@@ -11,6 +11,7 @@ import pytest
 from inojax import methods, problems
 from inojax._estimate import Estimate
 from inojax._estimate_status import EstimateStatus
+from inojax._intervals import central_interval
 from inojax.data import Dataset
 from inojax.methods import conformal, invert_batch
 from inojax.methods._conformal import _conformal_quantiles
@@ -141,12 +142,12 @@ def test_an_inverter_without_any_spread_gets_one(problem, held_out, observations
 def test_quantiles_follow_the_rule_of_n_plus_one(n, particles):
     """Exact for any distribution: each of n + 1 residuals is equally likely to be the new one."""
     residuals = np.exp(np.linspace(-3.0, 3.0, n + 1))
-    # Levels whose ends are samples; the widest leaves the two outermost out.
-    levels = 1.0 - 2.0 * np.arange(1, particles // 2) / (particles - 1)
+    # Levels whose ends are samples.
+    levels = 1.0 - 2.0 * np.arange(1, particles // 2) / (particles + 1)
     inside = np.zeros(len(levels))
     for new in range(n + 1):
         quantiles = _conformal_quantiles(np.delete(residuals, new)[:, None], particles)[:, 0]
-        low, high = np.quantile(quantiles, [0.5 - 0.5 * levels, 0.5 + 0.5 * levels])
+        low, high = np.transpose([central_interval(quantiles, x, axis=0) for x in levels.tolist()])
         inside += (low < residuals[new]) & (residuals[new] < high)
     share = inside / (n + 1)
     assert (share >= levels - 1e-12).all()
@@ -155,6 +156,7 @@ def test_quantiles_follow_the_rule_of_n_plus_one(n, particles):
 
 def test_quantiles_of_a_small_case():
     quantiles = _conformal_quantiles(np.arange(7.0, 0.0, -1.0)[:, None], 5)
+    # At 1/6, 2/6, ... of eight places, outward from the middle.
     np.testing.assert_array_equal(quantiles[:, 0], [1.0, 2.0, 4.0, 6.0, 7.0])
 
 
@@ -270,9 +272,9 @@ def test_only_a_corrected_inverter_is_loaded_as_one(trained, regression, problem
 def test_too_few_simulations_are_refused(wrong):
     with refuses(ValueError, "`dataset` has 99 usable simulations; at least 100"):
         conformal(wrong, simulations(99, seed=1), key=KEY)
-    with refuses(ValueError, "252 usable.*at least 253 are needed for 128 samples.*`simulate`"):
-        conformal(wrong, simulations(252, seed=1), key=KEY)
-    assert conformal(wrong, simulations(253, seed=1), key=KEY).quantiles.shape == (DRAWS, 2)
+    with refuses(ValueError, "127 usable.*at least 128 are needed for 128 samples.*`simulate`"):
+        conformal(wrong, simulations(127, seed=1), key=KEY)
+    assert conformal(wrong, simulations(128, seed=1), key=KEY).quantiles.shape == (DRAWS, 2)
 
 
 def test_simulations_of_another_problem_are_refused(wrong, held_out):
