@@ -312,7 +312,7 @@ def predict(
     clean, thetas = (np.repeat(x, _REPEATS, axis=0) for x in (clean, thetas))
     with jax.enable_x64(True):
         keys = jr.split(key, len(thetas))
-        scatter = jax.vmap(lambda y, theta, k: noise.sample(y, theta, key=k))
+        scatter = jax.vmap(lambda y, theta, k: noise.sample(y, theta, times=times, key=k))
         readings = np.asarray(scatter(jnp.asarray(clean), jnp.asarray(thetas), keys))
     at_readings = readings[:, np.searchsorted(times, measured)]
     inside = {f"{level:g}": _share(at_readings, observation, level) for level in LEVELS}

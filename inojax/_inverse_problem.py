@@ -309,10 +309,9 @@ def _observe(
     grid = jnp.asarray(problem.model.times, states.dtype)
     index, mask = problem.sensors.draw(grid, len(problem.channels), key=sensor_key)
     theta = jnp.asarray(theta, states.dtype)
-    readings = problem.noise.sample(problem.read(states[index], theta), theta, key=noise_key)
-    return Observation(
-        grid[index], jnp.where(mask, readings, 0.0), mask, problem.channels, problem.name
-    )
+    clean, times = problem.read(states[index], theta), grid[index]
+    readings = problem.noise.sample(clean, theta, times=times, key=noise_key)
+    return Observation(times, jnp.where(mask, readings, 0.0), mask, problem.channels, problem.name)
 
 
 def _solve(
@@ -355,11 +354,13 @@ def _whitened_residual(
     problem: InverseProblem, theta: ArrayLike, observation: Observation
 ) -> Array:
     readings, clean, theta, mask = _compare(problem, theta, observation)
-    return jnp.where(mask, problem.noise.whiten(readings, clean, theta), 0.0)
+    whitened = problem.noise.whiten(readings, clean, theta, mask, times=observation.times)
+    return jnp.where(mask, whitened, 0.0)
 
 
 def _log_likelihood(problem: InverseProblem, theta: ArrayLike, observation: Observation) -> Array:
-    return problem.noise.log_prob(*_compare(problem, theta, observation))
+    compared = _compare(problem, theta, observation)
+    return problem.noise.log_prob(*compared, times=observation.times)
 
 
 def _log_posterior(problem: InverseProblem, theta: ArrayLike, observation: Observation) -> Array:

@@ -65,14 +65,14 @@ def linearize(
     Returns:
         Residuals and derivatives; NaN where the solution is.
     """
-    mask = jnp.asarray(observation.mask)
+    mask, times = jnp.asarray(observation.mask), jnp.asarray(observation.times)
     # What is masked may be zero, and its prediction NaN: neither must reach derivatives.
     readings = jnp.where(mask, jnp.asarray(observation.values), 1.0)
 
     def of(y: Array, parameters: Array) -> tuple[Array, Array]:
         clean = jnp.where(mask, jnp.asarray(problem.read(y, parameters)), 1.0)
-        residual = problem.noise.whiten(readings, clean, parameters)
-        log_scale = problem.noise.log_scale(clean, parameters)
+        residual = problem.noise.whiten(readings, clean, parameters, mask, times=times)
+        log_scale = problem.noise.log_scale(clean, parameters, mask, times=times)
         return jnp.where(mask, residual, 0.0).ravel(), jnp.where(mask, log_scale, 0.0).ravel()
 
     def along(tangent: Array, direction: Array) -> tuple[Array, Array]:

@@ -29,7 +29,7 @@ from inojax.nn import (
     ResponseSurface,
     SpectralConv,
 )
-from inojax.noise import AbstractNoise, Gaussian, LogNormal
+from inojax.noise import AR1, AbstractNoise, Gaussian, LogNormal
 
 
 @contextlib.contextmanager
@@ -113,6 +113,9 @@ NOISES: dict[str, AbstractNoise] = {
     "gaussian_unknown_in_one": Gaussian((0.3, "tau")).bound(NOISE_PARAMETERS),
     "log_normal": LogNormal((0.3, 0.5)),
     "log_normal_unknown": LogNormal("sigma").bound(NOISE_PARAMETERS),
+    "ar1": AR1(Gaussian((0.3, 2.0)), 0.8, step=0.5),
+    "ar1_unknown": AR1(Gaussian((0.3, "tau")), "sigma", step=2.0).bound(NOISE_PARAMETERS),
+    "ar1_log_normal": AR1(LogNormal("sigma"), 0.5, step=1.0).bound(NOISE_PARAMETERS),
 }
 
 FNO_SETTINGS = FNOSettings(width=8, modes=6, blocks=2, hidden=16, heads=2)

@@ -291,10 +291,12 @@ def issue_ticket(
 
 def _estimates_noise(problem: InverseProblem) -> bool:
     """Whether the scale of the noise depends on unknown parameters."""
-    clean = jnp.ones((1, len(problem.channels)))
+    clean, times = jnp.ones((2, len(problem.channels))), jnp.array([0.0, 1.0])
     center = jnp.asarray(problem.parameters.from_unit(jnp.full(problem.parameters.size, 0.5)))
     try:
-        slopes = jax.jacfwd(lambda theta: problem.noise.log_scale(clean, theta))(center)
+        slopes = jax.jacfwd(lambda theta: problem.noise.log_scale(clean, theta, times=times))(
+            center
+        )
     except NoDensityError:
         return False
     return bool(jnp.any(slopes != 0.0))

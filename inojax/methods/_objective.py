@@ -148,7 +148,9 @@ class Objective(eqx.Module):
         def one(observation: Observation, theta: Array, states: Array) -> Array:
             clean = jnp.asarray(self.problem.read(states, theta))
             readings, mask = jnp.asarray(observation.values), jnp.asarray(observation.mask)
-            return self.problem.noise.log_prob(readings, clean, theta, mask)
+            return self.problem.noise.log_prob(
+                readings, clean, theta, mask, times=observation.times
+            )
 
         return jax.vmap(one)(observations, self.theta(x), states) + self.log_measure(x)
 

@@ -1,5 +1,6 @@
 """Vetting: what an inverter's record on held-out simulations says about an estimate."""
 
+import dataclasses
 import os
 from typing import Any
 
@@ -221,21 +222,22 @@ def _misfits_block(
     theta = jnp.asarray(problem.parameters.from_unit(unit))
     solution = problem.model.solve_ensemble(theta, jnp.asarray(observations.times))
     clean = jnp.asarray(jax.vmap(problem.read)(solution.states, theta))
-    return _chi2(problem, theta, observations.values, clean, observations.mask), clean
+    return _chi2(problem, theta, observations, clean), clean
 
 
 _misfits = compiled(_misfits_block)
 
 
 def _chi2(
-    problem: InverseProblem, theta: Array, readings: Any, clean: Any, mask: Any
+    problem: InverseProblem, theta: Array, observations: Observation, clean: Any
 ) -> Float[Array, " batch"]:
-    def one(theta: Array, readings: Array, clean: Array, mask: Array) -> Array:
-        readings, clean = (jnp.where(mask, x, 1.0) for x in (readings, clean))
-        residual = problem.noise.whiten(readings, clean, theta)
+    def one(theta: Array, observation: Observation, clean: Array) -> Array:
+        mask = jnp.asarray(observation.mask)
+        readings, clean = (jnp.where(mask, x, 1.0) for x in (observation.values, clean))
+        residual = problem.noise.whiten(readings, clean, theta, mask, times=observation.times)
         return jnp.sum(jnp.where(mask, jnp.square(residual), 0.0))
 
-    return jax.vmap(one)(theta, readings, clean, mask)
+    return jax.vmap(one)(theta, observations, clean)
 
 
 def _fit_block(
@@ -269,7 +271,8 @@ def _log_scale(problem: InverseProblem, observation: Observation) -> Float[Array
     mask = jnp.asarray(observation.mask)
     readings = jnp.where(mask, jnp.asarray(observation.values), 1.0)
     center = jnp.asarray(problem.parameters.from_unit(jnp.full(problem.parameters.size, 0.5)))
-    return jnp.sum(jnp.where(mask, problem.noise.log_scale(readings, center), 0.0))
+    log_scale = problem.noise.log_scale(readings, center, mask, times=observation.times)
+    return jnp.sum(jnp.where(mask, log_scale, 0.0))
 
 
 def _distance(
@@ -281,8 +284,8 @@ def _distance(
 ) -> Float[np.ndarray, " batch"]:
     with jax.enable_x64(True):
         theta = jnp.asarray(problem.parameters.from_unit(unit))
-        mask = jnp.asarray(observations.mask)
-        return np.asarray(_chi2_compiled(problem, theta, predicted, clean, mask))
+        seen = dataclasses.replace(observations, values=predicted)
+        return np.asarray(_chi2_compiled(problem, theta, in_precision(seen, jnp.float64), clean))
 
 
 _chi2_compiled = eqx.filter_jit(_chi2)

@@ -29,8 +29,9 @@ class AbstractNoise(eqx.Module):
     Where each reading is normal by itself in some coordinate, such as its logarithm, subclass
     `AbstractIndependentNoise` instead, which has all four.
 
-    Methods get the parameters θ, so a scale or correlation can itself be unknown; models that
-    do not need θ write `del theta`. A model that calls parameters by name finds them in `bound`.
+    Methods get the parameters θ, so a scale or correlation can itself be unknown, and the times
+    of the readings, on which a correlation depends; models that need neither write
+    `del theta, times`. A model that calls parameters by name finds them in `bound`.
     Then add a line to `noise/__init__.py`, to the table in `tests/helpers.py` (whose tests check
     `sample` against `log_prob`) and to the docs.
     """
@@ -64,6 +65,7 @@ class AbstractNoise(eqx.Module):
         clean: Float[Array | np.ndarray, "reading channel"],
         theta: Float[Array | np.ndarray, " parameter"],
         *,
+        times: Float[Array | np.ndarray, " reading"] | None = None,
         key: Key[Array, ""],
     ) -> Float[Array, "reading channel"]:
         """Draw readings around clean values."""
@@ -75,6 +77,8 @@ class AbstractNoise(eqx.Module):
         clean: Float[Array | np.ndarray, "reading channel"],
         theta: Float[Array | np.ndarray, " parameter"],
         mask: Bool[Array | np.ndarray, "reading channel"] | None = None,
+        *,
+        times: Float[Array | np.ndarray, " reading"] | None = None,
     ) -> Float[Array, ""]:
         """Return the log density of the readings that the mask keeps."""
 
@@ -84,13 +88,22 @@ class AbstractNoise(eqx.Module):
         readings: Float[Array | np.ndarray, "reading channel"],
         clean: Float[Array | np.ndarray, "reading channel"],
         theta: Float[Array | np.ndarray, " parameter"],
+        mask: Bool[Array | np.ndarray, "reading channel"] | None = None,
+        *,
+        times: Float[Array | np.ndarray, " reading"] | None = None,
     ) -> Float[Array, "reading channel"]:
-        """Return readings minus clean values, scaled to unit variance under the model."""
+        """Return readings minus clean values, uncorrelated and of unit variance under the model.
+
+        What the mask leaves out may become anything, but must not change the others.
+        """
 
     @abc.abstractmethod
     def log_scale(
         self,
         clean: Float[Array | np.ndarray, "reading channel"],
         theta: Float[Array | np.ndarray, " parameter"],
+        mask: Bool[Array | np.ndarray, "reading channel"] | None = None,
+        *,
+        times: Float[Array | np.ndarray, " reading"] | None = None,
     ) -> Float[Array, "reading channel"]:
         """Return the log of the standard deviation that `whiten` divides by."""

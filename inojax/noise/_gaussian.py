@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from ._independent import AbstractIndependentNoise, Scale, as_scale
+from ._independent import AbstractIndependentNoise
+from ._levels import Scale, as_scale
 
 
 class Gaussian(AbstractIndependentNoise):

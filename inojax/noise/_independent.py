@@ -11,50 +11,8 @@ import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Array, Bool, Float, Key
 
-from .._x64 import is_traced
 from ._base import AbstractNoise, NoDensityError
-
-Level = float | str
-Scale = Level | tuple[Level, ...]
-
-
-def as_scale(scale: Any) -> Scale:
-    """Check a scale as a user writes it.
-
-    Args:
-        scale: A number or the name of a parameter, or a vector with one of either per channel.
-
-    Returns:
-        The same as floats, strings and a tuple.
-
-    Raises:
-        TypeError: If it is traced.
-        ValueError: If it is none of these.
-    """
-    if is_traced(scale):
-        raise TypeError(
-            "`scale` must be a number known beforehand, not a traced value. Make the noise "
-            "outside the transformed function, or name a parameter to make its level unknown."
-        )
-    several = np.iterable(scale) and not isinstance(scale, str)
-    levels = [_as_level(level) for level in (scale if several else [scale])]
-    known = tuple(level for level in levels if level is not None)
-    if not known or len(known) < len(levels):
-        raise ValueError(
-            "`scale` must be one finite number, zero or more, or the name of a parameter, or a "
-            f"vector with one of either for each channel; got {scale!r}."
-        )
-    return known if several else known[0]
-
-
-def _as_level(level: Any) -> Level | None:
-    if isinstance(level, str):
-        return level if level.strip() else None
-    try:
-        value = float(level) if np.ndim(level) == 0 else math.nan
-    except (TypeError, ValueError):
-        return None
-    return value if math.isfinite(value) and value >= 0.0 else None
+from ._levels import Level, Scale, check_names, value_of
 
 
 class AbstractIndependentNoise(AbstractNoise):
@@ -96,12 +54,7 @@ class AbstractIndependentNoise(AbstractNoise):
         Raises:
             ValueError: If the scale names a parameter that is not there.
         """
-        unknown = [name for name in self._unknowns if name not in names]
-        if unknown:
-            raise ValueError(
-                f"`scale` of the noise names {', '.join(map(repr, unknown))}, not among the "
-                f"parameters; they are {', '.join(names)}. Add a `Parameter` of that name."
-            )
+        check_names(self._unknowns, names, "scale")
         return dataclasses.replace(self, _names=tuple(names)) if self._unknowns else self
 
     def check(self, n_channels: int) -> None:
@@ -124,6 +77,7 @@ class AbstractIndependentNoise(AbstractNoise):
         clean: Float[Array | np.ndarray, "reading channel"],
         theta: Float[Array | np.ndarray, " parameter"],
         *,
+        times: Float[Array | np.ndarray, " reading"] | None = None,
         key: Key[Array, ""],
     ) -> Float[Array, "reading channel"]:
         """Draw readings around clean values.
@@ -131,14 +85,34 @@ class AbstractIndependentNoise(AbstractNoise):
         Args:
             clean: Clean values.
             theta: Physical parameter values, for levels that are unknown.
+            times: Not needed.
             key: Source of randomness.
 
         Returns:
             Readings of the same dtype.
         """
+        del times
         clean = jnp.asarray(clean)
-        level = self._level(clean, theta)
-        return self._moved(clean, level * jr.normal(key, clean.shape, clean.dtype))
+        return self.moved(clean, jr.normal(key, clean.shape, clean.dtype), theta)
+
+    def moved(
+        self,
+        clean: Float[Array | np.ndarray, "reading channel"],
+        distance: Float[Array | np.ndarray, "reading channel"],
+        theta: Float[Array | np.ndarray, " parameter"],
+    ) -> Float[Array, "reading channel"]:
+        """Return readings at given distances from clean values, the inverse of `whiten`.
+
+        Args:
+            clean: Clean values.
+            distance: How far away, in standard deviations.
+            theta: Physical parameter values, for levels that are unknown.
+
+        Returns:
+            Readings of the dtype of `clean`.
+        """
+        clean = jnp.asarray(clean)
+        return self._moved(clean, self._level(clean, theta) * distance)
 
     def log_prob(
         self,
@@ -146,6 +120,8 @@ class AbstractIndependentNoise(AbstractNoise):
         clean: Float[Array | np.ndarray, "reading channel"],
         theta: Float[Array | np.ndarray, " parameter"],
         mask: Bool[Array | np.ndarray, "reading channel"] | None = None,
+        *,
+        times: Float[Array | np.ndarray, " reading"] | None = None,
     ) -> Float[Array, ""]:
         """Return the log density of the readings.
 
@@ -154,6 +130,7 @@ class AbstractIndependentNoise(AbstractNoise):
             clean: What the model predicts.
             theta: Physical parameter values, for levels that are unknown.
             mask: Which readings count; all by default.
+            times: Not needed.
 
         Returns:
             The sum over the readings that count: minus infinity where a level is not positive,
@@ -162,6 +139,7 @@ class AbstractIndependentNoise(AbstractNoise):
         Raises:
             ValueError: If a level is the number zero, or named without a problem.
         """
+        del times
         self._require_density("log_prob")
         readings, clean = jnp.asarray(readings), jnp.asarray(clean)
         kept = jnp.ones(clean.shape, bool) if mask is None else jnp.asarray(mask)
@@ -178,6 +156,9 @@ class AbstractIndependentNoise(AbstractNoise):
         readings: Float[Array | np.ndarray, "reading channel"],
         clean: Float[Array | np.ndarray, "reading channel"],
         theta: Float[Array | np.ndarray, " parameter"],
+        mask: Bool[Array | np.ndarray, "reading channel"] | None = None,
+        *,
+        times: Float[Array | np.ndarray, " reading"] | None = None,
     ) -> Float[Array, "reading channel"]:
         """Compare readings with clean values in standard deviations.
 
@@ -185,6 +166,8 @@ class AbstractIndependentNoise(AbstractNoise):
             readings: What was measured.
             clean: What the model predicts.
             theta: Physical parameter values, for levels that are unknown.
+            mask: Not needed.
+            times: Not needed.
 
         Returns:
             Differences in the normal coordinate, divided by the level; infinite where a value
@@ -193,6 +176,7 @@ class AbstractIndependentNoise(AbstractNoise):
         Raises:
             ValueError: If a level is the number zero, or named without a problem.
         """
+        del mask, times
         self._require_density("whiten")
         readings, clean = jnp.asarray(readings), jnp.asarray(clean)
         possible = self._possible(readings, clean)
@@ -206,12 +190,17 @@ class AbstractIndependentNoise(AbstractNoise):
         self,
         clean: Float[Array | np.ndarray, "reading channel"],
         theta: Float[Array | np.ndarray, " parameter"],
+        mask: Bool[Array | np.ndarray, "reading channel"] | None = None,
+        *,
+        times: Float[Array | np.ndarray, " reading"] | None = None,
     ) -> Float[Array, "reading channel"]:
         """Return the log of each reading's standard deviation in its normal coordinate.
 
         Args:
             clean: Clean values, for their shape.
             theta: Physical parameter values, for levels that are unknown.
+            mask: Not needed.
+            times: Not needed.
 
         Returns:
             The logarithms; infinite where a level is not positive, which has no density.
@@ -219,6 +208,7 @@ class AbstractIndependentNoise(AbstractNoise):
         Raises:
             ValueError: If a level is the number zero, or named without a problem.
         """
+        del mask, times
         self._require_density("log_scale")
         level = self._level(jnp.asarray(clean), theta)
         if not self._unknowns:
@@ -239,21 +229,11 @@ class AbstractIndependentNoise(AbstractNoise):
         self.check(values.shape[-1])
         if self._unknowns:
             theta = jnp.asarray(theta, values.dtype)
-            each = [self._value(level, theta) for level in self._levels]
+            each = [value_of(level, theta, self._names, "scale") for level in self._levels]
             scale = jnp.stack(each) if isinstance(self.scale, tuple) else each[0]
         else:
             scale = jnp.asarray(self.scale, values.dtype)
         return jnp.broadcast_to(scale if scale.ndim == 0 else scale[None, :], values.shape)
-
-    def _value(self, level: Level, theta: Array) -> Array:
-        if not isinstance(level, str):
-            return jnp.asarray(level, theta.dtype)
-        if self._names is None:
-            raise ValueError(
-                f"`scale` names the parameter {level!r}, but this noise belongs to no problem "
-                "yet. Use the `noise` of an `InverseProblem` made with it, or `noise.bound(names)`."
-            )
-        return theta[self._names.index(level)]
 
     def _possible(self, readings: Array, clean: Array) -> Array:
         """False where a value that must be positive is not; NaN passes, to be seen."""

@@ -4,7 +4,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ._independent import AbstractIndependentNoise, Scale, as_scale
+from ._independent import AbstractIndependentNoise
+from ._levels import Scale, as_scale
 
 
 class LogNormal(AbstractIndependentNoise):

@@ -14,6 +14,7 @@ from tests.refuses import refuses
 TABLE = pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
 THETA = np.array([0.5, 1.5])
 CLEAN = np.array([[1.0, 4.0], [2.0, 3.0], [0.5, 6.0], [1.5, 5.0]])
+TIMES = np.array([0.0, 1.0, 1.5, 4.0])
 DRAWS = 4000
 
 
@@ -21,7 +22,8 @@ DRAWS = 4000
 def readings(noise, key):
     with jax.enable_x64(True):
         keys = jr.split(key, DRAWS)
-        draw = jax.vmap(lambda k: noise.sample(jnp.asarray(CLEAN), jnp.asarray(THETA), key=k))
+        clean, theta = jnp.asarray(CLEAN), jnp.asarray(THETA)
+        draw = jax.vmap(lambda k: noise.sample(clean, theta, times=TIMES, key=k))
         return np.asarray(jax.jit(draw)(keys))
 
 
@@ -36,7 +38,8 @@ def test_density_integrates_to_one(noise, key):
         def weight(z):
             proposed = jnp.asarray(CLEAN) + jnp.where(mask, spread * z, 0.0)
             proposal = -0.5 * z**2 - jnp.log(spread) - 0.5 * jnp.log(2 * jnp.pi)
-            return jnp.exp(noise.log_prob(proposed, jnp.asarray(CLEAN), THETA, mask) - proposal)
+            density = noise.log_prob(proposed, jnp.asarray(CLEAN), THETA, mask, times=TIMES)
+            return jnp.exp(density - proposal)
 
         weights = jax.vmap(weight)(z)
         error = jnp.std(weights) / np.sqrt(len(z))
@@ -48,7 +51,8 @@ def test_density_integrates_to_one(noise, key):
 def test_score_has_mean_zero_under_its_own_samples(noise, readings):
     """E ∇ log p = 0 holds only if `sample` and `log_prob` are the same distribution."""
     with jax.enable_x64(True):
-        score = jax.vmap(jax.grad(lambda r: noise.log_prob(r, jnp.asarray(CLEAN), THETA)))
+        clean = jnp.asarray(CLEAN)
+        score = jax.vmap(jax.grad(lambda r: noise.log_prob(r, clean, THETA, times=TIMES)))
         scores = np.asarray(score(jnp.asarray(readings)))
         expected = np.asarray(scores * (readings - CLEAN)).mean(axis=0)
     # Five standard errors. By parts, E[score · residual] = -1, which fixes the scale as well.
@@ -60,7 +64,8 @@ def test_score_has_mean_zero_under_its_own_samples(noise, readings):
 @TABLE
 def test_whitened_residuals_are_standard(noise, readings):
     with jax.enable_x64(True):
-        whitened = jax.vmap(lambda r: noise.whiten(r, jnp.asarray(CLEAN), THETA))(readings)
+        clean = jnp.asarray(CLEAN)
+        whitened = jax.vmap(lambda r: noise.whiten(r, clean, THETA, times=TIMES))(readings)
     # Five standard errors: 1/√n of the mean, √(2/n) of the variance, 1/√n of a correlation.
     whitened = np.asarray(whitened).reshape(DRAWS, -1)
     assert np.abs(whitened.mean(0)).max() < 5.0 / np.sqrt(DRAWS)
@@ -77,15 +82,22 @@ def test_masked_readings_do_not_count(noise, readings):
         spoiled = readings[0].copy()
         spoiled[2, 0] = 1e30
         density = [
-            noise.log_prob(r, jnp.asarray(CLEAN), THETA, mask) for r in (readings[0], spoiled)
+            noise.log_prob(r, jnp.asarray(CLEAN), THETA, mask, times=TIMES)
+            for r in (readings[0], spoiled)
         ]
         assert density[0] == density[1]
         nan = jnp.asarray(CLEAN).at[2, 0].set(jnp.nan)
-        gradient = jax.grad(lambda clean: noise.log_prob(readings[0], clean, THETA, mask))(nan)
+        gradient = jax.grad(
+            lambda clean: noise.log_prob(readings[0], clean, THETA, mask, times=TIMES)
+        )(nan)
         assert np.isfinite(gradient).all()
-        assert (
-            np.isneginf(noise.log_prob(np.full_like(CLEAN, np.inf), nan, THETA, ~mask & mask)) == 0
-        )
+        nothing = np.zeros_like(mask)
+        assert noise.log_prob(np.full_like(CLEAN, np.inf), nan, THETA, nothing, times=TIMES) == 0.0
+        whitened = [
+            np.where(mask, noise.whiten(r, CLEAN, THETA, mask, times=TIMES), 0.0)
+            for r in (readings[0], spoiled)
+        ]
+        np.testing.assert_array_equal(*whitened)
 
 
 @TABLE
@@ -96,11 +108,12 @@ def test_masked_predictions_reach_no_gradient(noise, readings, spoiled):
     with jax.enable_x64(True):
 
         def density(clean, theta):
-            return noise.log_prob(np.where(mask, readings[0], spoiled), clean, theta, mask)
+            given = np.where(mask, readings[0], spoiled)
+            return noise.log_prob(given, clean, theta, mask, times=TIMES)
 
         clean = jnp.asarray(np.where(mask, CLEAN, spoiled))
         value, gradients = jax.value_and_grad(density, (0, 1))(clean, jnp.asarray(THETA))
-        assert value == noise.log_prob(readings[0], jnp.asarray(CLEAN), THETA, mask)
+        assert value == noise.log_prob(readings[0], jnp.asarray(CLEAN), THETA, mask, times=TIMES)
         for gradient in gradients:
             assert np.isfinite(gradient).all()
         assert gradients[0][2, 0] == 0.0
@@ -114,7 +127,8 @@ def test_gradients_agree_with_finite_differences(noise, readings):
         def along(h):
             # One direction through predictions and parameters together.
             clean = CLEAN * (1.0 + h * np.cos(np.arange(8.0)).reshape(4, 2))
-            return noise.log_prob(readings[0], clean, THETA * (1.0 + h * np.array([1.0, -0.7])))
+            theta = THETA * (1.0 + h * np.array([1.0, -0.7]))
+            return noise.log_prob(readings[0], clean, theta, times=TIMES)
 
         numeric = (along(h) - along(-h)) / (2.0 * h)
         # h² times third derivatives of order 100, and rounding 1e-14 / h.
@@ -126,16 +140,17 @@ def test_density_is_made_of_whitened_readings_and_log_scale(noise, readings):
     """Change of variables gives log p, and log σ alone what a parameter in it changes."""
     with jax.enable_x64(True):
         clean, theta, given = jnp.asarray(CLEAN), jnp.asarray(THETA), jnp.asarray(readings[0])
-        whitened = noise.whiten(given, clean, theta)
-        jacobian = jax.jacfwd(lambda r: noise.whiten(r, clean, theta).ravel())(given)
+        whitened = noise.whiten(given, clean, theta, times=TIMES)
+        jacobian = jax.jacfwd(lambda r: noise.whiten(r, clean, theta, times=TIMES).ravel())(given)
         _, log_slope = np.linalg.slogdet(jacobian.reshape(8, 8))
         normal = st.norm.logpdf(np.asarray(whitened)).sum()
-        density = noise.log_prob(given, clean, theta)
+        density = noise.log_prob(given, clean, theta, times=TIMES)
         # Eight terms of order one in float64.
         np.testing.assert_allclose(density, normal + log_slope, rtol=1e-12)
-        slopes = jax.jacfwd(lambda t: noise.log_scale(clean, t))(theta)
-        expected = ((np.asarray(whitened) ** 2 - 1.0)[..., None] * slopes).sum((0, 1))
-        actual = jax.grad(lambda t: noise.log_prob(given, clean, t))(theta)
+        slopes = jax.jacfwd(lambda t: noise.log_scale(clean, t, times=TIMES))(theta)
+        moves = jax.jacfwd(lambda t: noise.whiten(given, clean, t, times=TIMES))(theta)
+        expected = -(np.asarray(whitened)[..., None] * moves + slopes).sum((0, 1))
+        actual = jax.grad(lambda t: noise.log_prob(given, clean, t, times=TIMES))(theta)
         np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -144,15 +159,15 @@ def test_density_is_made_of_whitened_readings_and_log_scale(noise, readings):
 def test_precision_follows_the_clean_values(noise, dtype, key):
     with jax.enable_x64(True):
         clean = jnp.asarray(CLEAN, dtype)
-        assert noise.sample(clean, THETA, key=key).dtype == dtype
-        assert noise.whiten(clean, clean, THETA).dtype == dtype
-        assert noise.log_scale(clean, THETA).dtype == dtype
-        assert noise.log_prob(clean, clean, THETA).dtype == dtype
+        assert noise.sample(clean, THETA, times=TIMES, key=key).dtype == dtype
+        assert noise.whiten(clean, clean, THETA, times=TIMES).dtype == dtype
+        assert noise.log_scale(clean, THETA, times=TIMES).dtype == dtype
+        assert noise.log_prob(clean, clean, THETA, times=TIMES).dtype == dtype
 
 
 @TABLE
 def test_other_numbers_of_channels_are_refused(noise):
-    if np.ndim(getattr(noise, "scale", 0.0)) == 0:
+    if np.ndim(getattr(noise, "inner", noise).scale) == 0:
         noise.check(7)
     else:
         with refuses(ValueError, "`scale`.*7 channels"):
