@@ -7,6 +7,7 @@ import jax.random as jr
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+import scipy.stats
 
 import inojax as ij
 from inojax.methods import (
@@ -324,6 +325,49 @@ def test_a_start_that_gave_up_counts_where_it_is_lower_than_every_optimum(linear
     np.testing.assert_array_equal(peaks.misfit, [1.0, 3.0, 4.0])
     np.testing.assert_array_equal(peaks.known, [True, True, False])
     np.testing.assert_array_equal(peaks.x[0], [0.5, 0.5])
+
+
+def oscillator():
+    """y(t) = cos(ω t), read so rarely that turns between readings go unseen."""
+    return ij.InverseProblem(
+        "oscillator",
+        ij.ParameterSpace((ij.Parameter("frequency", dist.LogNormal(0.5, 0.5)),)),
+        ij.ODEModel(
+            lambda t, y, theta: jnp.stack([theta[0] * y[1], -theta[0] * y[0]]),
+            np.array([1.0, 0.0]),
+            times=np.array([2.0, 4.0]),
+            states=("y", "v"),
+        ),
+        ij.Sensors(ij.FixedTimes((2.0, 4.0)), channels=("y",)),
+        ij.noise.Gaussian(0.1),
+    )
+
+
+def test_an_ambiguous_frequency_has_optima_with_the_weights_of_the_posterior():
+    problem = oscillator()
+    times, readings = np.array([2.0, 4.0]), np.array([-0.4, -0.7])
+    observation = ij.Observation.from_arrays(times, readings[:, None], problem=problem)
+    method = LeastSquares(starts=24, draws=2000)
+    estimate = method.fit(problem, key=KEY)(observation, key=KEY)
+    known = np.asarray(estimate.optima.weight) > 0.0
+    found = np.asarray(estimate.optima.value)[known, 0]
+    order = np.argsort(found)
+    found, weight = found[order], np.asarray(estimate.optima.weight)[known][order]
+    # By brute force, from the closed form: the share of the posterior around each optimum.
+    grid = np.linspace(1e-3, 12.0, 200_001)
+    misfit = 0.5 * np.square((np.cos(grid[:, None] * times) - readings) / 0.1).sum(axis=1)
+    posterior = np.exp(-misfit) * scipy.stats.lognorm(0.5, scale=np.exp(0.5)).pdf(grid)
+    posterior /= posterior.sum()
+    nearest = np.argmin(np.abs(grid[:, None] - found), axis=1)
+    expected = np.bincount(nearest, posterior, minlength=len(found))
+    # Whole turns more, and turns the other way round: 0.99, 2.15, 4.13, 5.29 and beyond.
+    assert (expected > 0.01).sum() == 4
+    # The density of the prior changes over the width of a peak, which Laplace leaves out.
+    np.testing.assert_allclose(weight, expected, atol=0.03)
+    samples = np.asarray(estimate.samples)[:, 0]
+    share = np.bincount(np.argmin(np.abs(samples[:, None] - found), axis=1), minlength=len(found))
+    # 2000 draws: standard error of a half 0.011.
+    np.testing.assert_allclose(share / len(samples), weight, atol=0.04)
 
 
 class Guess(AbstractNetworkInverter):

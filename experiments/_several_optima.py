@@ -1,0 +1,176 @@
+"""Readings that several explanations fit: the optima of least squares against brute force."""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import jax.random as jr
+import numpy as np
+from _common import stage
+from _tables import number, table
+from jaxtyping import Array, Float, Int, Key
+
+import inojax as ij
+from inojax import plot
+from inojax.methods import LeastSquares
+
+# Ten years apart: a cycle more between two readings, or one less, explains them as well.
+TIMES = (0.0, 10.0, 20.0)
+# Hare and lynx, every time.
+STATE = (25.0, 12.0)
+NOISE = 4.0
+# Enough for the angle around the equilibrium to be followed.
+FINE = np.linspace(0.0, 20.0, 201)
+# Optima of less weight are not listed.
+LEAST_WEIGHT = 0.003
+RESAMPLED = 4000
+
+
+@dataclasses.dataclass(frozen=True)
+class Ambiguous:
+    """How much is computed for the ambiguous readings."""
+
+    starts: int
+    prior_draws: int
+
+
+def ambiguous_problem() -> tuple[ij.InverseProblem, ij.Observation]:
+    """Lotka-Volterra read three times in twenty years, and such readings."""
+    whole = ij.problems.lotka_volterra(noise=NOISE)
+    sensors = ij.Sensors(ij.FixedTimes(TIMES))
+    model = whole.model.replace(times=FINE)
+    problem = ij.InverseProblem("rarely_read", whole.parameters, model, sensors, whole.noise)
+    readings = np.tile(STATE, (len(TIMES), 1))
+    return problem, ij.Observation.from_arrays(np.array(TIMES), readings, problem=problem)
+
+
+def cycles(
+    problem: ij.InverseProblem, thetas: Float[np.ndarray, "sample parameter"]
+) -> Int[np.ndarray, " sample"]:
+    """How often predator and prey go around their equilibrium in ten years, to the nearest."""
+    states = np.asarray(problem.model.solve_ensemble(thetas).states)
+    alpha, beta, gamma, delta = thetas[:, :4].T
+    hare = np.log(states[:, :, 0] * (delta / gamma)[:, None])
+    lynx = np.log(states[:, :, 1] * (beta / alpha)[:, None])
+    angle = np.unwrap(np.arctan2(lynx, hare), axis=1)
+    return np.rint(np.abs(angle[:, -1] - angle[:, 0]) / (4.0 * np.pi)).astype(int)
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """The posterior by brute force: draws from the prior, weighed by their likelihood.
+
+    Attributes:
+        thetas: Draws, resampled by weight.
+        cycles: Of each.
+        effective: Equally weighed draws that all of them are worth.
+    """
+
+    thetas: Float[np.ndarray, "sample parameter"]
+    cycles: Int[np.ndarray, " sample"]
+    effective: float
+
+
+def brute_force(
+    problem: ij.InverseProblem, observation: ij.Observation, draws: int, *, key: Key[Array, ""]
+) -> Draws:
+    """Weigh draws from the prior; neither gradients nor optima take part."""
+    draw_key, pick_key = jr.split(key)
+    thetas = problem.parameters.design(draws, kind=ij.Design.RANDOM, key=draw_key)
+    thetas = np.asarray(thetas, np.float64)
+    states = np.asarray(problem.model.solve_ensemble(thetas, np.array(TIMES)).states)
+    misfit = 0.5 * np.square((states - observation.values) / NOISE).sum(axis=(1, 2))
+    weight = np.where(np.isfinite(misfit), np.exp(-misfit), 0.0)
+    weight /= weight.sum()
+    seed = np.asarray(jr.key_data(pick_key)).tolist()
+    pick = np.random.default_rng(seed).choice(draws, RESAMPLED, p=weight)
+    chosen = thetas[pick]
+    return Draws(chosen, cycles(problem, chosen), float(1.0 / np.square(weight).sum()))
+
+
+def weigh_optima(size: Ambiguous, out: Path, *, key: Key[Array, ""]) -> dict[str, Any]:
+    """Compare the weights of the optima with brute force, and draw each explanation.
+
+    Args:
+        size: How much is computed.
+        out: Where the figures go.
+        key: Source of randomness.
+
+    Returns:
+        Settings, and a row for each number of cycles in ten years.
+    """
+    stage(f"ambiguous readings: {size.starts} starts, {size.prior_draws} draws from the prior")
+    draw_key, key = jr.split(key)
+    problem, observation = ambiguous_problem()
+    draws = brute_force(problem, observation, size.prior_draws, key=draw_key)
+    began = time.perf_counter()
+    inverter = LeastSquares(starts=size.starts).fit(problem, key=key)
+    estimate = inverter(observation, key=key)
+    seconds = time.perf_counter() - began
+    optima = estimate.optima
+    assert optima is not None
+    weight, misfit = np.asarray(optima.weight), np.asarray(optima.misfit)
+    known = weight > 0.0
+    values, weight, misfit = np.asarray(optima.value)[known], weight[known], misfit[known]
+    found = cycles(problem, values)
+    rows = []
+    for count in sorted({*found.tolist(), *draws.cycles.tolist()}):
+        share = float((draws.cycles == count).mean())
+        mine = found == count
+        stated = float(weight[mine].sum())
+        if max(share, stated) < LEAST_WEIGHT:
+            continue
+        row = {
+            "cycles": count,
+            "weight": stated,
+            "weight_brute_force": share,
+            "weight_brute_force_error": float(np.sqrt(share * (1.0 - share) / draws.effective)),
+            "optima": int(mine.sum()),
+        }
+        if mine.any():
+            best = int(np.argmax(np.where(mine, weight, -1.0)))
+            row |= {"misfit": float(misfit[best]), "values": values[best]}
+            cloud = np.asarray(problem.model.solve_ensemble(_some(draws, count)).states)
+            states = np.asarray(problem.model.solve(values[best]).states)
+            figure = plot.trajectories(problem, observation, states=states, cloud=cloud)
+            figure.savefig(out / f"{count}_cycles_in_ten_years.png")
+        rows.append(row)
+    return {
+        "problem": problem.name,
+        "starts": size.starts,
+        "prior_draws": size.prior_draws,
+        "effective_draws": draws.effective,
+        "seconds": seconds,
+        "rows": rows,
+    }
+
+
+def _some(draws: Draws, count: int) -> Float[np.ndarray, "sample parameter"]:
+    """As many draws of one explanation as the solver advances together."""
+    mine = draws.thetas[draws.cycles == count]
+    everything = mine if len(mine) else draws.thetas
+    return np.resize(everything, (128, everything.shape[1]))
+
+
+def optima_table(several: dict[str, Any]) -> str:
+    """Weights side by side, a line for each explanation."""
+    lines = [
+        [
+            str(row["cycles"]),
+            str(row["optima"]),
+            number(row["weight"]),
+            f"{row['weight_brute_force']:.3f} ± {row['weight_brute_force_error']:.3f}",
+            number(row.get("misfit")),
+        ]
+        for row in several["rows"]
+    ]
+    header = ("cycles in ten years", "optima", "weight", "weight, brute force", "misfit")
+    return "\n".join(
+        [
+            f"Lotka-Volterra, read three times ten years apart: {several['starts']} starts in "
+            f"{several['seconds']:.0f} s, compilation included, and {several['prior_draws']} draws "
+            f"from the prior, worth {several['effective_draws']:.0f}\n",
+            table(header, lines),
+        ]
+    )

@@ -1,0 +1,345 @@
+"""Are the stated intervals honest? Coverage on cases drawn from the prior, and several optima.
+
+Result:   of the intervals that least squares (Laplace) and NUTS state, as many hold the truth as
+          they say; least squares from many starts finds every explanation of ambiguous readings.
+Command:  python experiments/calibration.py --preset {smoke,quick,paper} --out results/calibration
+Runtime:  quick: not yet measured; paper: not yet run.
+Expected: not yet measured.
+
+Robertson's reaction and Lotka-Volterra: true parameters come from the prior and are measured once;
+both methods invert the same readings. Coverage is that of central intervals, its standard error
+that between cases. The second part (`_several_optima.py`) reads Lotka-Volterra so rarely that its
+period is ambiguous, and compares the weights of the optima with the posterior by brute force.
+Everything lands in `--out`; started again with the same folder it continues.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.random as jr
+import numpy as np
+from _common import (
+    Arguments,
+    Clocks,
+    Preset,
+    claim,
+    compiling,
+    complaints,
+    main,
+    provenance,
+    stage,
+    write_json,
+)
+from _evaluation import Row, observe, take
+from _several_optima import Ambiguous, optima_table, weigh_optima
+from _tables import number, table
+from jaxtyping import Array, Bool, Float, Key
+
+import inojax as ij
+from inojax import plot
+from inojax.methods import AbstractInverter, LeastSquares, Posterior, invert_batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration(Arguments):
+    """The options of this experiment."""
+
+    out: Path = Path("results/calibration")
+    """Folder of all results. Started again with the same one, a run continues."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much a preset computes."""
+
+    problems: tuple[str, ...]
+    cases: int
+    sampled_cases: int  # the first of them, which NUTS inverts
+    batch: int  # cases whose chains advance together
+    least_squares: LeastSquares
+    posterior: Posterior
+    ambiguous: Ambiguous
+
+
+SIZES = {
+    Preset.SMOKE: Size(
+        ("lotka_volterra",),
+        32,
+        16,
+        16,
+        LeastSquares(starts=2, draws=64),
+        Posterior(chains=2, warmup=10, draws=20, depth=3),
+        Ambiguous(starts=16, prior_draws=2048),
+    ),
+    Preset.QUICK: Size(
+        ("robertson", "lotka_volterra"),
+        512,
+        64,
+        64,
+        LeastSquares(starts=4),
+        Posterior(chains=2, warmup=100, draws=100, depth=3),
+        Ambiguous(starts=64, prior_draws=200_000),
+    ),
+    Preset.PAPER: Size(
+        ("robertson", "lotka_volterra"),
+        4096,
+        1024,
+        256,
+        LeastSquares(starts=16),
+        Posterior(chains=4, warmup=500, draws=500, depth=8),
+        Ambiguous(starts=256, prior_draws=4_000_000),
+    ),
+}
+PROBLEMS = {"robertson": ij.problems.robertson, "lotka_volterra": ij.problems.lotka_volterra}
+LABELS = {"least_squares": "least squares (Laplace)", "posterior": "NUTS"}
+SHOWN = (0.5, 0.8, 0.9, 0.95)
+# As many samples of a case are ranked, evenly spaced among those that follow each other.
+RANKED = 39
+
+
+def run(arguments: Calibration) -> None:
+    """Make the tables unless they are there."""
+    size = SIZES[arguments.preset]
+    with complaints():
+        claim(arguments, size)
+    metrics = arguments.out / "metrics.json"
+    if not metrics.exists():
+        clocks = Clocks.in_folder(arguments.out)
+        with clocks.total, clocks.compiling:
+            content = experiment(arguments, size, clocks)
+        write_json(metrics, content)
+    print(report(json.loads(metrics.read_text())))
+    print(f"\nFigures and metrics.json are in {arguments.out}.")
+
+
+def experiment(arguments: Calibration, size: Size, clocks: Clocks) -> dict[str, Any]:
+    """Invert the cases of every problem by both methods, then the ambiguous readings."""
+    out, key = arguments.out, jr.key(arguments.seed)
+    rows: list[Row] = []
+    for index, name in enumerate(size.problems):
+        trial = draw_trial(name, size, clocks, key=jr.fold_in(key, index))
+        found = [trial.row(out, method, size) for method in LABELS]
+        curves = {LABELS[row["method"]]: curve_of(row) for row in found}
+        plot.calibration(curves).savefig(out / f"calibration_{name}.png")
+        rows += found
+    several = kept(
+        out / "several_optima.json",
+        lambda: weigh_optima(size.ambiguous, out, key=jr.fold_in(key, len(PROBLEMS))),
+    )
+    return {
+        "experiment": "calibration",
+        "preset": str(arguments.preset),
+        "seed": arguments.seed,
+        "provenance": provenance(arguments),
+        "limits": {
+            row["problem"]: {
+                "prior_mean": {"parameter_mse": row["prior_mean_mse"]},
+                "bayes_floor": {"parameter_mse": row["bayes_floor"]},
+            }
+            for row in rows
+        },
+        "rows": rows,
+        "several_optima": several,
+        "timing": clocks.timing(),
+    }
+
+
+def kept(path: Path, make: Callable[[], Any]) -> Any:
+    """What a file holds, made first if it is not there."""
+    if not path.exists():
+        write_json(path, make())
+    return json.loads(path.read_text())
+
+
+class Answers(NamedTuple):
+    """What a method says about cases, in unit coordinates."""
+
+    unit: Float[np.ndarray, "case parameter"]
+    samples: Float[np.ndarray, "case sample parameter"]
+    not_mixed: Bool[np.ndarray, " case"]
+    seconds: Float[np.ndarray, " case"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """Cases of one problem that both methods invert.
+
+    Attributes:
+        problem: The problem.
+        truth: True parameters in unit coordinates.
+        observations: Readings of each case.
+        floor: The limit.
+        key: Randomness of the methods.
+    """
+
+    problem: ij.InverseProblem
+    truth: Float[np.ndarray, "case parameter"]
+    observations: ij.Observation
+    floor: ij.metrics.BayesFloor
+    key: Key[Array, ""]
+
+    def row(self, out: Path, method: str, size: Size) -> Row:
+        """Score one method on as many cases as the preset gives it."""
+        first = size.least_squares.fit(self.problem, key=self.key)
+        if method == "least_squares":
+            inverter, cases, batch = first, size.cases, size.cases
+        else:
+            inverter = size.posterior.refine(first)
+            cases, batch = size.sampled_cases, size.batch
+        path = out / f"{self.problem.name}_{method}.json"
+        return kept(path, lambda: self._row(path.with_suffix(""), inverter, method, cases, batch))
+
+    def _row(
+        self, stem: Path, inverter: AbstractInverter, method: str, cases: int, batch: int
+    ) -> Row:
+        cases = min(cases, len(self.truth))
+        bounds = list(range(0, cases, batch))
+        parts = [
+            self._part(stem, inverter, slice(start, min(start + batch, cases))) for start in bounds
+        ]
+        answers = Answers(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        good = np.isfinite(answers.samples).all(axis=(1, 2))
+        row = {
+            "problem": self.problem.name,
+            "method": method,
+            "cases": cases,
+            "failed": int(np.sum(~good)),
+            "not_mixed": float(answers.not_mixed.mean()),
+            "seconds_per_case": float(answers.seconds.mean()),
+            "draws": answers.samples.shape[1],
+            "bayes_floor": self.floor.parameter_mse,
+            "prior_mean_mse": float(np.square(self.truth[:cases] - 0.5).mean()),
+        }
+        truth = self.truth[:cases][good]
+        errors = np.square(answers.unit[good] - truth).mean(axis=0)
+        row |= {"parameter_mse": float(errors.mean()), "parameter_mse_each": errors}
+        return row | calibration_of(answers.samples[good], truth, key=self.key)
+
+    def _part(self, stem: Path, inverter: AbstractInverter, some: slice) -> Answers:
+        """What a method says about some of the cases, from the disk if it is there."""
+        path = stem.with_name(f"{stem.name}_{some.start}.npz")
+        if not path.exists():
+            stage(f"{stem.name}: cases {some.start} to {some.stop}")
+            partial = path.with_suffix(".part")
+            with partial.open("wb") as file:
+                np.savez(file, **self._invert(inverter, some)._asdict())
+            partial.replace(path)
+        with np.load(path) as stored:
+            return Answers(*(stored[name] for name in Answers._fields))
+
+    def _invert(self, inverter: AbstractInverter, some: slice) -> Answers:
+        observations = take(self.observations, some)
+        compiled, began = compiling(), time.perf_counter()
+        estimate = invert_batch(inverter, observations, key=jr.fold_in(self.key, some.start))
+        samples = np.asarray(estimate.samples)
+        # Several threads may compile at once.
+        seconds = max(0.0, time.perf_counter() - began - (compiling() - compiled))
+        count = len(samples)
+        return Answers(
+            np.asarray(estimate.unit_value),
+            np.asarray(self.problem.parameters.to_unit(samples)),
+            np.asarray(estimate.status) == ij.EstimateStatus.NOT_MIXED,
+            np.full(count, seconds / count),
+        )
+
+
+def draw_trial(name: str, size: Size, clocks: Clocks, *, key: Key[Array, ""]) -> Trial:
+    """Draw true parameters from the prior, measure them, and compute the limit."""
+    problem = PROBLEMS[name]()
+    case_key, observe_key, floor_key, key = jr.split(key, 4)
+    stage(f"{name}: draw and measure {size.cases} cases")
+    with clocks.simulating:
+        dataset = ij.simulate(problem, size.cases, design=ij.Design.RANDOM, key=case_key).usable()
+        observations = observe(problem, dataset, key=observe_key)
+        floor = ij.metrics.bayes_floor(problem, min(size.cases, 512), key=floor_key)
+    return Trial(problem, np.asarray(dataset.unit), observations, floor, key)
+
+
+def calibration_of(
+    samples: Float[np.ndarray, "case sample parameter"],
+    truth: Float[np.ndarray, "case parameter"],
+    *,
+    key: Key[Array, ""],
+) -> Row:
+    """Coverage with its standard errors, and the tests of ranks and of random points."""
+    curve = ij.metrics.coverage_curve(samples, truth)
+    row: Row = {}
+    for level in SHOWN:
+        # Parameters of one case miss together, so cases are what is independent.
+        single = [
+            ij.metrics.coverage_curve(s[None], t[None], levels=(level,)).overall[0]
+            for s, t in zip(samples, truth, strict=True)
+        ]
+        name = f"coverage_{100.0 * level:.0f}"
+        row[name] = float(np.mean(single))
+        row[f"{name}_error"] = float(np.std(single, ddof=1) / np.sqrt(len(single)))
+    row["coverage_90_each"] = curve.per_parameter[np.isclose(curve.levels, 0.9)][0]
+    row["curve"] = {"levels": curve.levels, "per_parameter": curve.per_parameter}
+    spaced = np.linspace(0, samples.shape[1] - 1, min(RANKED, samples.shape[1])).astype(int)
+    ranks = ij.metrics.sbc_ranks(samples[:, spaced], truth, key=key)
+    random = ij.metrics.tarp(samples[:, spaced], truth, key=key)
+    return row | {
+        "sbc_p_value": ranks.p_value,
+        "sbc_p_values": ranks.p_values,
+        "sbc_shift": ranks.shift,
+        "sbc_dispersion": ranks.dispersion,
+        "tarp_p_value": random.p_value,
+        "tarp_largest_deviation": random.largest_deviation,
+    }
+
+
+def curve_of(row: Row) -> ij.metrics.CoverageCurve:
+    """The coverage curve that a row holds."""
+    levels, each = (np.array(row["curve"][name]) for name in ("levels", "per_parameter"))
+    error = np.sqrt(levels * (1.0 - levels) / row["cases"])
+    return ij.metrics.CoverageCurve(levels, each, each.mean(axis=1), error, row["cases"])
+
+
+HEADER = (
+    "problem, method", "cases", "50 %", "80 %", "90 %", "95 %", "SBC p", "TARP p", "MSE",
+    "/ floor", "/ prior", "not mixed", "s per case",
+)  # fmt: skip
+
+
+def report(metrics: dict[str, Any]) -> str:
+    """Both tables and what to make of them."""
+    lines = []
+    for row in metrics["rows"]:
+        shares = [
+            f"{100 * row[f'coverage_{level}']:.1f} ± {100 * row[f'coverage_{level}_error']:.1f}"
+            for level in (50, 80, 90, 95)
+        ]
+        lines.append(
+            [
+                f"{row['problem']}, {LABELS[row['method']]}",
+                str(row["cases"] - row["failed"]),
+                *shares,
+                number(row["sbc_p_value"], 2),
+                number(row["tarp_p_value"], 2),
+                number(row["parameter_mse"]),
+                f"{row['parameter_mse'] / row['bayes_floor']:.2f}",
+                f"{row['parameter_mse'] / row['prior_mean_mse']:.2f}",
+                f"{100 * row['not_mixed']:.0f} %",
+                number(row["seconds_per_case"], 2),
+            ]
+        )
+    return "\n".join(
+        [
+            f"\nCalibration, preset {metrics['preset']}: shares of central intervals that hold the "
+            f"truth in percent, {metrics['timing']['total_seconds']:.0f} s in all\n",
+            table(HEADER, lines),
+            "",
+            "p: chance of ranks at least as uneven if calibrated. MSE: of the parameters, in unit "
+            "coordinates; floor: mean Laplace variance.",
+            "",
+            optima_table(metrics["several_optima"]),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main(Calibration, run, "Measure how honest the intervals of least squares and NUTS are.")

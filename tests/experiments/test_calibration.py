@@ -1,0 +1,54 @@
+"""The calibration experiment as a user runs it, in its smallest preset."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(out: Path) -> subprocess.CompletedProcess[str]:
+    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, "-W", "error", "experiments/calibration.py", "--preset", "smoke"]
+    return subprocess.run(
+        [*command, "--out", str(out)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_intervals_and_optima_are_scored(tmp_path: Path):
+    first = run(tmp_path)
+    assert first.returncode == 0, first.stderr[-3000:]
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["experiment"] == "calibration"
+    rows = {row["method"]: row for row in metrics["rows"]}
+    assert list(rows) == ["least_squares", "posterior"]
+    for row in rows.values():
+        assert row["problem"] == "lotka_volterra"
+        assert 0.0 < row["parameter_mse"] < row["prior_mean_mse"]
+        assert row["seconds_per_case"] > 0.0
+        assert row["coverage_50"] < row["coverage_90"] <= row["coverage_95"]
+        assert 0.0 <= row["sbc_p_value"] <= 1.0
+    # 32 cases of six correlated parameters: standard error 3 %.
+    assert rows["least_squares"]["coverage_90"] == pytest.approx(0.9, abs=0.1)
+    assert sum(row["weight"] for row in metrics["several_optima"]["rows"]) > 0.9
+    assert len(metrics["several_optima"]["rows"]) >= 2
+    for word in ("NUTS", "90 %", "cycles in ten years"):
+        assert word in first.stdout
+    for image in ("calibration_lotka_volterra", "1_cycles_in_ten_years"):
+        assert (tmp_path / f"{image}.png").stat().st_size > 10_000
+    # Without its table a second run goes on behind the last row, which is the last of all.
+    (tmp_path / "metrics.json").unlink()
+    again = run(tmp_path)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "posterior: cases" not in again.stdout
+    assert json.loads((tmp_path / "metrics.json").read_text())["rows"] == metrics["rows"]
