@@ -7,7 +7,7 @@ Runtime:  quick: not yet measured; paper: not yet run.
 Expected: not yet measured.
 
 Robertson's reaction and Lotka-Volterra: true parameters come from the prior and are measured once;
-both methods invert the same readings. Coverage is that of central intervals, its standard error
+all methods invert the same readings. Coverage is that of central intervals, its standard error
 that between cases. The second part (`_several_optima.py`) reads Lotka-Volterra so rarely that its
 period is ambiguous, and compares the weights of the optima with the posterior by brute force.
 Everything lands in `--out`; started again with the same folder it continues.
@@ -41,7 +41,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 import inojax as ij
 from inojax import plot
-from inojax.methods import AbstractInverter, LeastSquares, Posterior, invert_batch
+from inojax.methods import AbstractInverter, LeastSquares, Posterior, conformal, invert_batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,50 +52,67 @@ class Calibration(Arguments):
     """Folder of all results. Started again with the same one, a run continues."""
 
 
+class Subject(NamedTuple):
+    """How much is computed for one problem.
+
+    Attributes:
+        cases: Cases that least squares inverts.
+        starts: From how many points.
+        sampled: The first of them, which NUTS inverts.
+        batch: Cases whose chains advance together.
+        held_out: Other cases, on which intervals are corrected; 0 leaves that out.
+    """
+
+    cases: int
+    starts: int
+    sampled: int
+    batch: int
+    held_out: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Size:
     """How much a preset computes."""
 
-    problems: tuple[str, ...]
-    cases: int
-    sampled_cases: int  # the first of them, which NUTS inverts
-    batch: int  # cases whose chains advance together
-    least_squares: LeastSquares
+    subjects: dict[str, Subject]
+    draws: int  # of least squares
     posterior: Posterior
     ambiguous: Ambiguous
 
 
+# The likelihood of predator and prey has many local optima.
 SIZES = {
     Preset.SMOKE: Size(
-        ("lotka_volterra",),
-        32,
-        16,
-        16,
-        LeastSquares(starts=2, draws=64),
+        {"lotka_volterra": Subject(32, 4, 16, 16, 0)},
+        64,
         Posterior(chains=2, warmup=10, draws=20, depth=3),
         Ambiguous(starts=16, prior_draws=2048),
     ),
     Preset.QUICK: Size(
-        ("robertson", "lotka_volterra"),
-        512,
-        64,
-        64,
-        LeastSquares(starts=4),
-        Posterior(chains=2, warmup=100, draws=100, depth=3),
+        {
+            "robertson": Subject(1024, 4, 64, 64, 256),
+            "lotka_volterra": Subject(256, 16, 64, 64, 256),
+        },
+        128,
+        Posterior(chains=2, warmup=100, draws=100, depth=4),
         Ambiguous(starts=64, prior_draws=200_000),
     ),
     Preset.PAPER: Size(
-        ("robertson", "lotka_volterra"),
-        4096,
-        1024,
-        256,
-        LeastSquares(starts=16),
+        {
+            "robertson": Subject(4096, 16, 1024, 256, 1024),
+            "lotka_volterra": Subject(4096, 64, 1024, 256, 1024),
+        },
+        512,
         Posterior(chains=4, warmup=500, draws=500, depth=8),
         Ambiguous(starts=256, prior_draws=4_000_000),
     ),
 }
 PROBLEMS = {"robertson": ij.problems.robertson, "lotka_volterra": ij.problems.lotka_volterra}
-LABELS = {"least_squares": "least squares (Laplace)", "posterior": "NUTS"}
+LABELS = {
+    "least_squares": "least squares (Laplace)",
+    "conformal": "least squares (conformal)",
+    "posterior": "NUTS",
+}
 SHOWN = (0.5, 0.8, 0.9, 0.95)
 # As many samples of a case are ranked, evenly spaced among those that follow each other.
 RANKED = 39
@@ -120,9 +137,10 @@ def experiment(arguments: Calibration, size: Size, clocks: Clocks) -> dict[str, 
     """Invert the cases of every problem by both methods, then the ambiguous readings."""
     out, key = arguments.out, jr.key(arguments.seed)
     rows: list[Row] = []
-    for index, name in enumerate(size.problems):
-        trial = draw_trial(name, size, clocks, key=jr.fold_in(key, index))
-        found = [trial.row(out, method, size) for method in LABELS]
+    for index, (name, subject) in enumerate(size.subjects.items()):
+        trial = draw_trial(name, subject, clocks, key=jr.fold_in(key, index))
+        methods = [method for method in LABELS if subject.held_out or method != "conformal"]
+        found = [trial.row(out, method, size) for method in methods]
         curves = {LABELS[row["method"]]: curve_of(row) for row in found}
         plot.calibration(curves).savefig(out / f"calibration_{name}.png")
         rows += found
@@ -166,9 +184,10 @@ class Answers(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """Cases of one problem that both methods invert.
+    """Cases of one problem that all methods invert.
 
     Attributes:
+        subject: How much is computed.
         problem: The problem.
         truth: True parameters in unit coordinates.
         observations: Readings of each case.
@@ -176,6 +195,7 @@ class Trial:
         key: Randomness of the methods.
     """
 
+    subject: Subject
     problem: ij.InverseProblem
     truth: Float[np.ndarray, "case parameter"]
     observations: ij.Observation
@@ -184,14 +204,28 @@ class Trial:
 
     def row(self, out: Path, method: str, size: Size) -> Row:
         """Score one method on as many cases as the preset gives it."""
-        first = size.least_squares.fit(self.problem, key=self.key)
-        if method == "least_squares":
-            inverter, cases, batch = first, size.cases, size.cases
-        else:
-            inverter = size.posterior.refine(first)
-            cases, batch = size.sampled_cases, size.batch
+        cases = batch = self.subject.cases
+        if method == "posterior":
+            cases, batch = self.subject.sampled, self.subject.batch
         path = out / f"{self.problem.name}_{method}.json"
-        return kept(path, lambda: self._row(path.with_suffix(""), inverter, method, cases, batch))
+
+        def make() -> Row:
+            inverter = self._inverter(method, size)
+            return self._row(path.with_suffix(""), inverter, method, cases, batch)
+
+        return kept(path, make)
+
+    def _inverter(self, method: str, size: Size) -> AbstractInverter:
+        least_squares = LeastSquares(starts=self.subject.starts, draws=size.draws)
+        first = least_squares.fit(self.problem, key=self.key)
+        if method == "posterior":
+            return size.posterior.refine(first)
+        if method == "conformal":
+            draw_key, key = jr.split(jr.fold_in(self.key, self.subject.held_out))
+            stage(f"{self.problem.name}: correct on {self.subject.held_out} other cases")
+            others = draw_cases(self.problem, self.subject.held_out, key=draw_key)
+            return conformal(first, others, key=key)
+        return first
 
     def _row(
         self, stem: Path, inverter: AbstractInverter, method: str, cases: int, batch: int
@@ -247,16 +281,21 @@ class Trial:
         )
 
 
-def draw_trial(name: str, size: Size, clocks: Clocks, *, key: Key[Array, ""]) -> Trial:
+def draw_cases(problem: ij.InverseProblem, count: int, *, key: Key[Array, ""]) -> ij.Dataset:
+    """Draw true parameters from the prior, independently, and solve the model for them."""
+    return ij.simulate(problem, count, design=ij.Design.RANDOM, key=key).usable()
+
+
+def draw_trial(name: str, subject: Subject, clocks: Clocks, *, key: Key[Array, ""]) -> Trial:
     """Draw true parameters from the prior, measure them, and compute the limit."""
     problem = PROBLEMS[name]()
     case_key, observe_key, floor_key, key = jr.split(key, 4)
-    stage(f"{name}: draw and measure {size.cases} cases")
+    stage(f"{name}: draw and measure {subject.cases} cases")
     with clocks.simulating:
-        dataset = ij.simulate(problem, size.cases, design=ij.Design.RANDOM, key=case_key).usable()
+        dataset = draw_cases(problem, subject.cases, key=case_key)
         observations = observe(problem, dataset, key=observe_key)
-        floor = ij.metrics.bayes_floor(problem, min(size.cases, 512), key=floor_key)
-    return Trial(problem, np.asarray(dataset.unit), observations, floor, key)
+        floor = ij.metrics.bayes_floor(problem, min(subject.cases, 512), key=floor_key)
+    return Trial(subject, problem, np.asarray(dataset.unit), observations, floor, key)
 
 
 def calibration_of(
