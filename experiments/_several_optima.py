@@ -54,7 +54,7 @@ def cycles(
     hare = np.log(states[:, :, 0] * (delta / gamma)[:, None])
     lynx = np.log(states[:, :, 1] * (beta / alpha)[:, None])
     angle = np.unwrap(np.arctan2(lynx, hare), axis=1)
-    return np.rint(np.abs(angle[:, -1] - angle[:, 0]) / (4.0 * np.pi)).astype(int)
+    return np.rint(np.nan_to_num(np.abs(angle[:, -1] - angle[:, 0])) / (4.0 * np.pi)).astype(int)
 
 
 @dataclasses.dataclass(frozen=True)
