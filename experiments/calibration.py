@@ -1,17 +1,17 @@
 """Are the stated intervals honest? Coverage on cases drawn from the prior, and several optima.
 
-Result:   of the 90 % intervals that least squares (Laplace, or corrected) and NUTS state, 88 to 93 %
-          hold the truth; but where the posterior is no parabola, only the corrected ones and NUTS.
+Result:   of the 90 % intervals that least squares (Laplace, or corrected) and NUTS state, 88 to
+          93 % hold the truth; where the posterior is no parabola, only corrected ones and NUTS.
 Command:  python experiments/calibration.py --preset {smoke,quick,paper} --out results/calibration
 Runtime:  quick 16 min on two CPU cores with other work beside it; paper: not yet run.
-Expected: preset quick: 90 % intervals hold the truth in percent of the cases: Robertson, least squares
-          88.3 (standard error 0.8), corrected 92.5 (0.6), NUTS 88.0 (3.4); Lotka-Volterra 75.8 (1.6),
-          90.4 (1.2), 88.3 (2.6). Ambiguous readings: both explanations found, but weighed 0.06 and
-          0.94 where brute force says 0.50 and 0.49.
+Expected: preset quick: 90 % intervals hold the truth in percent of the cases: Robertson, least
+          squares 88.3 (standard error 0.8), corrected 92.5 (0.6), NUTS 88.0 (3.4); Lotka-Volterra
+          75.8 (1.6), 90.4 (1.2), 88.3 (2.6). Ambiguous readings: both explanations found, but
+          weighed 0.06 and 0.94 where brute force says 0.50 and 0.49.
 
-Least squares draws from parabolas. The likelihood of predator and prey is a curved ridge over a wide
-prior, of which a parabola holds too little: intervals are too narrow, and weights of optima wrong by
-more than their number, though the solver has weighed the draws; too few of them fall on the ridge.
+Least squares draws from parabolas. The likelihood of predator and prey is a curved ridge over a
+wide prior, of which a parabola holds too little: intervals are too narrow, and optima weighed
+wrongly, though the solver has weighed the draws; too few of them fall on the ridge.
 
 Robertson's reaction and Lotka-Volterra: true parameters come from the prior and are measured once;
 all methods invert the same readings. Coverage is that of central intervals, its standard error
