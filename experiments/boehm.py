@@ -3,11 +3,10 @@
 Result:   Boehm et al. (2014), J. Proteome Res. 13(12), doi 10.1021/pr5006923, as stated in the
           PEtab benchmark collection: nine unknowns from 48 readings by mass spectrometry.
 Command:  python experiments/boehm.py --preset {smoke,quick,paper} --out results/boehm --seed 0
-Runtime:  quick 4.9 min on two CPU cores, 3.5 min of it the sampler; not timed since the
-          identifiability card joined.
+Runtime:  quick 4.1 min on two CPU cores, 2.5 min of it the sampler.
 Expected: preset quick: negative log likelihood 138.221998 at the collection's values, as stated
           there, and 138.221976 by least squares, with k_exp_hetero and k_imp_homo at ends of their
-          ranges; posterior mixed, largest R-hat 1.004, smallest effective sample size 670.
+          ranges; posterior mixed, largest R-hat 1.007, smallest effective sample size 652.
 
 The likelihood at the collection's values checks the model, least squares from random starts all
 over ten decades has to find them or better, and the posterior says which of the nine the readings
