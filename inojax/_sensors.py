@@ -172,6 +172,8 @@ class RandomTimes(AbstractTimes):
         Returns:
             Sorted rows of the grid, and which are real; padding repeats the last row.
         """
+        if self.least == self.most == len(grid_times):
+            return jnp.arange(self.most), jnp.ones(self.most, bool)
         row_key, number_key = jr.split(key)
         # The largest of random scores are a uniform subset in random order, so cutting it to
         # `number` leaves a uniform subset; unlike jr.choice this vectorizes over experiments.

@@ -20,6 +20,11 @@ from ._drift_fields import (
 from ._ino import INO as INO, INOInverter as INOInverter
 from ._ino_drift import DriftSettings as DriftSettings
 from ._ino_surrogate import SurrogateSettings as SurrogateSettings
+from ._inverse_map import (
+    InverseMap as InverseMap,
+    InverseMapInverter as InverseMapInverter,
+    Spread as Spread,
+)
 from ._least_squares import (
     LeastSquares as LeastSquares,
     LeastSquaresInverter as LeastSquaresInverter,
@@ -28,6 +33,7 @@ from ._least_squares import (
 from ._objective import Coordinates as Coordinates, Penalty as Penalty
 from ._posterior import Posterior as Posterior, PosteriorInverter as PosteriorInverter
 from ._regression import Regression as Regression, RegressionInverter as RegressionInverter
+from ._series import Inputs as Inputs, Labels as Labels
 from ._storage import save as save
 from ._vetting import (
     VettedInverter as VettedInverter,

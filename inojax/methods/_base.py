@@ -225,6 +225,31 @@ def estimate_from_cloud(
     )
 
 
+def estimate_from_point(
+    problem: InverseProblem, unit_value: Float[Array, " parameter"]
+) -> Estimate:
+    """Make an estimate that says nothing of its uncertainty.
+
+    Args:
+        problem: Names, units and priors.
+        unit_value: The point estimate.
+
+    Returns:
+        The estimate in physical units, not yet checked by the solver.
+    """
+    value = jnp.asarray(problem.parameters.from_unit(unit_value))
+    return Estimate(
+        problem.parameters.names,
+        problem.parameters.units,
+        value,
+        unit_value,
+        jnp.full_like(value, jnp.nan),
+        None,
+        jnp.asarray(jnp.nan, unit_value.dtype),
+        jnp.asarray(int(EstimateStatus.NOT_CHECKED)),
+    )
+
+
 def resimulate(problem: InverseProblem, estimate: Estimate, observation: Observation) -> Estimate:
     """Solve the model at an estimate and say how well it explains the readings.
 

@@ -14,5 +14,6 @@ from ._identifiability import (
     IdentifiabilityCard as IdentifiabilityCard,
     identifiability as identifiability,
 )
+from ._information import laplace_covariances as laplace_covariances
 from ._sbc import SBCRanks as SBCRanks, sbc_ranks as sbc_ranks
 from ._tarp import TARPCurve as TARPCurve, tarp as tarp

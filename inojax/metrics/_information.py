@@ -17,6 +17,8 @@ from ..solvers import SolveStatus
 
 # A uniform unit coordinate has variance 1/12.
 PRIOR_PRECISION = 12.0
+# Enough for the variance of a prior.
+_QUANTILES = 4096
 
 
 class CaseInformation(NamedTuple):
@@ -57,19 +59,54 @@ def case_information(
         raise ValueError(f"`cases` must be at least 2; got {cases}.")
     theta_key, sensor_key = jr.split(key)
     thetas = problem.parameters.design(cases, kind=Design.RANDOM, key=theta_key)
-    solution, sensitivities = problem.model.sensitivities(thetas)
-    with jax.enable_x64(True):
-        rows = jax.tree.map(jnp.asarray, (solution.states, thetas, sensitivities))
-        found = _observed(problem, rows, jr.split(sensor_key, cases))
-        slopes, fisher, covariance = jax.tree.map(np.asarray, found)
-    solved = np.asarray(solution.status) == SolveStatus.SUCCESS
-    solved &= np.isfinite(covariance).all((1, 2))
+    slopes, fisher, covariance = _information(problem, thetas, sensor_key)
+    solved = np.isfinite(covariance).all((1, 2))
     if not solved.any():
         raise ValueError("No solve succeeded: check the model with `solve_ensemble` first.")
     failed = int(cases - solved.sum())
     return CaseInformation(
         thetas[solved], slopes[solved], fisher[solved], covariance[solved], failed
     )
+
+
+def laplace_covariances(
+    problem: InverseProblem, thetas: Float[np.ndarray, "case parameter"], *, key: Key[Array, ""]
+) -> Float[np.ndarray, "case parameter parameter"]:
+    """Covariance of the Laplace approximation at known parameters, readings drawn anew.
+
+    Args:
+        problem: The inverse problem.
+        thetas: Physical parameter values.
+        key: Source of randomness of sensors and noise.
+
+    Returns:
+        Posterior covariances in physical units, the prior counted as a normal distribution of its
+        own variance; NaN where a solve fails.
+
+    Raises:
+        ValueError: If the noise is zero.
+    """
+    slopes, fisher, covariance = _information(problem, thetas, key)
+    levels = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
+    unit = np.repeat(levels[:, None], problem.parameters.size, axis=1)
+    variance = np.var(np.asarray(problem.parameters.from_unit(unit)), axis=0)
+    precision = fisher / slopes[:, :, None] / slopes[:, None, :] + np.diag(1.0 / variance)
+    solved = np.isfinite(covariance).all((1, 2), keepdims=True)
+    found = np.linalg.inv(np.where(solved, precision, np.eye(len(variance))))
+    return np.where(solved, found, np.nan)
+
+
+def _information(
+    problem: InverseProblem, thetas: np.ndarray, key: Key[Array, ""]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Slopes, information and covariance at known parameters; covariances NaN where unsolved."""
+    solution, sensitivities = problem.model.sensitivities(thetas)
+    with jax.enable_x64(True):
+        rows = jax.tree.map(jnp.asarray, (solution.states, thetas, sensitivities))
+        found = _observed(problem, rows, jr.split(key, len(thetas)))
+        slopes, fisher, covariance = jax.tree.map(np.asarray, found)
+    solved = np.asarray(solution.status) == SolveStatus.SUCCESS
+    return slopes, fisher, np.where(solved[:, None, None], covariance, np.nan)
 
 
 @eqx.filter_jit

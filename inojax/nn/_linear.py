@@ -24,7 +24,13 @@ class Linear(eqx.Module):
     bias: Float[Array, " outputs"]
 
     def __init__(
-        self, inputs: int, outputs: int, *, gain: float = 1.0, key: Key[Array, ""]
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        gain: float = 1.0,
+        glorot: bool = False,
+        key: Key[Array, ""],
     ) -> None:
         """Draw the weights.
 
@@ -32,9 +38,15 @@ class Linear(eqx.Module):
             inputs: Number of inputs.
             outputs: Number of outputs.
             gain: Factor on the weights.
+            glorot: Whether weights are uniform with the variance 2 / (inputs + outputs).
             key: Source of the weights.
         """
-        self.weight = gain * jr.normal(key, (inputs, outputs)) / inputs**0.5
+        shape = inputs, outputs
+        if glorot:
+            end = (6.0 / (inputs + outputs)) ** 0.5
+            self.weight = gain * jr.uniform(key, shape, minval=-end, maxval=end)
+        else:
+            self.weight = gain * jr.normal(key, shape) / inputs**0.5
         self.bias = jnp.zeros(outputs)
 
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:

@@ -7,5 +7,6 @@ from ._cholesky import (
     solve_upper as solve_upper,
 )
 from ._ensemble import EnsembleSolution as EnsembleSolution, solve_ensemble as solve_ensemble
+from ._explicit import solve_explicit as solve_explicit
 from ._rodas5p import Rodas5P as Rodas5P
 from ._status import SolveStatus as SolveStatus

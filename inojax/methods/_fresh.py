@@ -1,0 +1,95 @@
+"""New simulations inside the training loop."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from .._inverse_problem import InverseProblem
+from .._parameters import Design
+from ..solvers import SolveStatus, solve_explicit
+
+# Step number, unit coordinates and trajectories of the simulations that batches are drawn from.
+Pool = tuple[Int[Array, ""], Float[Array, "n parameter"], Float[Array, "n time state"]]
+Simulator = Callable[[Pool, Key[Array, ""]], Pool]
+
+_CHECKED, _MOST_SUBSTEPS = 64, 64
+# Root mean square error of readings, as a share of their standard deviation over the prior.
+_TOLERANCE = 2e-3
+# In so large a share of the sample; spikes that nearly fail to come are hard for any solver.
+_ENOUGH = 0.95
+
+
+def fresh_simulator(problem: InverseProblem, count: int) -> Simulator:
+    """A function that replaces the oldest simulations of a pool by new ones.
+
+    They are solved in single precision by explicit steps, as short as agreement with the real
+    solver demands on a sample of the prior.
+
+    Args:
+        problem: The inverse problem.
+        count: New simulations in each call.
+
+    Returns:
+        The function; pure.
+
+    Raises:
+        ValueError: If the model needs shorter steps than pay.
+    """
+    substeps = _substeps(problem)
+
+    def simulate(pool: Pool, key: Key[Array, ""]) -> Pool:
+        number, z, states = pool
+        fresh = jr.uniform(key, (count, z.shape[1]))
+        new = _solve(problem, fresh, substeps)
+        # Where explicit steps fail, what was there stays.
+        row = (number * count + jnp.arange(count)) % z.shape[0]
+        good = jnp.all(jnp.isfinite(new), axis=(1, 2))
+        z = z.at[row].set(jnp.where(good[:, None], fresh, z[row]))
+        states = states.at[row].set(jnp.where(good[:, None, None], new, states[row]))
+        return number + 1, z, states
+
+    return simulate
+
+
+def _solve(problem: InverseProblem, z: Array, substeps: int) -> Float[Array, "batch time state"]:
+    thetas, model = jnp.asarray(problem.parameters.from_unit(z)), problem.model
+    return solve_explicit(
+        model.vector_field,
+        jax.vmap(model.start)(thetas),
+        thetas,
+        model.times,
+        initial_time=model.initial_time,
+        substeps=substeps,
+    )
+
+
+def _substeps(problem: InverseProblem) -> int:
+    """How many explicit steps between output times agree with the real solver."""
+    thetas = problem.parameters.design(_CHECKED, kind=Design.SOBOL, key=jr.key(0))
+    solution = problem.model.solve_ensemble(thetas)
+    solved = np.asarray(solution.status) == SolveStatus.SUCCESS
+    exact = np.asarray(solution.states)[solved]
+    unit = np.asarray(problem.parameters.to_unit(thetas), np.float32)[solved]
+    scale = np.maximum(exact.std(axis=(0, 1)), 1e-12)
+    substeps = 1
+    while substeps <= _MOST_SUBSTEPS:
+        with jax.enable_x64(False):
+            rough = np.asarray(_compiled_solve(problem, jnp.asarray(unit), substeps))
+        with np.errstate(over="ignore", invalid="ignore"):  # steps that are too long explode
+            error = np.sqrt(np.mean(np.square((rough - exact) / scale), axis=(1, 2)))
+        if np.mean(error < _TOLERANCE) >= _ENOUGH:
+            return substeps
+        substeps *= 2
+    raise ValueError(
+        f"`fresh` simulations take explicit steps, and the model of {problem.name!r} needs more "
+        f"than {_MOST_SUBSTEPS} between two output times: it is stiff. Use `fresh=0` and a larger "
+        "data set."
+    )
+
+
+_compiled_solve = eqx.filter_jit(_solve)

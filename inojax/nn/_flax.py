@@ -1,0 +1,110 @@
+"""Networks written with Flax, as networks of this library."""
+
+from typing import Any, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+
+class FlaxNetwork(eqx.Module):
+    """A Flax module, Linen or NNX, as an Equinox module.
+
+    It is trained, saved, compiled and vectorized like any other network here. The Flax module
+    meets a batch of one, so that it may flatten all axes but the first. Only its parameters are
+    trained: what else it keeps, such as running averages of a batch normalization, stays as it
+    was, and dropout is off.
+
+    Attributes:
+        parameters: Trained arrays.
+        constants: What else the module keeps, as NumPy arrays.
+        structure: The module without its arrays.
+    """
+
+    parameters: Any
+    constants: Any
+    structure: Any = eqx.field(static=True)
+
+    def __init__(self, module: Any, shape: tuple[int, ...], *, key: Key[Array, ""]) -> None:
+        """Take the module apart, a Linen module after drawing its weights.
+
+        Args:
+            module: A `flax.linen.Module`, or a `flax.nnx.Module` that has its weights.
+            shape: Shape of its inputs, without the batch axis.
+            key: Source of the weights of a Linen module.
+
+        Raises:
+            TypeError: If it is neither.
+        """
+        from flax import linen, nnx
+
+        if isinstance(module, linen.Module):
+            variables = dict(module.init(key, jnp.zeros((1, *shape), jnp.float32)))
+            self.parameters = variables.pop("params", {})
+            self.constants = jax.tree.map(np.asarray, variables)
+            self.structure = module
+        elif isinstance(module, nnx.Module):
+            module.eval()
+            structure, parameters, rest = nnx.split(module, nnx.Param, ...)
+            self.parameters = nnx.to_pure_dict(parameters)
+            self.constants = jax.tree.map(_frozen, nnx.to_pure_dict(rest))
+            self.structure = _NNX(structure, parameters, rest)
+        else:
+            raise TypeError(
+                "`module` must be a `flax.linen.Module` or a `flax.nnx.Module`; got "
+                f"{type(module).__name__}."
+            )
+
+    def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*output"]:
+        """Evaluate the module.
+
+        Args:
+            x: Inputs, without a batch axis.
+
+        Returns:
+            Its outputs for them.
+        """
+        if isinstance(self.structure, _NNX):
+            return self.structure(self.parameters, self.constants, x[None])[0]
+        variables = {"params": self.parameters, **self.constants}
+        return cast(Array, self.structure.apply(variables, x[None]))[0]
+
+
+class _NNX:
+    """The structure of an NNX module, and how its arrays are put back."""
+
+    def __init__(self, structure: Any, parameters: Any, rest: Any) -> None:
+        from flax import nnx
+
+        self._structure = structure
+        # Shapes only: arrays must not be part of what is compiled for.
+        self._states = nnx.eval_shape(lambda: (parameters, rest))
+
+    def __call__(self, parameters: Any, constants: Any, x: Array) -> Array:
+        from flax import nnx
+
+        template, rest = self._states
+        state = jax.tree.unflatten(jax.tree.structure(template), jax.tree.leaves(parameters))
+        wanted = jax.tree.leaves(rest)
+        leaves = [_thawed(a, b) for a, b in zip(jax.tree.leaves(constants), wanted, strict=True)]
+        others = jax.tree.unflatten(jax.tree.structure(rest), leaves)
+        return nnx.merge(self._structure, state, others)(x)
+
+    def __hash__(self) -> int:
+        return hash(self._structure)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _NNX) and self._structure == other._structure
+
+
+def _frozen(leaf: Any) -> np.ndarray:
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jr.key_data(leaf) if is_key else leaf)
+
+
+def _thawed(leaf: Any, like: Any) -> Any:
+    is_key = jnp.issubdtype(like.dtype, jax.dtypes.prng_key)
+    return jr.wrap_key_data(jnp.asarray(leaf)) if is_key else jnp.asarray(leaf)

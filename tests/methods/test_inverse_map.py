@@ -1,0 +1,312 @@
+"""Inverse maps on a problem whose posterior is known, and what they refuse."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from flax import linen, nnx
+
+import inojax as ij
+from inojax import methods, nn
+from inojax.methods import InverseMap, Labels, Spread, invert_batch
+from inojax.methods._series import Inputs
+from tests.helpers import LINEAR_TIMES, linear_gaussian, linear_posterior, optimizations
+from tests.refuses import refuses
+
+KEY = jr.key(3)
+CASES = 512
+SMALL = nn.Dense((64, 64))
+TRAINED = InverseMap(SMALL, steps=2500, batch=128, learning_rate=3e-3)
+BRIEF = InverseMap(nn.Dense((8,)), steps=4, batch=16, draws=8)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def full_optimizations():
+    with optimizations(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """All ten times are read, always."""
+    whole = linear_gaussian()
+    sensors = ij.Sensors(ij.RandomTimes(10))
+    return ij.InverseProblem("series", whole.parameters, whole.model, sensors, whole.noise)
+
+
+@pytest.fixture(scope="module")
+def data(problem):
+    return ij.simulate(problem, 4096, progress=False, key=jr.key(1))
+
+
+@pytest.fixture(scope="module")
+def cases(problem):
+    """Unit coordinates away from the prior's ends, where the posterior is normal."""
+    rng = np.random.default_rng(4)
+    z = rng.uniform(0.25, 0.75, (CASES, 2))
+    thetas = np.asarray(problem.parameters.from_unit(z))
+    solution = problem.model.solve_ensemble(thetas)
+    with jax.enable_x64(True):
+        observe = jax.vmap(lambda y, theta, k: problem.observe(y, theta, key=k))
+        seen = observe(jnp.asarray(solution.states), jnp.asarray(thetas), jr.split(KEY, CASES))
+    return z, jax.tree.map(np.asarray, seen)
+
+
+@pytest.fixture(scope="module")
+def inverter(problem, data):
+    return TRAINED.fit(problem, data, progress=False, key=KEY)
+
+
+def inverted(inverter, observations):
+    return jax.tree.map(np.asarray, invert_batch(inverter, observations, key=KEY))
+
+
+def unit_covariance(covariance):
+    return covariance / 16.0  # the priors are uniform from -2 to 2
+
+
+# --- How well ------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_known_posterior_is_recovered(inverter, cases):
+    z, observations = cases
+    mean, covariance = linear_posterior(observations)
+    estimates = inverted(inverter, observations)
+    limit = np.diagonal(covariance, axis1=1, axis2=2).mean()
+    # Some seconds of training come near the limit, and nearer to the best estimate than to truth.
+    assert np.mean(np.square(estimates.unit_value - z)) < 1.3 * limit
+    assert np.mean(np.square(estimates.unit_value - mean)) < 0.3 * limit
+    means, stated = inverter.mean_and_covariance(observations)
+    np.testing.assert_allclose(means, estimates.value, atol=1e-5)
+    error = np.linalg.norm(unit_covariance(stated) - covariance, axis=(1, 2))
+    assert np.median(error / np.linalg.norm(covariance, axis=(1, 2))) < 0.3
+    correlation = stated[:, 0, 1] / np.sqrt(stated[:, 0, 0] * stated[:, 1, 1])
+    expected = covariance[:, 0, 1] / np.sqrt(covariance[:, 0, 0] * covariance[:, 1, 1])
+    np.testing.assert_allclose(np.median(correlation), expected[0], atol=0.15)
+    curve = ij.metrics.coverage_curve(
+        np.asarray(inverter.problem.parameters.to_unit(estimates.samples)), z, levels=(0.5, 0.9)
+    )
+    # 512 cases of two parameters: standard errors 1.6 and 0.9 %.
+    np.testing.assert_allclose(curve.overall, [0.5, 0.9], atol=0.06)
+
+
+@pytest.mark.slow
+def test_gaps_are_answered_with_wider_intervals(problem, data, cases):
+    z, observations = cases
+    method = dataclasses.replace(TRAINED, thinned=0.7)
+    inverter = method.fit(problem, data, progress=False, key=KEY)
+    kept = np.arange(10) % 3 == 0
+    few = dataclasses.replace(
+        observations,
+        mask=observations.mask & kept[None, :, None],
+        values=np.where(kept[None, :, None], observations.values, 0.0),
+    )
+    mean, covariance = linear_posterior(few)
+    estimates, complete = (inverted(inverter, o) for o in (few, observations))
+    limit = np.diagonal(covariance, axis1=1, axis2=2).mean()
+    assert np.mean(np.square(estimates.unit_value - z)) < 1.5 * limit
+    assert np.mean(np.square(estimates.unit_value - mean)) < 0.5 * limit
+    assert np.median(estimates.std) > 1.3 * np.median(complete.std)
+    curve = ij.metrics.coverage_curve(
+        np.asarray(problem.parameters.to_unit(estimates.samples)), z, levels=(0.9,)
+    )
+    np.testing.assert_allclose(curve.overall, 0.9, atol=0.06)
+    # Rows that are not there at all are the same as masked ones.
+    rows = jax.tree.map(lambda x: x[:, kept] if x.ndim > 1 else x, few)
+    again = inverted(inverter, rows)
+    np.testing.assert_array_equal(again.value, estimates.value)
+
+
+@pytest.mark.slow
+def test_laplace_covariances_are_learned(problem, data, cases):
+    method = dataclasses.replace(TRAINED, spread=Spread.LAPLACE, labels=Labels.RANGE, steps=2000)
+    inverter = method.fit(problem, data, progress=False, key=KEY)
+    z, observations = cases
+    mean, stated = inverter.mean_and_covariance(observations)
+    # Of the linear problem it is the same everywhere; the prior adds its own precision.
+    _, flat = linear_posterior(observations)
+    expected = np.linalg.inv(np.linalg.inv(flat) + 12.0 * np.eye(2))
+    error = np.linalg.norm(unit_covariance(stated) - expected, axis=(1, 2))
+    assert np.max(error / np.linalg.norm(expected, axis=(1, 2))) < 0.02
+    limit = np.diagonal(expected, axis1=1, axis2=2).mean()
+    unit = np.asarray(problem.parameters.to_unit(mean))
+    assert np.mean(np.square(unit - z)) < 1.4 * limit
+
+
+@pytest.mark.slow
+def test_fresh_simulations_make_up_for_a_small_data_set(problem, cases):
+    few = ij.simulate(problem, 40, progress=False, key=jr.key(1))
+    z, observations = cases
+    errors = []
+    for fresh in (0, 16):
+        method = dataclasses.replace(TRAINED, fresh=fresh, steps=2000)
+        inverter = method.fit(problem, few, progress=False, key=KEY)
+        errors.append(np.mean(np.square(inverted(inverter, observations).unit_value - z)))
+    limit = np.diagonal(linear_posterior(observations)[1], axis1=1, axis2=2).mean()
+    assert errors[1] < 1.4 * limit
+    assert errors[1] < errors[0]
+
+
+def test_explicit_steps_agree_with_the_solver_and_stiff_models_are_refused():
+    neuron = ij.problems.fitzhugh_nagumo()
+    method = dataclasses.replace(BRIEF, fresh=4, steps=3)
+    data = ij.simulate(neuron, 20, progress=False, key=KEY)
+    simulate = methods._fresh.fresh_simulator(neuron, 3)
+    z, states = jnp.asarray(data.unit, jnp.float32), jnp.asarray(data.gathered())
+    number, new_z, new = simulate((jnp.asarray(6), z, states), KEY)
+    assert number == 7
+    # The seventh call replaces rows 18, 19 and 0.
+    np.testing.assert_array_equal(new_z[1:18], z[1:18])
+    rows = np.array([18, 19, 0])
+    theta = neuron.parameters.from_unit(np.asarray(new_z, np.float64)[rows])
+    exact = np.asarray(neuron.model.solve_ensemble(theta).states)
+    # Spikes may come a little early or late; typical errors are far smaller.
+    assert np.sqrt(np.mean(np.square(np.asarray(new)[rows] - exact))) < 0.02
+    method.fit(neuron, data, progress=False, key=KEY)
+    with refuses(ValueError, "`fresh` simulations take explicit steps.*'robertson'.*stiff"):
+        methods._fresh.fresh_simulator(ij.problems.robertson(), 3)
+
+
+# --- What it is ----------------------------------------------------------------------------
+
+
+class Linen(linen.Module):
+    """A user's network."""
+
+    outputs: int
+
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(self.outputs)(x.reshape(x.shape[0], -1))
+
+
+class NNX(nnx.Module):
+    """The same with NNX."""
+
+    def __init__(self, inputs, outputs, rngs):
+        self.dense = nnx.Linear(inputs, outputs, rngs=rngs)
+
+    def __call__(self, x):
+        return self.dense(x.reshape(x.shape[0], -1))
+
+
+def with_linen(shape, outputs, *, key):
+    return nn.FlaxNetwork(Linen(outputs), shape, key=key)
+
+
+def with_nnx(shape, outputs, *, key):
+    return nn.FlaxNetwork(NNX(shape[0] * shape[1], outputs, nnx.Rngs(key)), shape, key=key)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        BRIEF,
+        dataclasses.replace(BRIEF, network=nn.Convolutional((4,), widths=(8,)), thinned=0.5),
+        dataclasses.replace(BRIEF, inputs=Inputs.BOTH, labels=Labels.RANGE),
+        dataclasses.replace(BRIEF, inputs=Inputs.SPECTRUM, spread=Spread.LAPLACE),
+        dataclasses.replace(InverseMap.published(SMALL, simulations=64, epochs=1), draws=8),
+        dataclasses.replace(BRIEF, network=with_linen),
+        dataclasses.replace(BRIEF, network=with_nnx, fresh=2),
+    ],
+    ids=["dense", "gaps", "both", "spectrum", "published", "linen", "nnx"],
+)
+def test_every_kind_is_trained_saved_and_compiled(problem, data, cases, method, tmp_path):
+    small = data.split(64)[1]
+    inverter = method.fit(problem, small, progress=False, key=KEY)
+    methods.save(inverter, tmp_path)
+    again = method.load(tmp_path, problem)
+    few = jax.tree.map(lambda x: x[:3], cases[1])
+    first, second = inverted(inverter, few), inverted(again, few)
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert np.isfinite(first.value).all()
+    keys = jr.split(KEY, 3)
+    mapped = jax.jit(jax.vmap(inverter))(few, key=keys)
+    # Physical values near 1 in float32.
+    np.testing.assert_allclose(mapped.value, first.value, atol=1e-4)
+    one = jax.tree.map(lambda x: x[0], few)
+    alone = inverter(one, key=keys[0])
+    np.testing.assert_allclose(alone.value, first.value[0], atol=1e-4)
+    assert alone.ticket is not None
+    assert (alone.samples is None) == (method.spread is Spread.NONE)
+    with refuses(ValueError, "other settings"):
+        dataclasses.replace(method, batch=7).load(tmp_path, problem)
+
+
+def test_fixed_noise_measures_once_and_fresh_noise_each_time(problem, data):
+    small = data.split(64)[1]
+    losses = []
+    for fixed in (True, False):
+        method = InverseMap(
+            SMALL, steps=1500, batch=64, learning_rate=3e-3, fixed_noise=fixed, spread=Spread.NONE
+        )
+        log = method.fit(problem, small, progress=False, key=KEY).logs[0]
+        losses.append((log.loss[-1], log.held_out[-1]))
+    # The noise of 58 simulations can be learned by heart, and that does not help.
+    assert losses[0][0] < 0.2 * losses[0][1]
+    assert losses[1][0] > 0.4 * losses[1][1]
+
+
+# --- Bad input -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def brief(problem, data):
+    return BRIEF.fit(problem, data.split(64)[1], progress=False, key=KEY)
+
+
+def observation(problem, times=LINEAR_TIMES, values=None):
+    values = np.ones((len(times), 3)) if values is None else values
+    return ij.Observation.from_arrays(times, values, problem=problem)
+
+
+def test_series_that_do_not_fit_are_refused(problem, brief):
+    with refuses(
+        ValueError, r"`observation` lacks 3 of 30 readings, the first at time 1, .*thinned"
+    ):
+        brief(observation(problem, LINEAR_TIMES[:9]), key=KEY)
+    values = np.ones((10, 3))
+    values[4, 1] = np.nan
+    with refuses(ValueError, "lacks 1 of 30 readings, the first at time 0.5,"):
+        brief(observation(problem, values=values), key=KEY)
+    with refuses(
+        ValueError, r"reading at time 0.55, but .*10 readings from 0.1 to 1 in steps of 0.1"
+    ):
+        brief(observation(problem, LINEAR_TIMES - 0.05 * (LINEAR_TIMES == 0.6)), key=KEY)
+    traced = jax.jit(brief)
+    short = observation(problem, LINEAR_TIMES[:9])
+    with refuses(ValueError, "`observation` has 9 rows, but this map was trained on series of 10"):
+        traced(short, key=KEY)
+
+
+def test_irregular_sensors_are_refused():
+    problem = linear_gaussian()
+    data = ij.simulate(problem, 64, progress=False, key=KEY)
+    with refuses(ValueError, "`problem` .linear. draws other times.*`Regression`"):
+        BRIEF.fit(problem, data, progress=False, key=KEY)
+
+
+def test_bad_settings_are_refused(problem, data, brief):
+    for change, message in (
+        ({"steps": 0}, "`steps` must be at least 1"),
+        ({"thinned": 1.5}, r"`thinned` must lie in \[0, 1\]"),
+        ({"fresh": -1}, "`fresh` must be zero or more"),
+        ({"fresh": 2, "fixed_noise": True}, "`fresh` simulations have neither"),
+        ({"fresh": 2, "spread": Spread.LAPLACE}, "`fresh` simulations have neither"),
+    ):
+        with refuses(ValueError, message):
+            dataclasses.replace(BRIEF, **change)
+    wrong = dataclasses.replace(
+        BRIEF, network=lambda shape, outputs, key: SMALL(shape, outputs + 1, key=key)
+    )
+    with refuses(ValueError, r"`network` must return 5 outputs for inputs of shape \(10, 3\)"):
+        wrong.fit(problem, data.split(64)[1], progress=False, key=KEY)
+    points = dataclasses.replace(brief, spread=Spread.NONE)
+    batch = jax.tree.map(lambda x: np.asarray(x)[None], observation(problem))
+    with refuses(ValueError, "This map gives points only"):
+        points.mean_and_covariance(batch)

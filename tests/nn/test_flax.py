@@ -1,0 +1,104 @@
+"""Networks written with Flax, used like any other."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from flax import linen, nnx
+
+from inojax.nn import FlaxNetwork
+from tests.refuses import refuses
+
+SHAPE, KEY = (20, 2), jr.key(0)
+X = jr.normal(jr.key(1), (5, *SHAPE))
+
+
+class LinenNetwork(linen.Module):
+    """Convolution, normalization by running averages, dropout, dense."""
+
+    @linen.compact
+    def __call__(self, x):
+        x = linen.silu(linen.Conv(4, (3,), strides=2)(x))
+        x = linen.BatchNorm(use_running_average=True)(x)
+        x = linen.Dropout(0.5, deterministic=True)(x)
+        return linen.Dense(3)(x.reshape(x.shape[0], -1))
+
+
+class NNXNetwork(nnx.Module):
+    """The same with NNX."""
+
+    def __init__(self, rngs):
+        self.convolution = nnx.Conv(2, 4, (3,), strides=2, rngs=rngs)
+        self.normalization = nnx.BatchNorm(4, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.dense = nnx.Linear(40, 3, rngs=rngs)
+
+    def __call__(self, x):
+        x = self.dropout(self.normalization(nnx.silu(self.convolution(x))))
+        return self.dense(x.reshape(x.shape[0], -1))
+
+
+def linen_network(key=KEY):
+    module = LinenNetwork()
+    variables = module.init(key, jnp.zeros((1, *SHAPE)))
+    return FlaxNetwork(module, SHAPE, key=key), lambda x: module.apply(variables, x)
+
+
+def nnx_network(key=KEY):
+    def make():
+        return NNXNetwork(nnx.Rngs(params=key, dropout=jr.fold_in(key, 1)))
+
+    reference = make()
+    reference.eval()
+    return FlaxNetwork(make(), SHAPE, key=key), reference
+
+
+BOTH = pytest.mark.parametrize("make", [linen_network, nnx_network], ids=["linen", "nnx"])
+
+
+@BOTH
+def test_it_computes_what_flax_computes_under_jit_and_vmap(make):
+    network, reference = make()
+    expected = np.asarray(reference(X))
+    assert expected.shape == (5, 3)
+    for evaluate in (
+        jax.vmap(network),
+        eqx.filter_jit(eqx.filter_vmap(network)),
+        lambda x: jnp.stack([network(row) for row in x]),
+    ):
+        # Float32 sums of a hundred products.
+        np.testing.assert_allclose(evaluate(X), expected, rtol=1e-4, atol=1e-5)
+
+
+@BOTH
+def test_gradients_reach_every_parameter_and_nothing_else(make):
+    network, _ = make()
+    trained, rest = eqx.partition(network, lambda x: isinstance(x, jax.Array))
+    assert trained.constants is None or not jax.tree.leaves(trained.constants)
+
+    def loss(arrays):
+        return jnp.sum(jnp.square(jax.vmap(eqx.combine(arrays, rest))(X)))
+
+    gradient = jax.jit(jax.grad(loss))(trained)
+    assert jax.tree.structure(gradient) == jax.tree.structure(trained)
+    for leaf in jax.tree.leaves(gradient):
+        assert np.isfinite(leaf).all()
+        assert np.abs(leaf).max() > 0.0
+    # Along the gradient the loss falls as the derivative says.
+    moved = jax.tree.map(lambda x, g: x - 1e-4 * g, trained, gradient)
+    change = sum(float(jnp.sum(jnp.square(g))) for g in jax.tree.leaves(gradient)) * 1e-4
+    np.testing.assert_allclose(loss(trained) - loss(moved), change, rtol=0.1)
+
+
+@BOTH
+def test_two_networks_of_one_make_share_compiled_code(make):
+    first, second = make(jr.key(0))[0], make(jr.key(5))[0]
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    assert not np.allclose(first(X[0]), second(X[0]))
+
+
+def test_other_objects_are_refused():
+    with refuses(TypeError, "`module` must be a `flax.linen.Module` or a `flax.nnx.Module`; got"):
+        FlaxNetwork(lambda x: x, SHAPE, key=KEY)

@@ -1,0 +1,70 @@
+"""Networks on series: the published sizes, their arithmetic, and what they refuse."""
+
+import equinox as eqx
+import jax
+import jax.random as jr
+import numpy as np
+import pytest
+
+from inojax.nn import Convolutional, Dense, published_convolutional, published_dense
+from tests.refuses import refuses
+
+KEY = jr.key(0)
+
+
+def parameters(network):
+    return sum(x.size for x in jax.tree.leaves(eqx.filter(network, eqx.is_array)))
+
+
+def test_published_networks_have_the_published_numbers_of_parameters():
+    assert parameters(published_dense()((1000, 1), 2, key=KEY)) == 39_490
+    assert parameters(published_convolutional()((1000, 1), 2, key=KEY)) == 33_874
+    # The accelerator table: eight layers of 32, 128, 512 and 2,048 units.
+    for width, expected in ((128, 243_970), (512, 2_352_130)):
+        assert parameters(Dense((width,) * 8)((1000, 1), 2, key=KEY)) == expected
+
+
+def test_a_gathered_convolution_is_the_library_one():
+    network = Convolutional((4, 6), kernel=3, stride=2, pool=2, widths=(5,))((41, 3), 2, key=KEY)
+    x = jr.normal(jr.key(1), (41, 3))
+
+    def convolved(x, layer):
+        kernel = layer.weight.reshape(3, -1, layer.weight.shape[1])
+        y = jax.lax.conv_general_dilated(
+            x[None], kernel, (2,), "VALID", dimension_numbers=("NWC", "WIO", "NWC")
+        )
+        return jax.nn.silu(y[0] + layer.bias[None])
+
+    y = convolved(x, network.convolutions[0])
+    y = y[: len(y) // 2 * 2].reshape(-1, 2, 4).mean(axis=1)
+    y = convolved(y, network.convolutions[1]).reshape(-1)
+    expected = network.layers[1](jax.nn.silu(network.layers[0](y)))
+    # Sums of a dozen products in float32.
+    np.testing.assert_allclose(network(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_glorot_weights_are_uniform_with_the_stated_variance():
+    weight = np.asarray(published_dense()((1000, 1), 2, key=KEY).layers[0].weight)
+    end = np.sqrt(6.0 / 1032.0)
+    assert np.abs(weight).max() <= end
+    # 32,000 weights: five standard errors of the variance of a uniform are 2.5 %.
+    np.testing.assert_allclose(weight.var(), end**2 / 3.0, rtol=0.025)
+
+
+@pytest.mark.parametrize(
+    ("make", "argument"),
+    [
+        (lambda: Dense(()), "widths"),
+        (lambda: Dense((8, 0)), "widths"),
+        (lambda: Convolutional(filters=()), "filters"),
+        (lambda: Convolutional(stride=0), "stride"),
+    ],
+)
+def test_sizes_below_one_are_refused(make, argument):
+    with refuses(ValueError, f"`{argument}` must be whole numbers, at least 1"):
+        make()
+
+
+def test_a_series_too_short_is_refused():
+    with refuses(ValueError, "series of 20 rows is too short for 3 `filters`"):
+        published_convolutional()((20, 1), 2, key=KEY)
