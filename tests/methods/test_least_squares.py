@@ -360,8 +360,10 @@ def test_an_ambiguous_frequency_has_optima_with_the_weights_of_the_posterior():
     posterior /= posterior.sum()
     nearest = np.argmin(np.abs(grid[:, None] - found), axis=1)
     expected = np.bincount(nearest, posterior, minlength=len(found))
-    # Whole turns more, and turns the other way round: 0.99, 2.15, 4.13, 5.29 and beyond.
-    assert (expected > 0.01).sum() == 4
+    # Whole turns more, and turns the other way round: 0.99, 2.15 and 4.13 have 99 % of the
+    # posterior, which has a peak of 1 % at 5.29 and others beyond.
+    assert (expected > 0.02).sum() == 3
+    np.testing.assert_allclose(found[:3], [0.99, 2.15, 4.13], atol=0.02)
     # The density of the prior changes over the width of a peak, which Laplace leaves out.
     np.testing.assert_allclose(weight, expected, atol=0.03)
     samples = np.asarray(estimate.samples)[:, 0]
