@@ -93,7 +93,7 @@ SIZES = {
         {"lotka_volterra": Subject(32, 4, 16, 16, 0)},
         64,
         Posterior(chains=2, warmup=10, draws=20, depth=3),
-        Ambiguous(starts=16, prior_draws=2048),
+        Ambiguous(starts=16, particles=256, prior_draws=2048),
     ),
     Preset.QUICK: Size(
         {
@@ -102,7 +102,7 @@ SIZES = {
         },
         128,
         Posterior(chains=2, warmup=100, draws=100, depth=4),
-        Ambiguous(starts=64, prior_draws=200_000),
+        Ambiguous(starts=64, particles=8192, prior_draws=200_000),
     ),
     Preset.PAPER: Size(
         {
@@ -111,7 +111,7 @@ SIZES = {
         },
         512,
         Posterior(chains=4, warmup=500, draws=500, depth=8),
-        Ambiguous(starts=256, prior_draws=4_000_000),
+        Ambiguous(starts=256, particles=65_536, prior_draws=4_000_000),
     ),
 }
 PROBLEMS = {"robertson": ij.problems.robertson, "lotka_volterra": ij.problems.lotka_volterra}

@@ -28,12 +28,15 @@ class Optima(eqx.Module):
         weight: Posterior probability of each: as far as its peak is a parabola within the prior
             (Laplace), or from draws that the solver has weighed, the parabolas again where too few
             of these are likely. 0 in rows without a misfit.
+        starts: Share of the starts that ended at each: where these were samples of the posterior,
+            its weight by them.
     """
 
     value: Float[Array | np.ndarray, "*batch optimum parameter"]
     unit_value: Float[Array | np.ndarray, "*batch optimum parameter"]
     misfit: Float[Array | np.ndarray, "*batch optimum"]
     weight: Float[Array | np.ndarray, "*batch optimum"]
+    starts: Float[Array | np.ndarray, "*batch optimum"]
 
     @property
     def count(self) -> Int[Array | np.ndarray, "*batch"]:
@@ -47,10 +50,13 @@ class Diagnostics(eqx.Module):
     Attributes:
         r_hat: Spread of all chains over that of single ones, for each parameter; 1 when mixed.
         effective_samples: Independent draws that the samples are worth, for each parameter.
+        log_evidence: Logarithm of the probability density of the readings, from each of several
+            independent populations, by methods that know it.
     """
 
     r_hat: Float[Array | np.ndarray, "*batch parameter"]
     effective_samples: Float[Array | np.ndarray, "*batch parameter"]
+    log_evidence: Float[Array | np.ndarray, "*batch population"] | None = None
 
 
 class Estimate(eqx.Module):

@@ -43,6 +43,7 @@ SHARED = {
     "_laplace_targets",
     "_levenberg_marquardt",
     "_linear_posterior",
+    "_mixing",
     "_objective",
     "_peaks",
     "_series",

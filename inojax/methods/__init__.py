@@ -33,6 +33,10 @@ from ._least_squares import (
 from ._objective import Coordinates as Coordinates, Penalty as Penalty
 from ._posterior import Posterior as Posterior, PosteriorInverter as PosteriorInverter
 from ._regression import Regression as Regression, RegressionInverter as RegressionInverter
+from ._sequential_monte_carlo import (
+    SequentialMonteCarlo as SequentialMonteCarlo,
+    SequentialMonteCarloInverter as SequentialMonteCarloInverter,
+)
 from ._series import Inputs as Inputs, Labels as Labels
 from ._storage import save as save
 from ._vetting import (

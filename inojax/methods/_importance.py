@@ -29,11 +29,18 @@ def weights_of(
     Returns:
         Weights whose sum is 1; those of the approximation if no draw is possible.
     """
+    return temper(log_ratio, log_base, float(worth))[0]
+
+
+def temper(
+    log_ratio: Float[Array, " draw"], log_base: Float[Array, " draw"], worth: float
+) -> tuple[Float[Array, " draw"], Float[Array, ""]]:
+    """The weights of `weights_of`, and the power in [0, 1] of the ratios that gives them."""
     possible = jnp.isfinite(log_ratio)
     ratio = jnp.where(possible, log_ratio, 0.0)
     # Without any, all are as good.
     possible = possible | ~jnp.any(possible)
-    least = jnp.minimum(float(worth), 0.5 * jnp.sum(possible))
+    least = jnp.minimum(worth, 0.5 * jnp.sum(possible))
 
     def tempered(power: Array) -> Array:
         return jax.nn.softmax(jnp.where(possible, power * ratio + log_base, -jnp.inf))
@@ -49,7 +56,8 @@ def weights_of(
 
     one = jnp.ones((), ratio.dtype)
     low, _ = lax.fori_loop(0, _HALVINGS, halve, (0.0 * one, one))
-    return tempered(jnp.where(enough(one), one, low))
+    power = jnp.where(enough(one), one, low)
+    return tempered(power), power
 
 
 def resample(weights: Float[Array, " draw"], count: int, *, key: Array) -> Int[Array, " sample"]:

@@ -14,7 +14,7 @@ from .._estimate import Estimate, Optima
 from .._estimate_status import EstimateStatus
 from .._inverse_problem import InverseProblem
 from .._observation import Observation
-from .._x64 import is_traced, require_x64
+from .._x64 import require_x64
 from ..data import Dataset
 from ..models import compiled, in_calls
 from ..train import TrainLog
@@ -28,8 +28,6 @@ from ._peaks import draw, find_peaks, log_densities
 
 # So large a share of the candidates comes evenly from all optima, whatever they seem to weigh.
 _EVEN = 0.1
-# Numbers that the states of candidates make up which are held at once.
-_MOST_STATES = 2**24
 
 
 class Point(enum.Enum):
@@ -154,7 +152,7 @@ class LeastSquaresInverter(AbstractExactInverter):
         found = self._minimize(observations, keys, guesses, observations.mask.shape[0])
         if not self.method.candidates:
             return jax.vmap(self._estimate)(found)
-        density = self._densities(found.x, observations)
+        density = self._objective.log_densities(found.x, observations)
         return jax.vmap(self._chosen)(found, density, keys)
 
     def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
@@ -173,7 +171,8 @@ class LeastSquaresInverter(AbstractExactInverter):
         if not self.method.candidates:
             return found
         with jax.enable_x64(True):
-            density = self._densities(found.x, in_precision(observations, np.float64))
+            observations = in_precision(observations, np.float64)
+            density = self._objective.log_densities(found.x, observations)
         # These rows are small: the same shapes of calls as above serve them.
         return in_calls(_choose_block, alone, (found, density, key_data), sensitivities=True)
 
@@ -238,6 +237,7 @@ class LeastSquaresInverter(AbstractExactInverter):
             objective.to_unit(peaks.x),
             jnp.where(peaks.known, peaks.misfit, jnp.nan),
             jnp.where(peaks.known, jnp.exp(peaks.log_weight), 0.0),
+            peaks.starts,
         )
         densities = log_densities(peaks, x)
         laplace = jax.nn.logsumexp(densities + log_weight[None], axis=1)
@@ -283,29 +283,6 @@ class LeastSquaresInverter(AbstractExactInverter):
             optima,
         )
 
-    def _densities(
-        self, x: Float[Any, "batch draw parameter"], observations: Observation
-    ) -> Float[Any, "batch draw"]:
-        """Log density of the posterior at candidates, from the solver."""
-        batch, many, size = x.shape
-        objective, solve = self._objective, self.problem.model.solve_ensemble
-        rows = x.reshape(batch * many, size)
-        if is_traced(x):
-            every = jax.tree.map(lambda leaf: jnp.repeat(leaf, many, axis=0), observations)
-            states = jnp.asarray(solve(objective.theta(rows), every.times).states)
-            return objective.log_density(rows, every, states).reshape(batch, many)
-        thetas = np.asarray(objective.theta(jnp.asarray(rows)))
-        each = observations.times.shape[-1] * len(self.problem.model.states)
-        some = max(1, _MOST_STATES // each)
-        parts = []
-        for begin in range(0, len(rows), some):
-            part = slice(begin, begin + some)
-            owner = np.arange(len(rows))[part] // many
-            every = jax.tree.map(lambda leaf, owner=owner: np.asarray(leaf)[owner], observations)
-            states = solve(thetas[part], every.times).states
-            parts.append(in_calls(_density_block, objective, (rows[part], every, states)))
-        return np.concatenate(parts).reshape(batch, many)
-
 
 class _Candidates(NamedTuple):
     """Optima of an observation, and draws from their parabolas.
@@ -337,17 +314,10 @@ def _minimize_block(
     return found if inverter.method.candidates else jax.vmap(inverter._estimate)(found)
 
 
-def _density_block(objective: Objective, rows: Any, count: Array, lanes: int) -> Array:
-    del count, lanes
-    return objective.log_density(*rows)
-
-
 def _choose_block(inverter: LeastSquaresInverter, rows: Any, count: Array, lanes: int) -> Estimate:
     del count, lanes
     found, density, key_data = rows
     return jax.vmap(inverter._chosen)(found, density, jr.wrap_key_data(key_data))
 
 
-_minimize_block, _density_block, _choose_block = map(
-    compiled, (_minimize_block, _density_block, _choose_block)
-)
+_minimize_block, _choose_block = compiled(_minimize_block), compiled(_choose_block)

@@ -1,7 +1,7 @@
 """What least squares minimizes: the misfit of the real solver plus a prior, in some coordinates."""
 
 import enum
-from typing import cast
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -12,10 +12,14 @@ from jaxtyping import Array, Float
 from .._inverse_problem import InverseProblem
 from .._linearization import linearize
 from .._observation import Observation
+from .._x64 import is_traced
+from ..models import compiled, in_calls
 from ._levenberg_marquardt import Local
 
 # Unit coordinates nearest to an end of a prior that goes on for ever.
 _EDGE = 1e-9
+# Numbers that the states of draws make up which are held at once.
+_MOST_STATES = 2**24
 # A uniform unit coordinate has variance 1/12.
 UNIT_PRECISION = 12.0
 
@@ -154,6 +158,37 @@ class Objective(eqx.Module):
 
         return jax.vmap(one)(observations, self.theta(x), states) + self.log_measure(x)
 
+    def log_densities(
+        self, x: Float[Any, "batch draw parameter"], observations: Observation
+    ) -> Float[Any, "batch draw"]:
+        """Log density of the posterior at many draws for each observation, from the solver.
+
+        Args:
+            x: Coordinates.
+            observations: A batch.
+
+        Returns:
+            As `log_density`; NaN where the solver failed. NumPy arrays unless traced.
+        """
+        batch, many, size = x.shape
+        solve = self.problem.model.solve_ensemble
+        rows = x.reshape(batch * many, size)
+        if is_traced(x):
+            every = jax.tree.map(lambda leaf: jnp.repeat(leaf, many, axis=0), observations)
+            states = jnp.asarray(solve(self.theta(rows), every.times).states)
+            return self.log_density(rows, every, states).reshape(batch, many)
+        thetas = np.asarray(self.theta(jnp.asarray(rows)))
+        each = observations.times.shape[-1] * len(self.problem.model.states)
+        some = max(1, _MOST_STATES // each)
+        parts = []
+        for begin in range(0, len(rows), some):
+            part = slice(begin, begin + some)
+            owner = np.arange(len(rows))[part] // many
+            every = jax.tree.map(lambda leaf, owner=owner: np.asarray(leaf)[owner], observations)
+            states = solve(thetas[part], every.times).states
+            parts.append(in_calls(_density_block, self, (rows[part], every, states)))
+        return np.concatenate(parts).reshape(batch, many)
+
     def prior(self, x: Float[Array, "row parameter"]) -> Local:
         """The penalty alone."""
         ones = jnp.ones_like(x)
@@ -177,3 +212,17 @@ class Objective(eqx.Module):
         if self.penalty is Penalty.SPREAD:
             return 0.5 * UNIT_PRECISION * jnp.square(self.to_unit(x) - 0.5)
         return -cast(Array, self.problem.parameters.log_densities(self.theta(x)))
+
+
+def _density_block(objective: Objective, rows: Any, count: Array, lanes: int) -> Array:
+    del count, lanes
+    return objective.log_density(*rows)
+
+
+_density_block = compiled(_density_block)
+
+
+def logit(z: Float[Array, "*row parameter"]) -> Float[Array, "*row parameter"]:
+    """Logits of unit coordinates, which have no end; those at an end lie far out."""
+    inside = jnp.clip(z, 1e-6, 1.0 - 1e-6)
+    return jnp.log(inside) - jnp.log1p(-inside)

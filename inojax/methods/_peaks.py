@@ -29,6 +29,7 @@ class Peaks(NamedTuple):
         log_mass: Logarithm of the integral of a peak whose height is 1.
         log_weight: Logarithm of the probability of each, as far as its peak is the parabola's;
             minus infinity in rows that are not known.
+        starts: Share of the starts that ended on each.
     """
 
     x: Float[Array, "peak parameter"]
@@ -38,6 +39,7 @@ class Peaks(NamedTuple):
     precision: Float[Array, "peak parameter parameter"]
     log_mass: Float[Array, " peak"]
     log_weight: Float[Array, " peak"]
+    starts: Float[Array, " peak"]
 
 
 def find_peaks(objective: Objective, minimum: Minimum, *, key: Array) -> Peaks:
@@ -75,7 +77,8 @@ def find_peaks(objective: Objective, minimum: Minimum, *, key: Array) -> Peaks:
     evidence = jnp.where(known, evidence, -jnp.inf)
     weight = jax.nn.log_softmax(jnp.where(jnp.any(known), evidence, 0.0))
     weight = jnp.where(known, weight, -jnp.inf)
-    return Peaks(x, known, likelihood.value, gradient, precision, mass, weight)
+    starts = _shares(x, local.hessian, known)
+    return Peaks(x, known, likelihood.value, gradient, precision, mass, weight, starts)
 
 
 def draw(
@@ -129,11 +132,24 @@ def _regular(hessian: Array) -> Array:
     return hessian + jnp.diag(_SINGULAR * diagonal + 1e-300)
 
 
+def _shares(x: Array, hessian: Array, known: Array) -> Array:
+    """Share of the points that lie nearest to each of the known ones, in its own metric."""
+    distances = jnp.where(known[None, :], _distances(x, hessian).T, jnp.inf)
+    # Where a start failed its distance is no number; it counts for none.
+    nearest = jax.nn.one_hot(jnp.argmin(distances, axis=1), len(x), dtype=x.dtype)
+    ended = jnp.isfinite(jnp.min(distances, axis=1))
+    return jnp.sum(jnp.where(ended[:, None], nearest, 0.0), axis=0) / len(x)
+
+
+def _distances(x: Array, hessian: Array) -> Array:
+    """Squared distances, in standard deviations of the first point."""
+    gaps = x[:, None] - x[None, :]
+    return jnp.einsum("ijp,ipq,ijq->ij", gaps, hessian, gaps)
+
+
 def _repeats(x: Array, hessian: Array) -> Array:
     """Which points lie on the peak of an earlier one."""
-    gaps = x[:, None] - x[None, :]
-    squared = jnp.einsum("ijp,ipq,ijq->ij", gaps, hessian, gaps)
     # In so many dimensions points of one peak lie this far apart.
-    near = squared < _SAME * x.shape[1]
+    near = _distances(x, hessian) < _SAME * x.shape[1]
     earlier = jnp.tri(len(x), k=-1, dtype=bool)
     return jnp.any(near.T & earlier, axis=1)

@@ -11,10 +11,9 @@ import jax.random as jr
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Key
-from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer import NUTS
 
-from .._estimate import Diagnostics, Estimate
+from .._estimate import Estimate
 from .._estimate_status import EstimateStatus
 from .._inverse_problem import InverseProblem
 from .._observation import Observation
@@ -25,10 +24,9 @@ from ..train import TrainLog
 from ._base import AbstractExactInverter, AbstractInverter, check_inverter, estimate_from_cloud
 from ._batches import in_precision, split_each
 from ._checks import check_counts
-from ._objective import Coordinates, Objective, Penalty
+from ._mixing import mixing
+from ._objective import Coordinates, Objective, Penalty, logit
 
-# Vehtari et al. 2021: chains agree, and each is worth at least a hundred independent draws.
-_MOST_R_HAT, _LEAST_DRAWS_PER_CHAIN = 1.01, 100
 # Draws from the prior that give the first mass matrix.
 _FROM_PRIOR = 64
 
@@ -177,17 +175,12 @@ class PosteriorInverter(AbstractExactInverter):
         """The estimate with what its chains say about each other."""
         unit = np.asarray(self.problem.parameters.to_unit(np.asarray(estimate.samples)))
         chains = unit.reshape(len(unit), self.method.chains, self.method.draws, -1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            r_hat = np.array([split_gelman_rubin(case) for case in chains])
-            worth = np.array([effective_sample_size(case) for case in chains])
-        mixed = (r_hat.max(-1) < _MOST_R_HAT) & (
-            worth.min(-1) > _LEAST_DRAWS_PER_CHAIN * self.method.chains
-        )
+        diagnostics, mixed = mixing(chains)
         status = np.where(mixed, estimate.status, int(EstimateStatus.NOT_MIXED))
         return eqx.tree_at(
             lambda e: (e.status, e.diagnostics),
             estimate,
-            (status, Diagnostics(r_hat, worth)),
+            (status, diagnostics),
             is_leaf=lambda x: x is None,
         )
 
@@ -219,7 +212,7 @@ def _run_chains(
 ) -> Float[Array, "chain draw parameter"]:
     start_key, key = jr.split(key)
     space = objective.problem.parameters
-    spread = _logit(starts)
+    spread = logit(starts)
     start = spread[jr.choice(start_key, spread.shape[0], (method.chains,), replace=False)]
     kernel = NUTS(
         potential_fn=_potential(objective, observation),
@@ -287,8 +280,3 @@ def _evaluation(static: Objective) -> Callable[..., tuple[Array, Array]]:
         return jax.tree.map(lambda y: y.reshape(size, -1, *y.shape[1:]), results), (True, True)
 
     return evaluate
-
-
-def _logit(z: Array) -> Array:
-    inside = jnp.clip(z, 1e-6, 1.0 - 1e-6)
-    return jnp.log(inside) - jnp.log1p(-inside)

@@ -425,7 +425,7 @@ def test_under_jit_readings_in_single_precision_are_fine_also_behind_another(cas
 def test_candidates_are_solved_in_parts_where_they_are_many(
     inverter, estimates, cases, monkeypatch
 ):
-    monkeypatch.setattr("inojax.methods._least_squares._MOST_STATES", 50_000)
+    monkeypatch.setattr("inojax.methods._objective._MOST_STATES", 50_000)
     parts = invert_batch(inverter, cases[1], key=KEY)
     np.testing.assert_array_equal(parts.samples, estimates.samples)
 
