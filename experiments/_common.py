@@ -49,10 +49,23 @@ class Arguments:
 _Arguments = TypeVar("_Arguments", bound=Arguments)
 
 
-def main(kind: type[_Arguments], run: Callable[[_Arguments], None], summary: str) -> None:
-    """Read the command line, run, and end with a sentence where a traceback would not help."""
+def main(
+    kind: type[_Arguments],
+    run: Callable[[_Arguments], None],
+    summary: str,
+    *,
+    optimized: bool = False,
+) -> None:
+    """Read the command line, run, and end with a sentence where a traceback would not help.
+
+    Args:
+        kind: The options.
+        run: The experiment.
+        summary: What it does, for `--help`.
+        optimized: Whether XLA optimizes in the smoke preset as well.
+    """
     arguments = tyro.cli(kind, description=summary, config=(tyro.conf.EnumChoicesFromValues,))
-    if arguments.preset is Preset.SMOKE:
+    if arguments.preset is Preset.SMOKE and not optimized:
         # Nearly all of its time would be spent on compiling code that runs for a second.
         jax.config.update("jax_disable_most_optimizations", True)
     try:
@@ -121,6 +134,13 @@ def write_json(path: Path, content: Any) -> None:
     os.replace(partial, path)
 
 
+def kept(path: Path, make: Callable[[], Any]) -> Any:
+    """What a file holds, made first if it is not there."""
+    if not path.exists():
+        write_json(path, make())
+    return json.loads(path.read_text())
+
+
 def _plain(value: Any) -> Any:
     """Python values instead of NumPy's, and None for what JSON lacks: NaN and infinity."""
     if isinstance(value, Mapping):
@@ -132,6 +152,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def keep_compiled(folder: Path) -> None:
+    """Keep what is compiled, so that the same program is compiled once, now and in later runs."""
+    jax.config.update("jax_compilation_cache_dir", str(folder.resolve()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 class Stopwatch:

@@ -1,0 +1,415 @@
+"""FitzHugh-Nagumo: parameters, noise and covariances of a neuron from one network pass.
+
+Result:   Rudi, Bessac and Lenzi, arXiv 2012.06691 (PMLR 145:781-808), and its slides: (a) dense and
+          convolutional networks, (b) noise and number of simulations, (c) series simulated again,
+          (d) noise parameters, (e) covariances, (f) training time by width, (g) the landscape that
+          gradients search, (h) the limits.
+Command:  python experiments/fitzhugh_nagumo.py --preset {smoke,quick,paper} --out DIR --seed 0
+Runtime:  RUNTIME
+Expected: EXPECTED
+
+The published networks are trained as published: a fixed noisy data set, plain Adam, batches of 32,
+200 epochs (fewer in `quick`). Of N simulations a tenth, at most 512, only chooses the best weights.
+Our default learns a normal distribution by its likelihood from noise that is drawn anew in each
+step; with `fresh` simulations new series join in each step. Everything lands in `--out`, each
+trained map as a part of its own; started again with the same folder it continues.
+"""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.random as jr
+import numpy as np
+from _common import (
+    Arguments,
+    Clocks,
+    Preset,
+    claim,
+    complaints,
+    keep_compiled,
+    main,
+    provenance,
+    stage,
+    write_json,
+)
+from _evaluation import Row, seconds_single, take
+from _many_starts import Posterior
+from _map_figures import draw_tables
+from _map_report import claims, report
+from _map_tables import (
+    PAIRS,
+    PUBLISHED_COVARIANCES,
+    PUBLISHED_JOINT,
+    PUBLISHED_MAPS,
+    PUBLISHED_SERIES,
+    covariance_errors,
+    floor_row,
+    kind_of,
+    map_row,
+    prior_row,
+    series_errors,
+)
+from _maps import (
+    NOISY,
+    Cell,
+    Trials,
+    Workshop,
+    first,
+    simulated,
+    trials,
+    with_noise_unknowns,
+)
+from _neuron_landscape import Starts, starts_rows
+from _width_timing import Widths, width_rows
+
+import inojax as ij
+from inojax import nn
+from inojax.methods import Inputs, InverseMap, Spread
+
+
+@dataclasses.dataclass(frozen=True)
+class FitzHughNagumo(Arguments):
+    """The options of this experiment."""
+
+    out: Path = Path("results/fitzhugh_nagumo")
+    """Folder of all results. Started again with the same one, a run continues."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much a preset computes.
+
+    Attributes:
+        seeds: How often each map is trained, each time on other simulations.
+        cases: Test cases.
+        epochs: Numbers of simulations of table b, with epochs of each.
+        joint_epochs: The same for table d.
+        covariance: Simulations and epochs of table e.
+        ours: Our default.
+        joint_ours: Our default for unknown noise.
+        floor_cases: Cases of the floors of the other noises.
+        widths: How much table f measures.
+        starts: How much table g computes.
+    """
+
+    seeds: int
+    cases: int
+    epochs: dict[int, int]
+    joint_epochs: dict[int, int]
+    covariance: tuple[int, int]
+    ours: InverseMap
+    joint_ours: InverseMap
+    floor_cases: int
+    widths: Widths
+    starts: Starts
+
+    @property
+    def simulations(self) -> int:
+        """The most that any map learns from."""
+        return max(*self.epochs, *self.joint_epochs, self.covariance[0])
+
+
+_JOINT_OURS = InverseMap(inputs=Inputs.BOTH)
+SIZES = {
+    Preset.SMOKE: Size(
+        seeds=1,
+        cases=32,
+        epochs={48: 2},
+        joint_epochs={48: 2},
+        covariance=(48, 2),
+        ours=InverseMap(nn.Dense((16,)), steps=4, batch=16, draws=16),
+        joint_ours=InverseMap(nn.Dense((16,)), inputs=Inputs.BOTH, steps=4, batch=16, draws=16),
+        floor_cases=16,
+        widths=Widths({32: 64}, 256),
+        starts=Starts(cases=2, starts=4, grid=7),
+    ),
+    Preset.QUICK: Size(
+        seeds=1,
+        cases=1000,
+        epochs={1000: 100, 8000: 25},
+        joint_epochs={1000: 100, 8000: 25},
+        covariance=(2000, 50),
+        ours=InverseMap(steps=2500),
+        joint_ours=dataclasses.replace(_JOINT_OURS, steps=2500),
+        floor_cases=256,
+        widths=Widths({32: 10_000, 128: 10_000, 512: 10_000, 2048: 1024}, 2048),
+        starts=Starts(cases=6, starts=12, grid=31),
+    ),
+    Preset.PAPER: Size(
+        seeds=3,
+        cases=2000,
+        epochs=dict.fromkeys(PUBLISHED_MAPS, 200),
+        joint_epochs=dict.fromkeys(PUBLISHED_JOINT, 200),
+        covariance=(8000, 200),
+        ours=InverseMap(steps=6000, batch=256),
+        joint_ours=dataclasses.replace(_JOINT_OURS, steps=6000, batch=256),
+        floor_cases=512,
+        widths=Widths(dict.fromkeys((32, 128, 512, 2048), 10_000), 4096),
+        starts=Starts(cases=32, starts=32, grid=101),
+    ),
+}
+NOISE, WEAK_NOISE, CORRELATION = 0.35, 0.07, 0.8
+FRESH = 32
+# The prior of the source, before it is cut at two standard deviations.
+_MEAN, _DEVIATION = np.array([0.4, 0.4]), np.array([0.3, 0.4])
+
+
+def run(arguments: FitzHughNagumo) -> None:
+    """Make the tables unless they are there."""
+    size = SIZES[arguments.preset]
+    with complaints():
+        claim(arguments, size)
+    metrics = arguments.out / "metrics.json"
+    if not metrics.exists():
+        keep_compiled(arguments.out / "compiled")
+        clocks = Clocks.in_folder(arguments.out)
+        with clocks.total, clocks.compiling:
+            content = experiment(arguments, size, clocks)
+        write_json(metrics, content)
+    print(report(json.loads(metrics.read_text())))
+    print(f"\nFigures and metrics.json are in {arguments.out}.")
+
+
+def experiment(arguments: FitzHughNagumo, size: Size, clocks: Clocks) -> dict[str, Any]:
+    """Simulate, train every map, score, time and draw."""
+    out, key = arguments.out, jr.key(arguments.seed)
+    with clocks.simulating:
+        workshop = open_workshop(arguments, size)
+        floors, laplace = limits(workshop, size)
+    cells = all_cells(size)
+    workshop.train([cell for some in cells.values() for cell in some])
+    stage("score")
+    rows = [prior_row("a", workshop.neuron), *accuracy_rows(workshop, size, cells, floors)]
+    rows += series_rows(workshop, size, cells)
+    rows += joint_rows(workshop, cells, floors)
+    rows += covariance_rows(workshop, cells, laplace)
+    rows += width_rows(out, size.widths, key=key)
+    ours = cells["ours"][0]
+    inverter = workshop.inverter(ours, 0)
+    known = workshop.neuron.problem.parameters
+    ends = np.asarray(known.from_unit(np.array([[0.0, 0.0], [1.0, 1.0]])), np.float64)
+    low, high = (ends - _MEAN) / _DEVIATION
+    posterior = Posterior(
+        workshop.neuron.problem.model, _MEAN, _DEVIATION, low, high, NOISE, CORRELATION
+    )
+    rows += starts_rows(out, size.starts, workshop.neuron, posterior, inverter, key=key)
+    rows += floors.values()
+    timing = {"network": network_seconds(inverter, workshop.neuron, key)}
+    timing["checked"] = seconds_single(inverter, workshop.neuron.noisy, key=key)
+    draw_tables(out, rows)
+    return {
+        "experiment": "fitzhugh_nagumo",
+        "preset": str(arguments.preset),
+        "seed": arguments.seed,
+        "provenance": provenance(arguments),
+        "limits": {
+            "prior_mean": {"r2": rows[0]["r2"], "median_ape": rows[0]["median_ape"]},
+            "bayes_floor": {
+                name: {"r2": row["r2"], "median_ape": row["median_ape"]}
+                for name, row in floors.items()
+            },
+        },
+        "rows": rows,
+        "seconds_single": timing,
+        "claims": claims(rows, timing),
+        "timing": clocks.timing(),
+    }
+
+
+def open_workshop(arguments: FitzHughNagumo, size: Size) -> Workshop:
+    """Simulations of every seed, and the test cases of both problems."""
+    out, seed = arguments.out, arguments.seed
+    neuron = ij.problems.fitzhugh_nagumo(noise=NOISE, correlation=CORRELATION)
+    joint = ij.problems.fitzhugh_nagumo(noise=NOISE, correlation=CORRELATION, unknown_noise=True)
+    cases = simulated(out, neuron, "test", size.cases, seed)
+    training = tuple(
+        simulated(out, neuron, f"training_{index}", size.simulations, seed + 1 + index)
+        for index in range(size.seeds)
+    )
+    keys = jr.split(jr.fold_in(jr.key(seed), 77), 3)
+    both = with_noise_unknowns(joint, cases, key=keys[2])
+    return Workshop(
+        out, trials(neuron, cases, key=keys[0]), trials(joint, both, key=keys[1]), training, seed
+    )
+
+
+def limits(workshop: Workshop, size: Size) -> tuple[dict[str, Row], np.ndarray]:
+    """The Bayes floor of each noise, and the Laplace covariance of each test case."""
+    path = workshop.out / "parts" / "laplace.npz"
+    if not path.exists():
+        stage("Laplace covariances of the test cases")
+        path.parent.mkdir(exist_ok=True)
+        weak = ij.problems.fitzhugh_nagumo(noise=WEAK_NOISE, correlation=CORRELATION)
+        some = first(workshop.joint.truth, size.floor_cases).thetas
+        key = jr.fold_in(jr.key(workshop.seed), 78)
+        found = {
+            "strong": covariances(workshop.neuron.problem, workshop.neuron.truth.thetas, key),
+            "weak": covariances(weak, some[:, :2], key),
+            "joint": covariances(workshop.joint.problem, some, key),
+        }
+        partial = path.with_suffix(".part")
+        with partial.open("wb") as file:
+            np.savez(file, **found)
+        partial.replace(path)
+    with np.load(path) as stored:
+        found = dict(stored)
+    truth, joint = workshop.neuron.truth.thetas, workshop.joint.truth.thetas
+    few = len(found["weak"])
+    floors = {
+        "strong": floor_row(f"noise_{NOISE:g}", truth, found["strong"], NOISE),
+        "weak": floor_row(f"noise_{WEAK_NOISE:g}", truth[:few], found["weak"], WEAK_NOISE),
+        "joint": floor_row("unknown_noise", joint[:few], found["joint"], NOISE),
+    }
+    return floors, found["strong"]
+
+
+def covariances(problem: ij.InverseProblem, thetas: np.ndarray, key: Any) -> np.ndarray:
+    """Laplace covariances at known parameters, in physical units."""
+    return ij.metrics.laplace_covariances(problem, thetas, key=key)
+
+
+def all_cells(size: Size) -> dict[str, list[Cell]]:
+    """Every map there is to train, by what it is for."""
+    networks = {"cnn": nn.published_convolutional(), "dense": nn.published_dense()}
+
+    def published(method: str, simulations: int, epochs: int, **changes: Any) -> Cell:
+        settings = InverseMap.published(networks[method], simulations=simulations, epochs=epochs)
+        joint = changes.pop("joint", False)
+        settings = dataclasses.replace(settings, **changes)
+        name = f"{method}_{changes['inputs'].value}" if joint else method
+        return Cell(name, simulations, settings, joint)
+
+    most = max(size.epochs)
+    table_e, epochs_e = size.covariance
+    laplace = published("cnn", table_e, epochs_e, spread=Spread.LAPLACE)
+    laplace = dataclasses.replace(laplace, method="cnn_covariance")
+    clean = dataclasses.replace(laplace.settings, clean=True)
+    fresh = dataclasses.replace(size.ours, fresh=FRESH)
+    joint_most = max(size.joint_epochs)
+    return {
+        "dense": [
+            published("dense", most, size.epochs[most], clean=noiseless)
+            for noiseless in (True, False)
+        ],
+        "cnn": [
+            published("cnn", n, epochs, clean=noiseless)
+            for n, epochs in size.epochs.items()
+            for noiseless in (True, False)
+        ],
+        "joint": [
+            published("cnn", n, epochs, inputs=inputs, joint=True)
+            for n, epochs in size.joint_epochs.items()
+            for inputs in Inputs
+        ],
+        "covariance": [dataclasses.replace(laplace, settings=clean), laplace],
+        "ours": [Cell("ours", most, size.ours), Cell("ours_fresh", most, fresh)],
+        "joint_ours": [Cell("ours", joint_most, size.joint_ours, joint=True)],
+    }
+
+
+def accuracy_rows(
+    workshop: Workshop, size: Size, cells: dict[str, list[Cell]], floors: dict[str, Row]
+) -> list[Row]:
+    """Tables a and b."""
+    most, rows = max(size.epochs), []
+    for letter, some in (
+        ("a", [*cells["dense"], *(c for c in cells["cnn"] if c.simulations == most)]),
+        ("b", cells["cnn"]),
+        ("b", cells["ours"]),
+    ):
+        for trained, tested in PAIRS:
+            for cell in some:
+                if cell.train_noise != trained or (letter == "a" and trained != tested):
+                    continue
+                floor = floors["strong"] if tested == NOISY else None
+                answers = workshop.answers(cell)
+                row = map_row(letter, cell, answers, workshop.neuron, tested, floor)
+                theirs = PUBLISHED_MAPS.get(cell.simulations, {}).get(kind_of(row))
+                if cell.method == "cnn" and theirs is not None:
+                    row["published"] = dict(zip(("median_ape", "r2"), theirs, strict=True))
+                rows.append(row)
+    return rows
+
+
+def series_rows(workshop: Workshop, size: Size, cells: dict[str, list[Cell]]) -> list[Row]:
+    """Table c."""
+    names = "squared_bias", "centered_mse"
+    rows = []
+    for trained, tested in PAIRS:
+        for cell in (*cells["cnn"], cells["ours"][0]):
+            if cell.simulations != max(size.epochs) or cell.train_noise != trained:
+                continue
+            answers = workshop.answers(cell)
+            row = map_row("c", cell, answers, workshop.neuron, tested, None)
+            errors = [series_errors(workshop.neuron, a.values(tested)) for a in answers]
+            row |= over_seeds(names, errors)
+            row["published"] = dict(zip(names, PUBLISHED_SERIES[kind_of(row)], strict=True))
+            rows.append(row)
+    return rows
+
+
+def joint_rows(
+    workshop: Workshop, cells: dict[str, list[Cell]], floors: dict[str, Row]
+) -> list[Row]:
+    """Table d."""
+    rows = [prior_row("d", workshop.joint) | {"inputs": "-", "floor_r2": floors["joint"]["r2"]}]
+    for cell in (*cells["joint"], *cells["joint_ours"]):
+        answers = workshop.answers(cell)
+        row = map_row("d", cell, answers, workshop.joint, NOISY, floors["joint"])
+        theirs = PUBLISHED_JOINT.get(cell.simulations, {}).get(row["inputs"])
+        if cell.method != "ours" and theirs is not None:
+            row["published"] = {"r2": theirs}
+        rows.append(row)
+    return rows
+
+
+def covariance_rows(
+    workshop: Workshop, cells: dict[str, list[Cell]], laplace: np.ndarray
+) -> list[Row]:
+    """Table e."""
+    names, rows = ("mean_error", "covariance_error"), []
+    truth = workshop.neuron.truth.thetas
+    for cell in (*cells["covariance"], cells["ours"][0]):
+        for trained, tested in PAIRS:
+            if cell.train_noise != trained:
+                continue
+            answers = workshop.answers(cell)
+            row = map_row("e", cell, answers, workshop.neuron, tested, None)
+            errors = [covariance_errors(a, tested, truth, laplace) for a in answers]
+            row |= over_seeds(names, errors)
+            row["published"] = dict(zip(names, PUBLISHED_COVARIANCES[kind_of(row)], strict=True))
+            rows.append(row)
+    return rows
+
+
+def over_seeds(names: tuple[str, ...], values: list[tuple[float, ...]]) -> Row:
+    """Median over seeds of several numbers, and their smallest and largest value."""
+    columns = zip(names, np.array(values).T, strict=True)
+    found: Row = {}
+    for name, column in columns:
+        found |= {name: float(np.median(column)), f"{name}_range": [column.min(), column.max()]}
+    return found
+
+
+def network_seconds(inverter: Any, cases: Trials, key: Any) -> float:
+    """Time of one warm pass of the network on one series, its samples included."""
+    one = take(cases.noisy, slice(1))
+    times = []
+    for _ in range(50):
+        began = time.perf_counter()
+        jax.block_until_ready(ij.methods.invert_batch(inverter, one, key=key).value)
+        times.append(time.perf_counter() - began)
+    return float(np.median(times))
+
+
+if __name__ == "__main__":
+    main(
+        FitzHughNagumo,
+        run,
+        "Invert series of a spiking neuron by one network pass, beside the published tables.",
+        optimized=True,  # without, some of the solves fail
+    )
