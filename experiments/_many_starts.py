@@ -1,4 +1,4 @@
-"""Gradient-based estimates of the highest posterior density, from many starts, as the source did."""
+"""Searches for the highest posterior density along gradients, from many starts."""
 
 import dataclasses
 import time

@@ -123,7 +123,7 @@ def _joint(rows: Sequence[Row]) -> Figure:
         axes.plot(labels, [r["r2"][index] for r in rows], marker="o", label=name, **style)
         theirs = [r["published"]["r2"][index] if r.get("published") else np.nan for r in rows]
         axes.plot(labels, theirs, marker="_", markeredgewidth=2, **style)
-        limit = rows[0].get("floor_r2")
+        limit = rows[-1].get("floor_r2")
         if limit is not None:
             axes.axhline(limit[index], color=COLORS[index], linewidth=0.8, linestyle=":")
     axes.plot([], [], "_", color=INK, markeredgewidth=2, label="published")

@@ -1,9 +1,10 @@
 """Inverse maps of the neuron: their data, their training in resumable parts, their answers."""
 
+import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -131,7 +132,7 @@ def simulated(
 ) -> ij.Dataset:
     """Simulations drawn from the prior, from the disk as far as they are there."""
     stage(f"{name}: simulate {count}")
-    wanted = count if count < 64 else count + 16
+    wanted = count + 16 if count > 64 else count  # a few may fail
     found = ij.simulate(
         problem,
         wanted,
@@ -140,6 +141,7 @@ def simulated(
         progress=False,
         key=jr.fold_in(jr.key(seed), len(name)),
     ).usable()
+    _ = found.trajectories  # read from the disk once, not for each map
     return first(found, count)
 
 
@@ -176,7 +178,7 @@ class Workshop:
         return self.out / "parts" / f"{cell.stem}_{seed}.npz"
 
     def train(self, cells: Sequence[Cell]) -> None:
-        """Train what is not there yet; small networks two at a time, as each keeps one core busy."""
+        """Train what is not there yet, two at a time: such small networks keep one core busy."""
         (self.out / "parts").mkdir(exist_ok=True)
         tasks = [
             (cell, seed)
@@ -184,20 +186,16 @@ class Workshop:
             for cell in sorted(cells, key=lambda c: -c.settings.steps)
             if not self.path(cell, seed).exists()
         ]
-        small = [task for task in tasks if task[0].settings.spread is Spread.NONE]
-        lock = threading.Lock()
+        # Factorizations of two calls at a time may wait for each other for ever.
+        factoring = threading.Lock()
         with ThreadPoolExecutor(2) as pool:
-            futures = [pool.submit(self._train, *task, lock) for task in small]
+            futures = [pool.submit(self._train, *task, factoring) for task in tasks]
             try:
                 for future in futures:
                     future.result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        # Linear algebra of two calls at a time may wait for itself for ever.
-        for task in tasks:
-            if task not in small:
-                self._train(*task, lock)
 
     def answers(self, cell: Cell) -> list[Answers]:
         """What the maps of all seeds say; they must have been trained."""
@@ -217,25 +215,31 @@ class Workshop:
     def _folder(self, cell: Cell, seed: int) -> Path:
         return self.out / "maps" / f"{cell.stem}_{seed}"
 
-    def _train(self, cell: Cell, seed: int, lock: threading.Lock) -> None:
-        with lock:
-            stage(f"train {cell.stem}, seed {seed}: {cell.settings.steps} steps")
-        cases = self._trials(cell)
+    def _train(self, cell: Cell, seed: int, factoring: threading.Lock) -> None:
+        stage(f"train {cell.stem}, seed {seed}: {cell.settings.steps} steps")
+        cases, spread = self._trials(cell), cell.settings.spread
         data = first(self.training[seed], cell.simulations)
         key = jr.fold_in(jr.key(self.seed), 1000 + seed)
         if cell.joint:
             data = with_noise_unknowns(cases.problem, data, key=key)
+        free = contextlib.nullcontext()
         began = time.perf_counter()
-        inverter = cell.settings.fit(cases.problem, data, progress=False, key=key)
+        with factoring if spread is Spread.LAPLACE else free:
+            inverter = cell.settings.fit(cases.problem, data, progress=False, key=key)
         seconds = time.perf_counter() - began
-        if cell.settings.spread is not Spread.NONE:
+        with free if spread is Spread.NONE else factoring:
+            answers = _ask(inverter, cases, seconds, key=key)
+        if spread is not Spread.NONE:
             ij.save(inverter, self._folder(cell, seed))
-        answers = _ask(inverter, cases, seconds, key=key)
-        path = self.path(cell, seed)
-        partial = path.with_suffix(".part")
-        with partial.open("wb") as file:
-            np.savez(file, **answers._asdict())
-        partial.replace(path)
+        keep_arrays(self.path(cell, seed), answers._asdict())
+
+
+def keep_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays in one move, so that a kill leaves all of them or none."""
+    partial = path.with_suffix(".part")
+    with partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    partial.replace(path)
 
 
 def _ask(

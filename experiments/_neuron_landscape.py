@@ -103,7 +103,7 @@ def _compare(
     }
     least = np.min(values, axis=1)
     at = {
-        name: posterior.value(posterior.coordinates(theta), series)
+        name: posterior.value_and_gradient(posterior.coordinates(theta), series)[0]
         for name, (theta, _) in estimates.items()
     }
     least = np.minimum(least, np.min(np.stack(list(at.values())), axis=0))

@@ -116,11 +116,7 @@ def _row(width: int, samples: int, peak: float, key: Key[Array, ""]) -> Row:
         "flops_per_second": flops,
         "matrix_product_peak": peak,
         "share_of_peak": flops / peak,
-        "published": None
-        if published is None
-        else dict(
-            zip(("parameters", "cpu_seconds", "accelerator_seconds"), published, strict=True)
-        ),
+        "published": dict(zip(names, PUBLISHED[width], strict=True)),
     }
 
 

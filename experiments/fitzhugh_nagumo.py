@@ -15,9 +15,11 @@ step; with `fresh` simulations new series join in each step. Everything lands in
 trained map as a part of its own; started again with the same folder it continues.
 """
 
+import contextlib
 import dataclasses
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,25 +42,14 @@ from _evaluation import Row, seconds_single, take
 from _many_starts import Posterior
 from _map_figures import draw_tables
 from _map_report import claims, report
-from _map_tables import (
-    PAIRS,
-    PUBLISHED_COVARIANCES,
-    PUBLISHED_JOINT,
-    PUBLISHED_MAPS,
-    PUBLISHED_SERIES,
-    covariance_errors,
-    floor_row,
-    kind_of,
-    map_row,
-    prior_row,
-    series_errors,
-)
+from _map_rows import accuracy_rows, covariance_rows, joint_rows, series_rows
+from _map_tables import PUBLISHED_JOINT, PUBLISHED_MAPS, floor_row, prior_row
 from _maps import (
-    NOISY,
     Cell,
     Trials,
     Workshop,
     first,
+    keep_arrays,
     simulated,
     trials,
     with_noise_unknowns,
@@ -88,10 +79,12 @@ class Size:
         cases: Test cases.
         epochs: Numbers of simulations of table b, with epochs of each.
         joint_epochs: The same for table d.
+        inputs: What networks of table d see.
         covariance: Simulations and epochs of table e.
         ours: Our default.
         joint_ours: Our default for unknown noise.
-        floor_cases: Cases of the floors of the other noises.
+        fresh: New simulations in each step of its variant; 0 leaves that out.
+        floor_cases: Cases of the floors of the other noises; 0 leaves them out.
         widths: How much table f measures.
         starts: How much table g computes.
     """
@@ -100,9 +93,11 @@ class Size:
     cases: int
     epochs: dict[int, int]
     joint_epochs: dict[int, int]
+    inputs: tuple[Inputs, ...]
     covariance: tuple[int, int]
     ours: InverseMap
     joint_ours: InverseMap
+    fresh: int
     floor_cases: int
     widths: Widths
     starts: Starts
@@ -120,10 +115,12 @@ SIZES = {
         cases=32,
         epochs={48: 2},
         joint_epochs={48: 2},
+        inputs=(Inputs.BOTH,),
         covariance=(48, 2),
         ours=InverseMap(nn.Dense((16,)), steps=4, batch=16, draws=16),
         joint_ours=InverseMap(nn.Dense((16,)), inputs=Inputs.BOTH, steps=4, batch=16, draws=16),
-        floor_cases=16,
+        fresh=0,
+        floor_cases=0,
         widths=Widths({32: 64}, 256),
         starts=Starts(cases=2, starts=4, grid=7),
     ),
@@ -132,9 +129,11 @@ SIZES = {
         cases=1000,
         epochs={1000: 100, 8000: 25},
         joint_epochs={1000: 100, 8000: 25},
+        inputs=tuple(Inputs),
         covariance=(2000, 50),
         ours=InverseMap(steps=2500),
         joint_ours=dataclasses.replace(_JOINT_OURS, steps=2500),
+        fresh=32,
         floor_cases=256,
         widths=Widths({32: 10_000, 128: 10_000, 512: 10_000, 2048: 1024}, 2048),
         starts=Starts(cases=6, starts=12, grid=31),
@@ -144,16 +143,17 @@ SIZES = {
         cases=2000,
         epochs=dict.fromkeys(PUBLISHED_MAPS, 200),
         joint_epochs=dict.fromkeys(PUBLISHED_JOINT, 200),
+        inputs=tuple(Inputs),
         covariance=(8000, 200),
         ours=InverseMap(steps=6000, batch=256),
         joint_ours=dataclasses.replace(_JOINT_OURS, steps=6000, batch=256),
+        fresh=32,
         floor_cases=512,
         widths=Widths(dict.fromkeys((32, 128, 512, 2048), 10_000), 4096),
         starts=Starts(cases=32, starts=32, grid=101),
     ),
 }
 NOISE, WEAK_NOISE, CORRELATION = 0.35, 0.07, 0.8
-FRESH = 32
 # The prior of the source, before it is cut at two standard deviations.
 _MEAN, _DEVIATION = np.array([0.4, 0.4]), np.array([0.3, 0.4])
 
@@ -181,10 +181,11 @@ def experiment(arguments: FitzHughNagumo, size: Size, clocks: Clocks) -> dict[st
         workshop = open_workshop(arguments, size)
         floors, laplace = limits(workshop, size)
     cells = all_cells(size)
-    workshop.train([cell for some in cells.values() for cell in some])
+    with quickly_compiled(arguments.preset):
+        workshop.train([cell for some in cells.values() for cell in some])
     stage("score")
-    rows = [prior_row("a", workshop.neuron), *accuracy_rows(workshop, size, cells, floors)]
-    rows += series_rows(workshop, size, cells)
+    rows = [prior_row("a", workshop.neuron), *accuracy_rows(workshop, cells, floors)]
+    rows += series_rows(workshop, cells)
     rows += joint_rows(workshop, cells, floors)
     rows += covariance_rows(workshop, cells, laplace)
     rows += width_rows(out, size.widths, key=key)
@@ -220,6 +221,16 @@ def experiment(arguments: FitzHughNagumo, size: Size, clocks: Clocks) -> dict[st
     }
 
 
+@contextlib.contextmanager
+def quickly_compiled(preset: Preset) -> Iterator[None]:
+    """In the smoke preset leave optimizations out, which networks do without, unlike the solver."""
+    jax.config.update("jax_disable_most_optimizations", preset is Preset.SMOKE)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
 def open_workshop(arguments: FitzHughNagumo, size: Size) -> Workshop:
     """Simulations of every seed, and the test cases of both problems."""
     out, seed = arguments.out, arguments.seed
@@ -243,33 +254,30 @@ def limits(workshop: Workshop, size: Size) -> tuple[dict[str, Row], np.ndarray]:
     if not path.exists():
         stage("Laplace covariances of the test cases")
         path.parent.mkdir(exist_ok=True)
-        weak = ij.problems.fitzhugh_nagumo(noise=WEAK_NOISE, correlation=CORRELATION)
-        some = first(workshop.joint.truth, size.floor_cases).thetas
         key = jr.fold_in(jr.key(workshop.seed), 78)
+        wanted = {"strong": (workshop.neuron.problem, workshop.neuron.truth.thetas)}
+        if size.floor_cases:
+            weak = ij.problems.fitzhugh_nagumo(noise=WEAK_NOISE, correlation=CORRELATION)
+            some = first(workshop.joint.truth, size.floor_cases).thetas
+            wanted |= {"weak": (weak, some[:, :2]), "joint": (workshop.joint.problem, some)}
         found = {
-            "strong": covariances(workshop.neuron.problem, workshop.neuron.truth.thetas, key),
-            "weak": covariances(weak, some[:, :2], key),
-            "joint": covariances(workshop.joint.problem, some, key),
+            name: ij.metrics.laplace_covariances(problem, thetas, key=key)
+            for name, (problem, thetas) in wanted.items()
         }
-        partial = path.with_suffix(".part")
-        with partial.open("wb") as file:
-            np.savez(file, **found)
-        partial.replace(path)
+        keep_arrays(path, found)
     with np.load(path) as stored:
         found = dict(stored)
-    truth, joint = workshop.neuron.truth.thetas, workshop.joint.truth.thetas
-    few = len(found["weak"])
-    floors = {
-        "strong": floor_row(f"noise_{NOISE:g}", truth, found["strong"], NOISE),
-        "weak": floor_row(f"noise_{WEAK_NOISE:g}", truth[:few], found["weak"], WEAK_NOISE),
-        "joint": floor_row("unknown_noise", joint[:few], found["joint"], NOISE),
+    about = {
+        "strong": (f"noise_{NOISE:g}", workshop.neuron, NOISE),
+        "weak": (f"noise_{WEAK_NOISE:g}", workshop.neuron, WEAK_NOISE),
+        "joint": ("unknown_noise", workshop.joint, NOISE),
     }
+    floors = {}
+    for name, covariance in found.items():
+        label, cases, noise = about[name]
+        truth = cases.truth.thetas[: len(covariance)]
+        floors[name] = floor_row(label, truth, covariance, noise)
     return floors, found["strong"]
-
-
-def covariances(problem: ij.InverseProblem, thetas: np.ndarray, key: Any) -> np.ndarray:
-    """Laplace covariances at known parameters, in physical units."""
-    return ij.metrics.laplace_covariances(problem, thetas, key=key)
 
 
 def all_cells(size: Size) -> dict[str, list[Cell]]:
@@ -288,7 +296,10 @@ def all_cells(size: Size) -> dict[str, list[Cell]]:
     laplace = published("cnn", table_e, epochs_e, spread=Spread.LAPLACE)
     laplace = dataclasses.replace(laplace, method="cnn_covariance")
     clean = dataclasses.replace(laplace.settings, clean=True)
-    fresh = dataclasses.replace(size.ours, fresh=FRESH)
+    fresh = [
+        Cell("ours_fresh", most, dataclasses.replace(size.ours, fresh=count))
+        for count in ([size.fresh] if size.fresh else [])
+    ]
     joint_most = max(size.joint_epochs)
     return {
         "dense": [
@@ -303,96 +314,12 @@ def all_cells(size: Size) -> dict[str, list[Cell]]:
         "joint": [
             published("cnn", n, epochs, inputs=inputs, joint=True)
             for n, epochs in size.joint_epochs.items()
-            for inputs in Inputs
+            for inputs in size.inputs
         ],
         "covariance": [dataclasses.replace(laplace, settings=clean), laplace],
-        "ours": [Cell("ours", most, size.ours), Cell("ours_fresh", most, fresh)],
+        "ours": [Cell("ours", most, size.ours), *fresh],
         "joint_ours": [Cell("ours", joint_most, size.joint_ours, joint=True)],
     }
-
-
-def accuracy_rows(
-    workshop: Workshop, size: Size, cells: dict[str, list[Cell]], floors: dict[str, Row]
-) -> list[Row]:
-    """Tables a and b."""
-    most, rows = max(size.epochs), []
-    for letter, some in (
-        ("a", [*cells["dense"], *(c for c in cells["cnn"] if c.simulations == most)]),
-        ("b", cells["cnn"]),
-        ("b", cells["ours"]),
-    ):
-        for trained, tested in PAIRS:
-            for cell in some:
-                if cell.train_noise != trained or (letter == "a" and trained != tested):
-                    continue
-                floor = floors["strong"] if tested == NOISY else None
-                answers = workshop.answers(cell)
-                row = map_row(letter, cell, answers, workshop.neuron, tested, floor)
-                theirs = PUBLISHED_MAPS.get(cell.simulations, {}).get(kind_of(row))
-                if cell.method == "cnn" and theirs is not None:
-                    row["published"] = dict(zip(("median_ape", "r2"), theirs, strict=True))
-                rows.append(row)
-    return rows
-
-
-def series_rows(workshop: Workshop, size: Size, cells: dict[str, list[Cell]]) -> list[Row]:
-    """Table c."""
-    names = "squared_bias", "centered_mse"
-    rows = []
-    for trained, tested in PAIRS:
-        for cell in (*cells["cnn"], cells["ours"][0]):
-            if cell.simulations != max(size.epochs) or cell.train_noise != trained:
-                continue
-            answers = workshop.answers(cell)
-            row = map_row("c", cell, answers, workshop.neuron, tested, None)
-            errors = [series_errors(workshop.neuron, a.values(tested)) for a in answers]
-            row |= over_seeds(names, errors)
-            row["published"] = dict(zip(names, PUBLISHED_SERIES[kind_of(row)], strict=True))
-            rows.append(row)
-    return rows
-
-
-def joint_rows(
-    workshop: Workshop, cells: dict[str, list[Cell]], floors: dict[str, Row]
-) -> list[Row]:
-    """Table d."""
-    rows = [prior_row("d", workshop.joint) | {"inputs": "-", "floor_r2": floors["joint"]["r2"]}]
-    for cell in (*cells["joint"], *cells["joint_ours"]):
-        answers = workshop.answers(cell)
-        row = map_row("d", cell, answers, workshop.joint, NOISY, floors["joint"])
-        theirs = PUBLISHED_JOINT.get(cell.simulations, {}).get(row["inputs"])
-        if cell.method != "ours" and theirs is not None:
-            row["published"] = {"r2": theirs}
-        rows.append(row)
-    return rows
-
-
-def covariance_rows(
-    workshop: Workshop, cells: dict[str, list[Cell]], laplace: np.ndarray
-) -> list[Row]:
-    """Table e."""
-    names, rows = ("mean_error", "covariance_error"), []
-    truth = workshop.neuron.truth.thetas
-    for cell in (*cells["covariance"], cells["ours"][0]):
-        for trained, tested in PAIRS:
-            if cell.train_noise != trained:
-                continue
-            answers = workshop.answers(cell)
-            row = map_row("e", cell, answers, workshop.neuron, tested, None)
-            errors = [covariance_errors(a, tested, truth, laplace) for a in answers]
-            row |= over_seeds(names, errors)
-            row["published"] = dict(zip(names, PUBLISHED_COVARIANCES[kind_of(row)], strict=True))
-            rows.append(row)
-    return rows
-
-
-def over_seeds(names: tuple[str, ...], values: list[tuple[float, ...]]) -> Row:
-    """Median over seeds of several numbers, and their smallest and largest value."""
-    columns = zip(names, np.array(values).T, strict=True)
-    found: Row = {}
-    for name, column in columns:
-        found |= {name: float(np.median(column)), f"{name}_range": [column.min(), column.max()]}
-    return found
 
 
 def network_seconds(inverter: Any, cases: Trials, key: Any) -> float:

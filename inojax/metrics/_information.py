@@ -103,7 +103,7 @@ def _information(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Slopes, information and covariance at known parameters; covariances NaN where unsolved."""
     solution, sensitivities = problem.model.sensitivities(thetas)
-    rows = tuple(np.asarray(x) for x in (solution.states, thetas, sensitivities))
+    rows = [np.asarray(x) for x in (solution.states, thetas, sensitivities)]
     keys = np.asarray(jr.key_data(jr.split(key, len(thetas))))
     found = []
     # Calls of one shape, which compiles once for any number of cases.
@@ -111,7 +111,7 @@ def _information(
         some = np.arange(start, start + _BLOCK) % len(thetas)
         meant = min(_BLOCK, len(thetas) - start)
         with jax.enable_x64(True):
-            part = _observed(problem, tuple(x[some] for x in rows), keys[some])
+            part = _observed(problem, *(jnp.asarray(x[some]) for x in (*rows, keys)))
             found.append([np.asarray(x)[:meant] for x in part])
     slopes, fisher, covariance = (np.concatenate(column) for column in zip(*found, strict=True))
     solved = np.asarray(solution.status) == SolveStatus.SUCCESS
@@ -120,16 +120,17 @@ def _information(
 
 @eqx.filter_jit
 def _observed(
-    problem: InverseProblem, rows: tuple[Array, Array, Array], key_data: Array
+    problem: InverseProblem, states: Array, thetas: Array, sensitivities: Array, key_data: Array
 ) -> tuple[Array, Array, Array]:
     """Slopes, information and covariance of readings of states, parameters and sensitivities."""
 
-    def one(row: tuple[Array, Array, Array], key: Array) -> tuple[Array, Array, Array]:
-        states, theta, sensitivities = row
+    def one(
+        states: Array, theta: Array, sensitivities: Array, key: Array
+    ) -> tuple[Array, Array, Array]:
         observation = problem.observe(states, theta, key=key)
         return _linearized(problem, observation, theta, states, sensitivities)
 
-    return jax.vmap(one)(rows, jr.wrap_key_data(key_data))
+    return jax.vmap(one)(states, thetas, sensitivities, jr.wrap_key_data(key_data))
 
 
 def _linearized(
