@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -154,11 +155,18 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def keep_compiled(folder: Path) -> None:
-    """Keep what is compiled, so that the same program is compiled once, now and in later runs."""
-    jax.config.update("jax_compilation_cache_dir", str(folder.resolve()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+@contextlib.contextmanager
+def compiled_once() -> Iterator[None]:
+    """Keep what is compiled until the program ends, so that the same program is compiled once.
+
+    Not for longer: JAX does not write these files in one move, so a kill may leave half of one.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+        yield
+        jax.config.update("jax_compilation_cache_dir", None)
 
 
 class Stopwatch:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -180,11 +181,15 @@ class Workshop:
     def train(self, cells: Sequence[Cell]) -> None:
         """Train what is not there yet, two at a time: such small networks keep one core busy."""
         (self.out / "parts").mkdir(exist_ok=True)
+        longest_first = sorted(cells, key=lambda cell: -cell.settings.steps)
+        half = -(-len(cells) // 2)
+        # Neighbours may be the same program: apart, one finds what the other has compiled.
+        mixed_cells = list(itertools.zip_longest(longest_first[:half], longest_first[half:]))
         tasks = [
             (cell, seed)
             for seed in range(self.seeds)
-            for cell in sorted(cells, key=lambda c: -c.settings.steps)
-            if not self.path(cell, seed).exists()
+            for cell in itertools.chain.from_iterable(mixed_cells)
+            if cell is not None and not self.path(cell, seed).exists()
         ]
         # Factorizations of two calls at a time may wait for each other for ever.
         factoring = threading.Lock()

@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -186,6 +186,8 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
     Source:
         Rudi, Bessac and Lenzi, arXiv 2012.06691.
     """
+
+    _scales: ClassVar[bool] = False
 
     network: NetworkBuilder = Dense()
     inputs: Inputs = Inputs.SERIES
