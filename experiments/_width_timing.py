@@ -25,8 +25,8 @@ PUBLISHED = {
     512: (2_352_130, 221.6, 5.7),
     2048: (31_428_610, 2576.2, 8.9),
 }
-_LAYERS, _READINGS, _BATCH = 8, 1000, 32
-_WARM_UP = 16  # steps
+_LAYERS, _READINGS, _BATCH = 8, 1000, 256
+_WARM_UP = 4  # steps
 
 
 @dataclasses.dataclass(frozen=True)

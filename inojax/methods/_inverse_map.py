@@ -79,7 +79,9 @@ class InverseMapInverter(AbstractNetworkInverter):
         return jax.vmap(self._invert_one)(observations, keys)
 
     def _invert_one(self, observation: Observation, key: Key[Array, ""]) -> Estimate:
-        labels, normal = predict(self.network, self.encoder, self._features(observation))
+        labels, normal = predict(
+            self.network, self.encoder, self._features(observation), self.spread
+        )
         unit = jnp.clip(self.encoder.to_unit(self.problem, labels), 0.0, 1.0)
         if self.spread is Spread.NONE:
             return estimate_from_point(self.problem, unit)
@@ -121,7 +123,9 @@ def _moments(inverter: InverseMapInverter, observations: Observation) -> tuple[A
     encoder, problem = inverter.encoder, inverter.problem
 
     def one(observation: Observation) -> tuple[Array, Array]:
-        labels, normal = predict(inverter.network, encoder, inverter._features(observation))
+        labels, normal = predict(
+            inverter.network, encoder, inverter._features(observation), inverter.spread
+        )
         unit = jnp.clip(encoder.to_unit(problem, labels), 0.0, 1.0)
         slopes = encoder.label_slopes(problem, unit)
         covariance = slopes[:, None] * normal.covariance * slopes[None, :]
@@ -330,7 +334,9 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
             good = np.isfinite(numbers).all(axis=1)
             found.append((part.z[good], part.states[good], numbers[good]))
         numbers = found[0][2]
-        center, spread = numbers.mean(axis=0), np.maximum(numbers.std(axis=0), 1e-6)
+        # One scale for all entries of a matrix, or errors would not be relative ones any more.
+        center, spread = numbers.mean(axis=0), np.full(numbers.shape[1], numbers.std(axis=0).mean())
+        spread = np.maximum(spread, 1e-6)
         scales = tuple(np.asarray(x, np.float32) for x in (center, spread))
         encoder = eqx.tree_at(lambda e: (e.number_center, e.number_spread), encoder, scales)
         train, held = (
@@ -371,7 +377,7 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
     def _error(self, problem: InverseProblem, encoder: SeriesEncoder) -> Callable[..., Array]:
         def error(model: Any, x: Array, z: Array, numbers: Array | None) -> Array:
             wanted = encoder.to_labels(problem, z)
-            labels, normal = predict(model, encoder, x)
+            labels, normal = predict(model, encoder, x, self.spread)
             if self.spread is Spread.LIKELIHOOD:
                 return -normal.log_prob(wanted) / len(wanted)
             squares = jnp.mean(jnp.square(labels - wanted))
@@ -412,7 +418,7 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
 
 
 def predict(
-    network: Any, encoder: SeriesEncoder, x: Float[Array, "row feature"]
+    network: Any, encoder: SeriesEncoder, x: Float[Array, "row feature"], spread: Spread
 ) -> tuple[Float[Array, " parameter"], Normal]:
     """Evaluate a network on one series.
 
@@ -420,6 +426,7 @@ def predict(
         network: The network.
         encoder: Scales.
         x: A series, encoded.
+        spread: What it says besides a point.
 
     Returns:
         Labels, and the normal distribution around them; without meaning where the network has
@@ -429,8 +436,9 @@ def predict(
     labels, numbers = jax.nn.sigmoid(raw[:size]), raw[size:]
     if numbers.shape[0] == 0:
         numbers = jnp.zeros(Normal.size(size), raw.dtype)
-    center, spread = (jnp.asarray(x) for x in (encoder.number_center, encoder.number_spread))
-    return labels, Normal.of(labels, center + spread * numbers)
+    numbers = jnp.asarray(encoder.number_center) + jnp.asarray(encoder.number_spread) * numbers
+    read = Normal.of_logarithm if spread is Spread.LAPLACE else Normal.of
+    return labels, read(labels, numbers)
 
 
 def _errors(error: Callable[..., Array], model: Any, x: Array, batch: _Examples) -> Array:

@@ -269,8 +269,14 @@ class SeriesEncoder(eqx.Module):
             )
         shape = (*times.shape[:-1], len(self.times), mask.shape[-1])
         values, kept = np.zeros(shape, np.float32), np.zeros(shape, bool)
-        case = np.arange(len(times))[:, None]
         real = mask.any(axis=-1)
+        if mask.all() and nearest.shape == shape[:-1] and np.all(nearest == np.arange(shape[-2])):
+            values = np.asarray(observations.values, np.float32)
+            everywhere = np.broadcast_to(self.times.astype(np.float32), shape[:-1])
+            return Observation(
+                everywhere, values, mask, observations.channels, observations.problem
+            )
+        case = np.arange(len(times))[:, None]
         rows = np.broadcast_to(case, times.shape)[real], nearest[real]
         if len(np.unique(np.stack(rows), axis=1).T) < np.sum(real):
             raise ValueError("`observation` has two rows at the same time; combine them to one.")
