@@ -72,6 +72,9 @@ def _sensitivity(rows: Sequence[Row]) -> Figure:
     for axes, name in ((left, "Median-APE"), (right, "1 − R²")):
         axes.set_xscale("log")
         axes.set_yscale("log")
+        sizes = sorted({r["simulations"] for r in rows})
+        axes.set_xticks(sizes, [str(n) for n in sizes])
+        axes.set_xticks([], minor=True)
         axes.set_xlabel("simulations")
         axes.set_ylabel(name)
     left.plot([], [], color=GRAY, linestyle="--", linewidth=1.0, label="published")
@@ -110,7 +113,9 @@ def _series(rows: Sequence[Row]) -> Figure:
 
 def _covariances(rows: Sequence[Row]) -> Figure:
     names = ("relative error of the mean", "relative error of the covariance")
-    return _pair(rows, ("mean_error", "covariance_error"), names)
+    figure = _pair(rows, ("mean_error", "covariance_error"), names)
+    figure.get_axes()[1].set_yscale("log")  # a likelihood is several times as wide as Laplace
+    return figure
 
 
 def _joint(rows: Sequence[Row]) -> Figure:

@@ -5,8 +5,15 @@ Result:   Rudi, Bessac and Lenzi, arXiv 2012.06691 (PMLR 145:781-808), and its s
           (d) noise parameters, (e) covariances, (f) training time by width, (g) the landscape that
           gradients search, (h) the limits.
 Command:  python experiments/fitzhugh_nagumo.py --preset {smoke,quick,paper} --out DIR --seed 0
-Runtime:  RUNTIME
-Expected: EXPECTED
+Runtime:  quick 7.7 min on two CPU cores with other work beside it; paper: not yet run, about an
+          hour on two cores by estimate.
+Expected: preset quick, R2 of theta0 and theta1 from noisy series of 8,000 simulations:
+          convolutional network .983 .970 (published: .976 for both), ours .985 .975, Bayes floor
+          .989 .993; Median-APE .047, .035 and .012. 90.1 % of our 90 % intervals hold the truth.
+          All pairs of cells of table b ordered as published. One inversion takes 0.4 ms under jit.
+          Not reached in this preset: R2 .998 clean/clean (.996), R2 .980 of ours by a hair, the
+          floor within .005 (fresh simulations: .016 off), with unknown noise R2 of rho (.713 and
+          ours .685, published .722) and of theta1 by a hair (.9415, .942), covariances (from 2,000 simulations .36, published .161).
 
 The published networks are trained as published: a fixed noisy data set, plain Adam, batches of 32,
 200 epochs (fewer in `quick`). Of N simulations a tenth, at most 512, only chooses the best weights.
