@@ -11,9 +11,10 @@ Expected: preset quick, R2 of theta0 and theta1 from noisy series of 8,000 simul
           convolutional network .983 .970 (published: .976 for both), ours .985 .975, Bayes floor
           .989 .993; Median-APE .047, .035 and .012. 90.1 % of our 90 % intervals hold the truth.
           All pairs of cells of table b ordered as published. One inversion takes 0.4 ms under jit.
-          Not reached in this preset: R2 .998 clean/clean (.996), R2 .980 of ours by a hair, the
-          floor within .005 (fresh simulations: .016 off), with unknown noise R2 of rho (.713 and
-          ours .685, published .722) and of theta1 by a hair (.9415, .942), covariances (from 2,000 simulations .36, published .161).
+          Not reached in this preset: R2 .998 clean/clean (.996); R2 .980 of ours by a hair; the
+          floor within .005 (fresh simulations: .016 off); with unknown noise R2 of rho (.713, ours
+          .685, published .722) and of theta1 by a hair (.9415, published .942); covariances (.36
+          from 2,000 simulations, published .161).
 
 The published networks are trained as published: a fixed noisy data set, plain Adam, batches of 32,
 200 epochs (fewer in `quick`). Of N simulations a tenth, at most 512, only chooses the best weights.
