@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -49,10 +50,23 @@ class Arguments:
 _Arguments = TypeVar("_Arguments", bound=Arguments)
 
 
-def main(kind: type[_Arguments], run: Callable[[_Arguments], None], summary: str) -> None:
-    """Read the command line, run, and end with a sentence where a traceback would not help."""
+def main(
+    kind: type[_Arguments],
+    run: Callable[[_Arguments], None],
+    summary: str,
+    *,
+    optimized: bool = False,
+) -> None:
+    """Read the command line, run, and end with a sentence where a traceback would not help.
+
+    Args:
+        kind: The options.
+        run: The experiment.
+        summary: What it does, for `--help`.
+        optimized: Whether XLA optimizes in the smoke preset as well.
+    """
     arguments = tyro.cli(kind, description=summary, config=(tyro.conf.EnumChoicesFromValues,))
-    if arguments.preset is Preset.SMOKE:
+    if arguments.preset is Preset.SMOKE and not optimized:
         # Nearly all of its time would be spent on compiling code that runs for a second.
         jax.config.update("jax_disable_most_optimizations", True)
     try:
@@ -121,6 +135,13 @@ def write_json(path: Path, content: Any) -> None:
     os.replace(partial, path)
 
 
+def kept(path: Path, make: Callable[[], Any]) -> Any:
+    """What a file holds, made first if it is not there."""
+    if not path.exists():
+        write_json(path, make())
+    return json.loads(path.read_text())
+
+
 def _plain(value: Any) -> Any:
     """Python values instead of NumPy's, and None for what JSON lacks: NaN and infinity."""
     if isinstance(value, Mapping):
@@ -132,6 +153,20 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+@contextlib.contextmanager
+def compiled_once() -> Iterator[None]:
+    """Keep what is compiled until the program ends, so that the same program is compiled once.
+
+    Not for longer: JAX does not write these files in one move, so a kill may leave half of one.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+        yield
+        jax.config.update("jax_compilation_cache_dir", None)
 
 
 class Stopwatch:

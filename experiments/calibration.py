@@ -23,7 +23,6 @@ Everything lands in `--out`; started again with the same folder it continues.
 import dataclasses
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +35,7 @@ from _common import (
     claim,
     compiling,
     complaints,
+    kept,
     main,
     provenance,
     stage,
@@ -171,13 +171,6 @@ def experiment(arguments: Calibration, size: Size, clocks: Clocks) -> dict[str, 
         "several_optima": several,
         "timing": clocks.timing(),
     }
-
-
-def kept(path: Path, make: Callable[[], Any]) -> Any:
-    """What a file holds, made first if it is not there."""
-    if not path.exists():
-        write_json(path, make())
-    return json.loads(path.read_text())
 
 
 class Answers(NamedTuple):

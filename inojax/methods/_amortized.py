@@ -4,7 +4,7 @@ import abc
 import math
 import os
 import pathlib
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -89,8 +89,11 @@ class AbstractAmortizedMethod(eqx.Module, Generic[_Inverter]):
     """A method that trains once on simulations and then inverts any observation.
 
     To add one, subclass it with its hyperparameters as fields; write `_fit`, which trains, and
-    `_untrained`, which builds the same inverter with arbitrary weights.
+    `_untrained`, which builds the same inverter with arbitrary weights. One that measures scales of
+    its own sets `_scales` to False and does without those of the session.
     """
+
+    _scales: ClassVar[bool] = True
 
     @abc.abstractmethod
     def _fit(self, session: TrainingSession, *, key: Key[Array, ""]) -> _Inverter:
@@ -133,7 +136,7 @@ class AbstractAmortizedMethod(eqx.Module, Generic[_Inverter]):
         data_key, fit_key = jr.split(key)
         if dataset is None:
             dataset = simulate(problem, _SIMULATIONS, progress=progress, key=data_key)
-        encoder, data = prepare(problem, dataset)
+        encoder, data = prepare(problem, dataset, scaled=self._scales)
         session = TrainingSession(problem, encoder, data, checkpoint, progress, mesh)
         return self._fit(session, key=fit_key)
 

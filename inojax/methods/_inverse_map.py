@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -17,6 +17,7 @@ from .._estimate import Estimate
 from .._inverse_problem import InverseProblem
 from .._observation import Observation
 from ..nn import Dense, NetworkBuilder, Normal
+from ..noise import Gaussian
 from ..train import Loss, TrainLog, shard_batch
 from ._amortized import AbstractAmortizedMethod, TrainingSession
 from ._base import AbstractNetworkInverter, estimate_from_cloud, estimate_from_point
@@ -24,7 +25,7 @@ from ._checks import check_counts, check_shares
 from ._encoding import Encoder, thin
 from ._fresh import Simulator, fresh_simulator
 from ._laplace_targets import laplace_numbers
-from ._series import Inputs, Labels, SeriesEncoder
+from ._series import Inputs, Labels, SeriesEncoder, measure_series
 from ._training_data import SimulatedData, batch_keys
 
 
@@ -78,7 +79,9 @@ class InverseMapInverter(AbstractNetworkInverter):
         return jax.vmap(self._invert_one)(observations, keys)
 
     def _invert_one(self, observation: Observation, key: Key[Array, ""]) -> Estimate:
-        labels, normal = predict(self.network, self.encoder, self._features(observation))
+        labels, normal = predict(
+            self.network, self.encoder, self._features(observation), self.spread
+        )
         unit = jnp.clip(self.encoder.to_unit(self.problem, labels), 0.0, 1.0)
         if self.spread is Spread.NONE:
             return estimate_from_point(self.problem, unit)
@@ -120,7 +123,9 @@ def _moments(inverter: InverseMapInverter, observations: Observation) -> tuple[A
     encoder, problem = inverter.encoder, inverter.problem
 
     def one(observation: Observation) -> tuple[Array, Array]:
-        labels, normal = predict(inverter.network, encoder, inverter._features(observation))
+        labels, normal = predict(
+            inverter.network, encoder, inverter._features(observation), inverter.spread
+        )
         unit = jnp.clip(encoder.to_unit(problem, labels), 0.0, 1.0)
         slopes = encoder.label_slopes(problem, unit)
         covariance = slopes[:, None] * normal.covariance * slopes[None, :]
@@ -146,8 +151,11 @@ class _Examples(NamedTuple):
 
 
 class _Data(NamedTuple):
+    """What training gets as arrays, so that what it compiles serves other simulations as well."""
+
     train: _Examples
     held: _Examples
+    encoder: SeriesEncoder
 
 
 class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
@@ -172,6 +180,8 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
         constant_rate: Whether the learning rate stays constant, in plain Adam.
         fixed_noise: Whether each simulation is measured once, so that the network sees the same
             noise again.
+        clean: Whether it is trained on series without noise, to see what that costs. A Laplace
+            covariance is still that of the problem's noise.
         fresh: New simulations in each step, inside the training loop; they replace the oldest of
             the data set. For models that are not stiff.
         thinned: Share of training series that lose readings; then gaps are allowed.
@@ -180,6 +190,8 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
     Source:
         Rudi, Bessac and Lenzi, arXiv 2012.06691.
     """
+
+    _scales: ClassVar[bool] = False
 
     network: NetworkBuilder = Dense()
     inputs: Inputs = Inputs.SERIES
@@ -191,6 +203,7 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
     learning_rate: float = 1e-3
     constant_rate: bool = False
     fixed_noise: bool = False
+    clean: bool = False
     fresh: int = 0
     thinned: float = 0.0
     draws: int = 128
@@ -234,21 +247,27 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
     def _fit(self, session: TrainingSession, *, key: Key[Array, ""]) -> InverseMapInverter:
         problem, data = session.problem, session.data
         scale_key, noise_key, target_key, init_key, train_key = jr.split(key, 5)
-        encoder = self._encoder(problem).fitted(problem, data, scaled=self.scaled, key=scale_key)
-        examples = _Data(_Examples(data.z, data.states), _Examples(data.held_z, data.held_states))
+        measured = self._measured(problem)
+        encoder = self._encoder(problem).fitted(measured, data, scaled=self.scaled, key=scale_key)
+        train, held = (
+            _Examples(data.z, data.states),
+            _Examples(data.held_z, data.held_states),
+        )
         if self.spread is Spread.LAPLACE:
-            encoder, examples = self._with_targets(problem, encoder, examples, target_key)
-        examples = self._with_inputs(problem, encoder, examples, noise_key)
+            encoder, train, held = self._with_targets(problem, encoder, train, held, target_key)
+        examples = self._with_inputs(measured, encoder, train, held, noise_key)
         simulate = fresh_simulator(problem, self.fresh) if self.fresh else None
+        if simulate is not None:
+            examples = examples._replace(train=_Examples(*_nothing(data)))
         trainer = session.trainer("inverse_map", self, depends_on=self)
         if self.constant_rate:
             trainer = dataclasses.replace(trainer, optimizer=optax.adam(self.learning_rate))
         trained = trainer.fit(
             self._network(problem, encoder, init_key),
-            self._loss(problem, encoder, simulate),
-            examples if simulate is None else _Data(_Examples(*_nothing(data)), examples.held),
+            self._loss(measured, simulate),
+            examples,
             carry=None if simulate is None else (jnp.asarray(0), data.z, data.states),
-            held_out=self._held_out(problem, encoder),
+            held_out=self._held_out(problem),
             key=train_key,
         )
         return self._inverter(problem, encoder, trained.model, (trained.log,))
@@ -292,42 +311,64 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
             )
         return network
 
+    def _measured(self, problem: InverseProblem) -> InverseProblem:
+        """The problem whose readings are trained on."""
+        if not self.clean:
+            return problem
+        return InverseProblem(
+            problem.name, problem.parameters, problem.model, problem.sensors, Gaussian(0.0)
+        )
+
     def _with_targets(
-        self, problem: InverseProblem, encoder: SeriesEncoder, data: _Data, key: Array
-    ) -> tuple[SeriesEncoder, _Data]:
-        keys = jr.split(key)
-        found = [
-            laplace_numbers(problem, encoder, np.asarray(part.z), key=k)
-            for part, k in zip(data, keys, strict=True)
-        ]
-        center, spread = found[0].mean(axis=0), np.maximum(found[0].std(axis=0), 1e-6)
+        self,
+        problem: InverseProblem,
+        encoder: SeriesEncoder,
+        train: _Examples,
+        held: _Examples,
+        key: Array,
+    ) -> tuple[SeriesEncoder, _Examples, _Examples]:
+        found = []
+        for part, target_key in zip((train, held), jr.split(key), strict=True):
+            numbers = laplace_numbers(problem, encoder, np.asarray(part.z), key=target_key)
+            # Derivatives may fail where the trajectory alone does not.
+            good = np.isfinite(numbers).all(axis=1)
+            found.append((part.z[good], part.states[good], numbers[good]))
+        numbers = found[0][2]
+        # One scale for all entries of a matrix, or errors would not be relative ones any more.
+        center, spread = numbers.mean(axis=0), np.full(numbers.shape[1], numbers.std(axis=0).mean())
+        spread = np.maximum(spread, 1e-6)
         scales = tuple(np.asarray(x, np.float32) for x in (center, spread))
         encoder = eqx.tree_at(lambda e: (e.number_center, e.number_spread), encoder, scales)
-        parts = [
-            part._replace(numbers=jnp.asarray(numbers, jnp.float32))
-            for part, numbers in zip(data, found, strict=True)
-        ]
-        return encoder, _Data(*parts)
+        train, held = (
+            _Examples(z, states, numbers=jnp.asarray(numbers, jnp.float32))
+            for z, states, numbers in found
+        )
+        return encoder, train, held
 
     def _with_inputs(
-        self, problem: InverseProblem, encoder: SeriesEncoder, data: _Data, key: Array
+        self,
+        measured: InverseProblem,
+        encoder: SeriesEncoder,
+        train: _Examples,
+        held: _Examples,
+        key: Array,
     ) -> _Data:
         """Measure held-out simulations once, and the others, too, where their noise is fixed."""
         train_key, held_key = jr.split(key)
-        measure = jax.jit(jax.vmap(self._example(problem, encoder)))
 
-        def measured(part: _Examples, key: Array) -> _Examples:
-            keys = jr.split(key, (len(part.z), 2))
-            return part._replace(inputs=measure(part.z, part.states, keys[:, 0], keys[:, 1]))
+        def inputs(part: _Examples, key: Array) -> _Examples:
+            series = measure_series(measured, part.z, part.states, thinned=self.thinned, key=key)
+            return part._replace(inputs=encoder.encode_all(*series))
 
-        train = measured(data.train, train_key) if self.fixed_noise else data.train
-        return _Data(train, measured(data.held, held_key))
+        train = inputs(train, train_key) if self.fixed_noise else train
+        return _Data(train, inputs(held, held_key), encoder)
 
     def _example(
-        self, problem: InverseProblem, encoder: SeriesEncoder
+        self, measured: InverseProblem, encoder: SeriesEncoder
     ) -> Callable[[Array, Array, Array, Array], Array]:
         def example(z: Array, states: Array, observe_key: Array, lose_key: Array) -> Array:
-            observation = problem.observe(states, problem.parameters.from_unit(z), key=observe_key)
+            theta = jnp.asarray(measured.parameters.from_unit(z))
+            observation = measured.observe(states, theta, key=observe_key)
             observation = thin(observation, self.thinned, key=lose_key)
             return encoder(jnp.asarray(observation.values), jnp.asarray(observation.mask))
 
@@ -336,7 +377,7 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
     def _error(self, problem: InverseProblem, encoder: SeriesEncoder) -> Callable[..., Array]:
         def error(model: Any, x: Array, z: Array, numbers: Array | None) -> Array:
             wanted = encoder.to_labels(problem, z)
-            labels, normal = predict(model, encoder, x)
+            labels, normal = predict(model, encoder, x, self.spread)
             if self.spread is Spread.LIKELIHOOD:
                 return -normal.log_prob(wanted) / len(wanted)
             squares = jnp.mean(jnp.square(labels - wanted))
@@ -349,12 +390,9 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
 
         return error
 
-    def _loss(
-        self, problem: InverseProblem, encoder: SeriesEncoder, simulate: Simulator | None
-    ) -> Loss:
-        example, error = self._example(problem, encoder), self._error(problem, encoder)
-
+    def _loss(self, problem: InverseProblem, simulate: Simulator | None) -> Loss:
         def loss(model: Any, carry: Any, data: _Data, *, key: Array) -> tuple[Array, Any]:
+            example = self._example(problem, data.encoder)
             pick, observe_keys, lose_keys = batch_keys(key, self.batch)
             pool = data.train
             if simulate is not None:
@@ -365,24 +403,22 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
             x = batch.inputs
             if x is None:
                 x = jax.vmap(example)(batch.z, batch.states, observe_keys, lose_keys)
+            error = self._error(problem, data.encoder)
             return jnp.mean(_errors(error, model, x, batch)), carry
 
         return loss
 
-    def _held_out(
-        self, problem: InverseProblem, encoder: SeriesEncoder
-    ) -> Callable[[Any, _Data], Array]:
-        error = self._error(problem, encoder)
-
+    def _held_out(self, problem: InverseProblem) -> Callable[[Any, _Data], Array]:
         def held_out(model: Any, data: _Data) -> Array:
             assert data.held.inputs is not None
+            error = self._error(problem, data.encoder)
             return jnp.mean(_errors(error, model, data.held.inputs, data.held))
 
         return held_out
 
 
 def predict(
-    network: Any, encoder: SeriesEncoder, x: Float[Array, "row feature"]
+    network: Any, encoder: SeriesEncoder, x: Float[Array, "row feature"], spread: Spread
 ) -> tuple[Float[Array, " parameter"], Normal]:
     """Evaluate a network on one series.
 
@@ -390,6 +426,7 @@ def predict(
         network: The network.
         encoder: Scales.
         x: A series, encoded.
+        spread: What it says besides a point.
 
     Returns:
         Labels, and the normal distribution around them; without meaning where the network has
@@ -399,8 +436,9 @@ def predict(
     labels, numbers = jax.nn.sigmoid(raw[:size]), raw[size:]
     if numbers.shape[0] == 0:
         numbers = jnp.zeros(Normal.size(size), raw.dtype)
-    center, spread = (jnp.asarray(x) for x in (encoder.number_center, encoder.number_spread))
-    return labels, Normal.of(labels, center + spread * numbers)
+    numbers = jnp.asarray(encoder.number_center) + jnp.asarray(encoder.number_spread) * numbers
+    read = Normal.of_logarithm if spread is Spread.LAPLACE else Normal.of
+    return labels, read(labels, numbers)
 
 
 def _errors(error: Callable[..., Array], model: Any, x: Array, batch: _Examples) -> Array:

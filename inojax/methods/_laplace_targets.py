@@ -30,7 +30,8 @@ def laplace_numbers(
         key: Source of sensors and noise.
 
     Returns:
-        The numbers of `Normal.of`, for covariances of labels.
+        The numbers of `Normal.of_logarithm`, for covariances of labels; not finite where a solve
+        fails.
     """
     parts = []
     for start in range(0, len(z), _BLOCK):
@@ -40,5 +41,5 @@ def laplace_numbers(
         with jax.enable_x64(True):
             slopes = np.asarray(encoder.label_slopes(problem, jnp.asarray(unit)))
             scaled = covariance / slopes[:, :, None] / slopes[:, None, :]
-            parts.append(np.asarray(jax.jit(jax.vmap(Normal.numbers))(jnp.asarray(scaled))))
+            parts.append(np.asarray(jax.jit(jax.vmap(Normal.logarithm))(jnp.asarray(scaled))))
     return np.concatenate(parts)

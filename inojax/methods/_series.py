@@ -1,6 +1,7 @@
 """How a whole time series, its spectrum and the unknowns are put to a network."""
 
 import enum
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -14,10 +15,13 @@ from .._inverse_problem import InverseProblem
 from .._observation import Observation
 from .._sensors import FixedTimes, RandomTimes
 from ..nn import Normal
+from ._encoding import thin
 from ._training_data import SimulatedData
 
 # As many noisy series settle the scales.
 _SOME = 1024
+# Series that are measured and encoded together.
+_BLOCK = 512
 _SMALLEST = 1e-8
 
 
@@ -121,19 +125,7 @@ class SeriesEncoder(eqx.Module):
             The encoder with these scales.
         """
         count = min(_SOME, len(data.z))
-
-        @jax.jit
-        def measure(z: Array, states: Array, keys: Array) -> tuple[Array, Array]:
-            def observe(z: Array, states: Array, key: Array) -> tuple[Array, Array]:
-                theta = jnp.asarray(problem.parameters.from_unit(z))
-                seen = problem.observe(states, theta, key=key)
-                return jnp.asarray(seen.values), jnp.asarray(seen.mask)
-
-            return jax.vmap(observe)(z, states, keys)
-
-        values, mask = map(
-            np.asarray, measure(data.z[:count], data.states[:count], jr.split(key, count))
-        )
+        values, mask = measure_series(problem, data.z[:count], data.states[:count], key=key)
         kept = np.where(mask, values, np.nan)
         center, spread = np.nanmean(kept, axis=(0, 1)), np.nanstd(kept, axis=(0, 1))
         if not scaled:
@@ -199,6 +191,22 @@ class SeriesEncoder(eqx.Module):
         x = jnp.concatenate(parts)
         return jnp.concatenate([x, jnp.concatenate(masks)], axis=1) if self.masked else x
 
+    def encode_all(
+        self,
+        values: Float[np.ndarray, "n reading channel"],
+        mask: Bool[np.ndarray, "n reading channel"],
+    ) -> Float[Array, "n row feature"]:
+        """Put many series to a network, on the host.
+
+        Args:
+            values: Readings of each.
+            mask: Which of them are there.
+
+        Returns:
+            The inputs of each.
+        """
+        return jnp.asarray(in_blocks(lambda *rows: _encode(self, *rows), values, mask))
+
     def to_labels(
         self, problem: InverseProblem, z: Float[Array, "*batch parameter"]
     ) -> Float[Array, "*batch parameter"]:
@@ -261,8 +269,14 @@ class SeriesEncoder(eqx.Module):
             )
         shape = (*times.shape[:-1], len(self.times), mask.shape[-1])
         values, kept = np.zeros(shape, np.float32), np.zeros(shape, bool)
-        case = np.arange(len(times))[:, None]
         real = mask.any(axis=-1)
+        if mask.all() and nearest.shape == shape[:-1] and np.all(nearest == np.arange(shape[-2])):
+            values = np.asarray(observations.values, np.float32)
+            everywhere = np.broadcast_to(self.times.astype(np.float32), shape[:-1])
+            return Observation(
+                everywhere, values, mask, observations.channels, observations.problem
+            )
+        case = np.arange(len(times))[:, None]
         rows = np.broadcast_to(case, times.shape)[real], nearest[real]
         if len(np.unique(np.stack(rows), axis=1).T) < np.sum(real):
             raise ValueError("`observation` has two rows at the same time; combine them to one.")
@@ -276,6 +290,69 @@ class SeriesEncoder(eqx.Module):
             )
         everywhere = np.broadcast_to(self.times.astype(np.float32), shape[:-1])
         return Observation(everywhere, values, kept, observations.channels, observations.problem)
+
+
+def measure_series(
+    problem: InverseProblem,
+    z: Float[Array, "n parameter"],
+    states: Float[Array, "n time state"],
+    *,
+    thinned: float = 0.0,
+    key: Key[Array, ""],
+) -> tuple[Float[np.ndarray, "n reading channel"], Bool[np.ndarray, "n reading channel"]]:
+    """Measure every simulation once, in float32.
+
+    Args:
+        problem: The inverse problem.
+        z: Unit coordinates.
+        states: Trajectories.
+        thinned: Share of the series that lose readings.
+        key: Source of sensors, noise and losses.
+
+    Returns:
+        Readings, and which of them are there.
+    """
+    keys = np.asarray(jr.key_data(jr.split(key, (len(z), 2))))
+    return in_blocks(
+        lambda *rows: _measure(problem, thinned, *rows), np.asarray(z), np.asarray(states), keys
+    )
+
+
+def in_blocks(block: Callable[..., Any], *rows: np.ndarray) -> Any:
+    """Run a compiled function over many rows in calls of one size, which compile once.
+
+    Args:
+        block: From some rows to an array, or several, with as many.
+        rows: Arrays with the same number of rows.
+
+    Returns:
+        The results of all, on the host.
+    """
+    count, parts = len(rows[0]), []
+    for start in range(0, count, _BLOCK):
+        some = np.arange(start, start + _BLOCK) % count
+        meant = min(_BLOCK, count - start)
+        found = block(*(x[some] for x in rows))
+        parts.append(jax.tree.map(lambda x, meant=meant: np.asarray(x)[:meant], found))
+    return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+
+
+@eqx.filter_jit
+def _measure(
+    problem: InverseProblem, thinned: float, z: Array, states: Array, keys: Array
+) -> tuple[Array, Array]:
+    def one(z: Array, states: Array, keys: Array) -> tuple[Array, Array]:
+        observe_key, lose_key = jr.wrap_key_data(keys)
+        theta = jnp.asarray(problem.parameters.from_unit(z))
+        seen = thin(problem.observe(states, theta, key=observe_key), thinned, key=lose_key)
+        return jnp.asarray(seen.values), jnp.asarray(seen.mask)
+
+    return jax.vmap(one)(z, states, keys)
+
+
+@eqx.filter_jit
+def _encode(encoder: SeriesEncoder, values: Array, mask: Array) -> Array:
+    return jax.vmap(encoder)(values, mask)
 
 
 def reading_times(problem: InverseProblem) -> Float[np.ndarray, " reading"]:

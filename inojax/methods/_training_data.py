@@ -52,12 +52,15 @@ def check_dataset(problem: InverseProblem, dataset: Dataset) -> None:
     _check_origin(problem, dataset)
 
 
-def prepare(problem: InverseProblem, dataset: Dataset) -> tuple[Encoder, SimulatedData]:
+def prepare(
+    problem: InverseProblem, dataset: Dataset, *, scaled: bool = True
+) -> tuple[Encoder, SimulatedData]:
     """Measure scales and put the simulations on the device in float32.
 
     Args:
         problem: The inverse problem.
         dataset: Simulations of it.
+        scaled: Whether scales are needed; measuring them takes seconds.
 
     Returns:
         The encoder, and training and held-out simulations.
@@ -74,7 +77,7 @@ def prepare(problem: InverseProblem, dataset: Dataset) -> tuple[Encoder, Simulat
             "some out."
         )
     train, held_out = usable.split(held)
-    encoder = Encoder.fit(problem, train)
+    encoder = Encoder.fit(problem, train) if scaled else Encoder.blank(problem)
     data = SimulatedData(
         float32(train.unit),
         float32(train.gathered()),

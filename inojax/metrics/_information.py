@@ -19,6 +19,8 @@ from ..solvers import SolveStatus
 PRIOR_PRECISION = 12.0
 # Enough for the variance of a prior.
 _QUANTILES = 4096
+# Cases that are linearized together.
+_BLOCK = 128
 
 
 class CaseInformation(NamedTuple):
@@ -101,26 +103,34 @@ def _information(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Slopes, information and covariance at known parameters; covariances NaN where unsolved."""
     solution, sensitivities = problem.model.sensitivities(thetas)
-    with jax.enable_x64(True):
-        rows = jax.tree.map(jnp.asarray, (solution.states, thetas, sensitivities))
-        found = _observed(problem, rows, jr.split(key, len(thetas)))
-        slopes, fisher, covariance = jax.tree.map(np.asarray, found)
+    rows = [np.asarray(x) for x in (solution.states, thetas, sensitivities)]
+    keys = np.asarray(jr.key_data(jr.split(key, len(thetas))))
+    found = []
+    # Calls of one shape, which compiles once for any number of cases.
+    for start in range(0, len(thetas), _BLOCK):
+        some = np.arange(start, start + _BLOCK) % len(thetas)
+        meant = min(_BLOCK, len(thetas) - start)
+        with jax.enable_x64(True):
+            part = _observed(problem, *(jnp.asarray(x[some]) for x in (*rows, keys)))
+            found.append([np.asarray(x)[:meant] for x in part])
+    slopes, fisher, covariance = (np.concatenate(column) for column in zip(*found, strict=True))
     solved = np.asarray(solution.status) == SolveStatus.SUCCESS
     return slopes, fisher, np.where(solved[:, None, None], covariance, np.nan)
 
 
 @eqx.filter_jit
 def _observed(
-    problem: InverseProblem, rows: tuple[Array, Array, Array], keys: Array
+    problem: InverseProblem, states: Array, thetas: Array, sensitivities: Array, key_data: Array
 ) -> tuple[Array, Array, Array]:
     """Slopes, information and covariance of readings of states, parameters and sensitivities."""
 
-    def one(row: tuple[Array, Array, Array], key: Array) -> tuple[Array, Array, Array]:
-        states, theta, sensitivities = row
+    def one(
+        states: Array, theta: Array, sensitivities: Array, key: Array
+    ) -> tuple[Array, Array, Array]:
         observation = problem.observe(states, theta, key=key)
         return _linearized(problem, observation, theta, states, sensitivities)
 
-    return jax.vmap(one)(rows, keys)
+    return jax.vmap(one)(states, thetas, sensitivities, jr.wrap_key_data(key_data))
 
 
 def _linearized(

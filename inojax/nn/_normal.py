@@ -9,6 +9,8 @@ from jaxtyping import Array, Float, Key
 
 # Logarithms of a conditional variance stay between these.
 _LEAST, _MOST = -20.0, 4.0
+# The shortest axis of an ellipsoid may be shorter than any conditional deviation.
+_LEAST_AXIS = -30.0
 
 
 class Normal(eqx.Module):
@@ -53,6 +55,51 @@ class Normal(eqx.Module):
         mixing = jnp.eye(n, dtype=mean.dtype).at[rows, columns].set(numbers[n:])
         return cls(mean, jnp.clip(numbers[:n], _LEAST, _MOST), mixing)
 
+    @classmethod
+    def of_logarithm(
+        cls, mean: Float[Array, " parameter"], numbers: Float[Array, " number"]
+    ) -> "Normal":
+        """Read a covariance off the entries of its matrix logarithm.
+
+        Errors of these numbers are relative errors of the covariance in every direction, which
+        suits learning a covariance as such; `of` suits learning by a likelihood.
+
+        Args:
+            mean: The mean.
+            numbers: Entries of the logarithm on and below its diagonal, row by row.
+
+        Returns:
+            The distribution.
+        """
+        n = mean.shape[0]
+        rows, columns = np.tril_indices(n)
+        lower = jnp.zeros((n, n), mean.dtype).at[rows, columns].set(numbers)
+        symmetric = lower + jnp.tril(lower, -1).T
+        values, vectors = jnp.linalg.eigh(symmetric)
+        root = vectors * jnp.exp(0.5 * jnp.clip(values, _LEAST_AXIS, _MOST))[None, :]
+        # Triangular without squaring: in single precision thin ellipsoids would lose their width.
+        triangle = jnp.linalg.qr(root.T, mode="r").T
+        scale = jnp.diagonal(triangle)
+        mixing = _inverse(triangle / scale[None, :])
+        return cls(mean, 2.0 * jnp.log(jnp.abs(scale)), mixing)
+
+    @staticmethod
+    def logarithm(
+        covariance: Float[Array, "parameter parameter"],
+    ) -> Float[Array, " number"]:
+        """The numbers that `of_logarithm` turns into a covariance.
+
+        Args:
+            covariance: A positive definite matrix.
+
+        Returns:
+            Entries of its logarithm on and below the diagonal, row by row.
+        """
+        values, vectors = jnp.linalg.eigh(covariance)
+        found = (vectors * jnp.log(values)[None, :]) @ vectors.T
+        rows, columns = np.tril_indices(covariance.shape[0])
+        return found[rows, columns]
+
     @staticmethod
     def numbers(
         covariance: Float[Array, "parameter parameter"],
@@ -69,7 +116,7 @@ class Normal(eqx.Module):
         lower = jnp.linalg.cholesky(covariance)
         scale = jnp.diagonal(lower)
         unit = lower / scale[None, :]
-        mixing = jax.scipy.linalg.solve_triangular(unit, jnp.eye(n), lower=True, unit_diagonal=True)
+        mixing = _inverse(unit)
         rows, columns = np.tril_indices(n, -1)
         return jnp.concatenate([2.0 * jnp.log(scale), mixing[rows, columns]])
 
@@ -110,3 +157,9 @@ class Normal(eqx.Module):
         return jax.scipy.linalg.solve_triangular(
             self.mixing, scaled, lower=True, unit_diagonal=True
         )
+
+
+def _inverse(unit: Float[Array, "parameter parameter"]) -> Float[Array, "parameter parameter"]:
+    """Inverse of a lower triangular matrix with ones on its diagonal."""
+    eye = jnp.eye(unit.shape[0], dtype=unit.dtype)
+    return jax.scipy.linalg.solve_triangular(unit, eye, lower=True, unit_diagonal=True)

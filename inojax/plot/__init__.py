@@ -6,6 +6,7 @@ Matplotlib comes with `pip install inojax[experiments]`; `import inojax` does no
 from ._calibration import calibration as calibration
 from ._errors import parameter_errors as parameter_errors
 from ._identifiability import identifiability as identifiability
+from ._landscape import landscape as landscape
 from ._losses import losses as losses
 from ._overview import overview as overview
 from ._pairs import pairs as pairs

@@ -252,6 +252,37 @@ def test_fixed_noise_measures_once_and_fresh_noise_each_time(problem, data):
     assert losses[1][0] > 0.4 * losses[1][1]
 
 
+def test_clean_series_are_trained_on_with_the_covariance_of_the_noise(problem, data):
+    small, targets = data.split(64)[1], []
+    for clean in (True, False):
+        method = dataclasses.replace(BRIEF, spread=Spread.LAPLACE, fixed_noise=True, clean=clean)
+        inverter = method.fit(problem, small, progress=False, key=KEY)
+        targets.append(np.concatenate([inverter.encoder.number_center, inverter.encoder.center]))
+        spread = inverter.encoder.spread
+        # Without noise the readings are those of the model.
+        states = small.trajectories[: 64 - 6][:, :, list(problem.channel_index)]
+        apart = np.abs(spread - states.std(axis=(0, 1))) / spread
+        assert (np.max(apart) < 1e-5) == clean
+    # The covariance is that of the noise either way.
+    np.testing.assert_allclose(targets[0][:3], targets[1][:3], rtol=1e-6)
+
+
+def test_cases_without_a_laplace_covariance_are_left_out(problem, data, monkeypatch):
+    small = data.split(64)[1]
+    laplace = methods._inverse_map.laplace_numbers
+
+    def gaps(*args, key):
+        numbers = laplace(*args, key=key).copy()
+        numbers[::3] = np.nan
+        return numbers
+
+    monkeypatch.setattr(methods._inverse_map, "laplace_numbers", gaps)
+    method = dataclasses.replace(BRIEF, spread=Spread.LAPLACE)
+    inverter = method.fit(problem, small, progress=False, key=KEY)
+    assert np.isfinite(inverter.encoder.number_center).all()
+    assert np.isfinite(inverter.logs[0].loss).all()
+
+
 # --- Bad input -----------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ import pytest
 from inojax._inverse_problem import InverseProblem
 from inojax._parameters import Design, Parameter, ParameterSpace
 from inojax._sensors import FixedTimes, RandomTimes, Sensors
-from inojax.metrics import bayes_floor
+from inojax.metrics import bayes_floor, laplace_covariances
 from inojax.models import ODEModel
 from inojax.noise import Gaussian, LogNormal
 from tests.helpers import HIGHEST, LINEAR_NOISE, LINEAR_TIMES, LOWEST, SLOPES, linear_gaussian
@@ -176,3 +176,14 @@ def test_the_same_key_gives_the_same_floor(key):
     assert bayes_floor(linear_gaussian(), 100, key=jax.random.key(0)).parameter_mse != (
         first.parameter_mse
     )
+
+
+def test_cases_do_not_depend_on_how_many_there_are(key):
+    """More cases than are linearized together, fixed sensors: each case by itself."""
+    problem = linear(Sensors(FixedTimes(LINEAR_TIMES[[1, 4, 9]])))
+    thetas = problem.parameters.design(150, kind=Design.RANDOM, key=key)
+    whole = laplace_covariances(problem, thetas, key=key)
+    assert whole.shape == (150, 2, 2)
+    last = laplace_covariances(problem, thetas[140:], key=key)
+    # The solver's tolerance, 1e-6.
+    np.testing.assert_allclose(whole[140:], last, rtol=1e-5)

@@ -293,3 +293,30 @@ def test_pairs_refuse_shapes_that_disagree(problem):
         plot.pairs(problem, np.ones((10, 3)))
     with refuses(ValueError, "`marks` must hold 6 parameters each; 'fit' has shape"):
         plot.pairs(problem, np.ones((10, 6)), marks={"fit": np.ones(3)})
+
+
+def test_landscape_shows_misfit_points_and_paths():
+    grid = np.linspace(0.0, 1.0, 5), np.linspace(-1.0, 1.0, 4)
+    misfit = np.square(grid[0])[None, :] + np.square(grid[1])[:, None]
+    misfit[0, 0] = np.nan  # where the model fails
+    paths = RANDOM.uniform(size=(3, 2, 2))
+    points = {"truth": np.array([[0.25, 0.5]])}
+    figure = plot.landscape(("a", "b"), grid, misfit, points=points, paths=paths)
+    assert_drawn(figure, 2)
+    axes, bar = figure.get_axes()
+    assert len(axes.lines) == 4
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), paths[0])
+    np.testing.assert_array_equal(axes.lines[3].get_xydata(), points["truth"])
+    # Of what is there: its least value, 1/9 at (0, -1/3), is the zero of the color scale.
+    assert bar.get_ylim()[1] >= np.log10(1.0 + 2.0 - 1.0 / 9.0)
+    plot.landscape(("a", "b"), grid, misfit)
+
+
+def test_landscape_refuses_what_does_not_fit():
+    grid = np.linspace(0.0, 1.0, 5), np.linspace(-1.0, 1.0, 4)
+    with refuses(ValueError, r"`misfit` must have shape \(row, column\) = \(4, 5\).*got \(5, 4\)"):
+        plot.landscape(("a", "b"), grid, np.ones((5, 4)))
+    with refuses(ValueError, "`misfit` must have finite values"):
+        plot.landscape(("a", "b"), grid, np.full((4, 5), np.nan))
+    with refuses(ValueError, r"`points` of 'truth' must have shape \(point, 2\); got \(1, 3\)"):
+        plot.landscape(("a", "b"), grid, np.ones((4, 5)), points={"truth": np.ones((1, 3))})

@@ -1,0 +1,160 @@
+"""Figures of the tables of inverse maps."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from _evaluation import Row
+from _map_tables import kind_of
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from inojax.plot._style import COLORS, GRAY, INK, MARKERS, house_style, new_figure
+
+
+def draw_tables(out: Path, rows: Sequence[Row]) -> None:
+    """Save a figure for each table that has rows."""
+    drawings = {
+        "accuracy": (_accuracy, ("a",)),
+        "sensitivity": (_sensitivity, ("b",)),
+        "series": (_series, ("c",)),
+        "joint": (_joint, ("d",)),
+        "covariances": (_covariances, ("e",)),
+        "widths": (_widths, ("f",)),
+    }
+    for name, (draw, letters) in drawings.items():
+        mine = [row for row in rows if row["table"] in letters]
+        if mine:
+            with house_style():
+                draw(mine).savefig(out / f"{name}.png")
+
+
+def _accuracy(rows: Sequence[Row]) -> Figure:
+    figure = new_figure(7.5, 3.6)
+    axes: Axes = figure.add_subplot()
+    labels = [f"{r['method']}\n{kind_of(r) if r['train_noise'] else ''}" for r in rows]
+    for index in range(len(rows[0]["r2"])):
+        missing = [max(1.0 - r["r2"][index], 1e-6) for r in rows]
+        axes.plot(labels, missing, MARKERS[index], color=COLORS[index], label=f"θ{'₀₁'[index]}")
+    _floor(axes, rows)
+    axes.set_yscale("log")
+    axes.set_ylabel("1 − R²")
+    axes.set_title("Accuracy: share of the prior's variance that is left")
+    axes.legend()
+    return figure
+
+
+def _floor(axes: Axes, rows: Sequence[Row]) -> None:
+    floors = [r["floor_r2"] for r in rows if r.get("floor_r2") is not None]
+    for index, limit in enumerate(floors[0] if floors else ()):
+        label = "Bayes floor, noisy" if index == 0 else None
+        axes.axhline(1.0 - limit, color=COLORS[index], linewidth=0.8, linestyle=":", label=label)
+
+
+def _sensitivity(rows: Sequence[Row]) -> Figure:
+    figure = new_figure(9.0, 3.8)
+    left, right = figure.subplots(1, 2)
+    kinds = list(dict.fromkeys((r["method"], kind_of(r)) for r in rows))
+    for number, (method, kind) in enumerate(kinds):
+        mine = [r for r in rows if (r["method"], kind_of(r)) == (method, kind)]
+        sizes = [r["simulations"] for r in mine]
+        color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
+        style = {"color": color, "marker": marker, "markersize": 5}
+        label = f"{method}, {kind}"
+        left.plot(sizes, [r["median_ape"] for r in mine], label=label, **style)
+        right.plot(sizes, [1.0 - r["r2_mean"] for r in mine], **style)
+        theirs = [r for r in mine if r.get("published")]
+        if theirs:
+            sizes = [r["simulations"] for r in theirs]
+            dashed = {"color": color, "linestyle": "--", "linewidth": 1.0}
+            left.plot(sizes, [r["published"]["median_ape"] for r in theirs], **dashed)
+            right.plot(sizes, [1.0 - r["published"]["r2"] for r in theirs], **dashed)
+    for axes, name in ((left, "Median-APE"), (right, "1 − R²")):
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        sizes = sorted({r["simulations"] for r in rows})
+        axes.set_xticks(sizes, [str(n) for n in sizes])
+        axes.set_xticks([], minor=True)
+        axes.set_xlabel("simulations")
+        axes.set_ylabel(name)
+    left.plot([], [], color=GRAY, linestyle="--", linewidth=1.0, label="published")
+    figure.legend(loc="outside right center")
+    return figure
+
+
+def _beside(axes: Axes, labels: Sequence[str], ours: list[float], theirs: list[float]) -> None:
+    place = np.arange(len(labels))
+    axes.bar(place - 0.2, ours, 0.38, color=COLORS[0], label="ours")
+    axes.bar(place + 0.2, theirs, 0.38, color=GRAY, label="published")
+    axes.set_xticks(place, labels)
+    axes.grid(visible=False, axis="x")
+
+
+def _pair(rows: Sequence[Row], keys: tuple[str, str], names: tuple[str, str]) -> Figure:
+    figure = new_figure(9.0, 3.6)
+    panels = figure.subplots(1, 2)
+    for axes, key, name in zip(panels, keys, names, strict=True):
+        labels = [f"{r['method']}\n{kind_of(r)}" for r in rows]
+        theirs = [(r.get("published") or {}).get(key) or np.nan for r in rows]
+        _beside(axes, labels, [r[key] for r in rows], theirs)
+        axes.set_title(name)
+        axes.tick_params(axis="x", labelsize=8)
+    panels[0].legend()
+    return figure
+
+
+def _series(rows: Sequence[Row]) -> Figure:
+    names = ("squared bias of the series", "centered mean squared error")
+    figure = _pair(rows, ("squared_bias", "centered_mse"), names)
+    for axes in figure.get_axes():
+        axes.set_yscale("log")
+    return figure
+
+
+def _covariances(rows: Sequence[Row]) -> Figure:
+    names = ("relative error of the mean", "relative error of the covariance")
+    figure = _pair(rows, ("mean_error", "covariance_error"), names)
+    figure.get_axes()[1].set_yscale("log")  # a likelihood is several times as wide as Laplace
+    return figure
+
+
+def _joint(rows: Sequence[Row]) -> Figure:
+    names = ("θ₀", "θ₁", "σ", "ρ")
+    figure = new_figure(9.0, 4.2)
+    axes: Axes = figure.add_subplot()
+    labels = [f"{r['method']}\n{r['inputs']}, {r['simulations']}" for r in rows]
+    for index, name in enumerate(names):
+        style = {"color": COLORS[index], "linestyle": "none", "markersize": 6}
+        axes.plot(labels, [r["r2"][index] for r in rows], marker="o", label=name, **style)
+        theirs = [r["published"]["r2"][index] if r.get("published") else np.nan for r in rows]
+        axes.plot(labels, theirs, marker="_", markeredgewidth=2, **style)
+        limit = rows[-1].get("floor_r2")
+        if limit is not None:
+            axes.axhline(limit[index], color=COLORS[index], linewidth=0.8, linestyle=":")
+    axes.plot([], [], "_", color=INK, markeredgewidth=2, label="published")
+    axes.plot([], [], ":", color=INK, label="Bayes floor")
+    axes.set_ylim(-1.0, 1.02)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.set_ylabel("R²")
+    axes.legend(loc="lower right", ncols=3)
+    return figure
+
+
+def _widths(rows: Sequence[Row]) -> Figure:
+    figure = new_figure(5.6, 4.0)
+    axes: Axes = figure.add_subplot()
+    widths = [r["width"] for r in rows]
+    axes.plot(widths, [r["seconds_scaled"] for r in rows], marker="o", label="ours, scaled")
+    for key, label, color in (
+        ("cpu_seconds", "published, CPU", GRAY),
+        ("accelerator_seconds", "published, accelerator", INK),
+    ):
+        theirs = [r["published"][key] for r in rows]
+        axes.plot(widths, theirs, marker="s", linestyle="--", color=color, label=label)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xticks(widths, [str(w) for w in widths])
+    axes.set_xlabel("units in each of eight layers")
+    axes.set_ylabel("seconds for 1,000,000 samples")
+    axes.legend()
+    return figure

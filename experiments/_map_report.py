@@ -1,0 +1,151 @@
+"""What the tables of inverse maps say: the printed report, and what was asked for."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from _evaluation import Row
+from _map_tables import (
+    PUBLISHED_JOINT,
+    accuracy_table,
+    covariance_table,
+    joint_table,
+    kind_of,
+    order_agreement,
+    series_table,
+    starts_table,
+    width_table,
+)
+from _neuron_landscape import minima_sentence
+from _tables import number, table
+
+_ASKED = 8000  # simulations
+
+
+def claims(rows: Sequence[Row], timing: Row) -> list[Row]:
+    """What was asked for, beside what was found; only what this preset computes.
+
+    Args:
+        rows: All rows.
+        timing: Seconds of one inversion.
+
+    Returns:
+        Text, value, limits and whether they are kept.
+    """
+    found: list[Row] = []
+
+    def ask(text: str, value: float, *, least: float = -np.inf, most: float = np.inf) -> None:
+        met = bool(least <= value <= most)
+        found.append({"text": text, "value": value, "least": least, "most": most, "met": met})
+
+    def pick(letter: str, method: str, simulations: int | None, kind: str) -> Row | None:
+        for row in rows:
+            same = row["table"] == letter and row["method"] == method
+            if same and row["simulations"] == simulations and kind_of(row) == kind:
+                return row
+        return None
+
+    clean = pick("b", "cnn", _ASKED, "clean/clean")
+    if clean is not None:
+        ask("cnn clean/clean, Median-APE", clean["median_ape"], most=0.014)
+        ask("cnn clean/clean, R2", clean["r2_mean"], least=0.998)
+    noisy = pick("b", "cnn", _ASKED, "noisy/noisy")
+    if noisy is not None:
+        ask("cnn noisy/noisy, Median-APE", noisy["median_ape"], most=0.053)
+        ask("cnn noisy/noisy, R2", noisy["r2_mean"], least=0.976)
+    few = pick("b", "cnn", 1000, "noisy/noisy")
+    if few is not None:
+        ask("cnn noisy/noisy, 1,000 simulations, R2", few["r2_mean"], least=0.938)
+    ours = pick("b", "ours", _ASKED, "noisy/noisy")
+    if ours is not None:
+        ask("ours noisy/noisy, R2", ours["r2_mean"], least=0.980)
+        ask("ours noisy/noisy, Median-APE", ours["median_ape"], most=0.035)
+        ask("ours, 90 % intervals hold the truth", ours["coverage_90"], least=0.88, most=0.92)
+    fresh = pick("b", "ours_fresh", _ASKED, "noisy/noisy")
+    if fresh is not None:
+        gap = float(np.max(np.asarray(fresh["floor_r2"]) - np.asarray(fresh["r2"])))
+        ask("ours with fresh simulations, R2 below the floor", gap, most=0.005)
+    _ask_joint(ask, pick)
+    covariance = pick("e", "cnn_covariance", _ASKED, "noisy/noisy")
+    if covariance is not None:
+        ask("covariances noisy/noisy, mean", covariance["mean_error"], most=0.093)
+        ask("covariances noisy/noisy, covariance", covariance["covariance_error"], most=0.161)
+    for row in rows:
+        if row["table"] == "f" and row["width"] <= 512 and row["samples"] >= 9_900:
+            limit = row["published"]["cpu_seconds"]
+            ask(f"{row['method']}, s for 1,000,000 samples", row["seconds_scaled"], most=limit)
+    ask("one inversion, warm, ms", 1e3 * timing["network"], most=2.0)
+    return found
+
+
+def _ask_joint(ask: Callable[..., None], pick: Callable[..., Row | None]) -> None:
+    published = PUBLISHED_JOINT[_ASKED]["both"]
+    for method, label in (("cnn_both", "cnn"), ("ours", "ours")):
+        row = pick("d", method, _ASKED, "noisy/noisy")
+        if row is None:
+            continue
+        for name, value, limit in zip(
+            ("theta0", "theta1", "sigma", "rho"), row["r2"], published, strict=True
+        ):
+            ask(f"unknown noise, {label}, R2 of {name}", float(value), least=limit)
+
+
+def report(metrics: dict[str, Any]) -> str:
+    """All tables with the published numbers and the limits side by side."""
+    by_letter: dict[str, list[Row]] = {letter: [] for letter in "abcdefgh"}
+    for row in metrics["rows"]:
+        by_letter[row["table"]].append(row)
+    seeds = max(row["seeds"] for row in by_letter["b"])
+    return "\n\n".join(
+        [
+            f"\nFitzHugh-Nagumo, preset {metrics['preset']}: medians over {seeds} seed(s), "
+            f"{by_letter['a'][0]['cases']} test cases, "
+            f"{metrics['timing']['total_seconds']:.0f} s in all",
+            accuracy_table([*by_letter["a"], *by_letter["b"], *by_letter["h"]]),
+            _order(by_letter["b"]),
+            series_table(by_letter["c"]),
+            joint_table(by_letter["d"]),
+            covariance_table(by_letter["e"]),
+            width_table(by_letter["f"]),
+            f"Seconds are measured on that many samples and scaled linearly to 1,000,000; the "
+            f"peak is that of large matrix products, "
+            f"{by_letter['f'][0]['matrix_product_peak'] / 1e9:.0f} GFlop/s.",
+            starts_table(by_letter["g"]),
+            minima_sentence(by_letter["g"]),
+            _timing(metrics["seconds_single"]),
+            _claims_table(metrics["claims"]),
+        ]
+    )
+
+
+def _order(rows: Sequence[Row]) -> str:
+    cells = [row for row in rows if row["method"] == "cnn" and row.get("published")]
+    if len(cells) < 2:
+        return "Order of the cells of table b: too few are published."
+    parts = []
+    for key, name, label in (("median_ape", "median_ape", "Median-APE"), ("r2_mean", "r2", "R2")):
+        agree = order_agreement(cells, lambda row, name=name: row["published"][name], key)
+        parts.append(
+            f"by {label} {agree['same']} pairs as published, {agree['undecided']} undecided "
+            f"between seeds, {agree['opposite']} the other way round"
+        )
+    return f"Order of the {len(cells)} cells of table b: {'; '.join(parts)}."
+
+
+def _timing(timing: Row) -> str:
+    return (
+        f"One inversion, warm: {1e3 * timing['network']:.2f} ms for the network pass with its "
+        f"samples, {1e3 * timing['checked']:.1f} ms with the solve that checks the estimate."
+    )
+
+
+def _claims_table(found: Sequence[Row]) -> str:
+    lines = []
+    for row in found:
+        bounds = [
+            "" if row["least"] is None else f">= {row['least']:g}",
+            "" if row["most"] is None else f"<= {row['most']:g}",
+        ]
+        asked = " and ".join(b for b in bounds if b)
+        lines.append([row["text"], number(row["value"], 4), asked, "yes" if row["met"] else "no"])
+    return table(("asked for", "found", "limit", "met"), lines)

@@ -1,0 +1,102 @@
+"""From trained inverse maps to the rows of the tables."""
+
+import numpy as np
+from _evaluation import Row
+from _map_tables import (
+    PAIRS,
+    PUBLISHED_COVARIANCES,
+    PUBLISHED_JOINT,
+    PUBLISHED_MAPS,
+    PUBLISHED_SERIES,
+    covariance_errors,
+    kind_of,
+    map_row,
+    prior_row,
+    series_errors,
+)
+from _maps import NOISY, Cell, Workshop
+
+
+def accuracy_rows(
+    workshop: Workshop, cells: dict[str, list[Cell]], floors: dict[str, Row]
+) -> list[Row]:
+    """Tables a and b."""
+    most, rows = cells["ours"][0].simulations, []
+    for letter, some in (
+        ("a", [*cells["dense"], *(c for c in cells["cnn"] if c.simulations == most)]),
+        ("b", cells["cnn"]),
+        ("b", cells["ours"]),
+    ):
+        for trained, tested in PAIRS:
+            for cell in some:
+                if cell.train_noise != trained or (letter == "a" and trained != tested):
+                    continue
+                floor = floors["strong"] if tested == NOISY else None
+                answers = workshop.answers(cell)
+                row = map_row(letter, cell, answers, workshop.neuron, tested, floor)
+                theirs = PUBLISHED_MAPS.get(cell.simulations, {}).get(kind_of(row))
+                if cell.method == "cnn" and theirs is not None:
+                    row["published"] = dict(zip(("median_ape", "r2"), theirs, strict=True))
+                rows.append(row)
+    return rows
+
+
+def series_rows(workshop: Workshop, cells: dict[str, list[Cell]]) -> list[Row]:
+    """Table c."""
+    names = "squared_bias", "centered_mse"
+    rows = []
+    for trained, tested in PAIRS:
+        for cell in (*cells["cnn"], cells["ours"][0]):
+            if cell.simulations != cells["ours"][0].simulations or cell.train_noise != trained:
+                continue
+            answers = workshop.answers(cell)
+            row = map_row("c", cell, answers, workshop.neuron, tested, None)
+            errors = [series_errors(workshop.neuron, a.values(tested)) for a in answers]
+            row |= over_seeds(names, errors)
+            row["published"] = dict(zip(names, PUBLISHED_SERIES[kind_of(row)], strict=True))
+            rows.append(row)
+    return rows
+
+
+def joint_rows(
+    workshop: Workshop, cells: dict[str, list[Cell]], floors: dict[str, Row]
+) -> list[Row]:
+    """Table d."""
+    floor = floors.get("joint")
+    rows = [prior_row("d", workshop.joint) | {"inputs": "-"}]
+    for cell in (*cells["joint"], *cells["joint_ours"]):
+        answers = workshop.answers(cell)
+        row = map_row("d", cell, answers, workshop.joint, NOISY, floor)
+        theirs = PUBLISHED_JOINT.get(cell.simulations, {}).get(row["inputs"])
+        if cell.method != "ours" and theirs is not None:
+            row["published"] = {"r2": theirs}
+        rows.append(row)
+    return rows
+
+
+def covariance_rows(
+    workshop: Workshop, cells: dict[str, list[Cell]], laplace: np.ndarray
+) -> list[Row]:
+    """Table e."""
+    names, rows = ("mean_error", "covariance_error"), []
+    truth = workshop.neuron.truth.thetas
+    for cell in (*cells["covariance"], cells["ours"][0]):
+        for trained, tested in PAIRS:
+            if cell.train_noise != trained:
+                continue
+            answers = workshop.answers(cell)
+            row = map_row("e", cell, answers, workshop.neuron, tested, None)
+            errors = [covariance_errors(a, tested, truth, laplace) for a in answers]
+            row |= over_seeds(names, errors)
+            row["published"] = dict(zip(names, PUBLISHED_COVARIANCES[kind_of(row)], strict=True))
+            rows.append(row)
+    return rows
+
+
+def over_seeds(names: tuple[str, ...], values: list[tuple[float, ...]]) -> Row:
+    """Median over seeds of several numbers, and their smallest and largest value."""
+    columns = zip(names, np.array(values).T, strict=True)
+    found: Row = {}
+    for name, column in columns:
+        found |= {name: float(np.median(column)), f"{name}_range": [column.min(), column.max()]}
+    return found

@@ -1,0 +1,346 @@
+"""The tables of inverse maps: rows over seeds, published numbers, and what was asked for."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from _evaluation import Row
+from _maps import CLEAN, NOISY, Answers, Cell, Trials
+from _tables import number, table
+from jaxtyping import Float
+
+# Rudi, Bessac and Lenzi, arXiv 2012.06691, and its slides. By simulations and by training and
+# test noise: Median-APE and R2 of the convolutional network.
+_SIZES = 500, 1000, 4000, 8000
+_CELLS = {
+    "clean/clean": ((0.023, 0.990), (0.014, 0.995), (0.014, 0.997), (0.014, 0.998)),
+    "clean/noisy": ((0.169, 0.788), (0.174, 0.763), (0.204, 0.710), (0.251, 0.617)),
+    "noisy/noisy": ((0.098, 0.921), (0.096, 0.938), (0.060, 0.970), (0.053, 0.976)),
+}
+PUBLISHED_MAPS = {
+    n: {kind: column[index] for kind, column in _CELLS.items()} for index, n in enumerate(_SIZES)
+}
+# Squared bias and centered mean squared error of series simulated at the estimates.
+PUBLISHED_SERIES = {
+    "clean/clean": (2.8e-6, 0.061), "clean/noisy": (1.8e-3, 2.001), "noisy/noisy": (1.2e-3, 0.536),
+}  # fmt: skip
+# R2 of theta0, theta1, sigma and rho.
+PUBLISHED_JOINT = {
+    1000: {
+        "series": (0.914, 0.812, -0.62, -0.80), "spectrum": (0.460, 0.577, 0.524, 0.603),
+        "both": (0.935, 0.856, 0.589, 0.645),
+    },
+    8000: {
+        "series": (0.962, 0.933, 0.627, 0.557), "spectrum": (0.580, 0.797, 0.669, 0.721),
+        "both": (0.968, 0.942, 0.684, 0.722),
+    },
+}  # fmt: skip
+# Median relative error of mean (2-norm) and covariance (Frobenius).
+PUBLISHED_COVARIANCES = {
+    "clean/clean": (0.032, 0.124), "clean/noisy": (0.215, 0.229), "noisy/noisy": (0.093, 0.161),
+}  # fmt: skip
+PAIRS = ((CLEAN, CLEAN), (CLEAN, NOISY), (NOISY, NOISY))
+
+
+def r2(
+    found: Float[np.ndarray, "case parameter"], truth: Float[np.ndarray, "case parameter"]
+) -> Float[np.ndarray, " parameter"]:
+    """Coefficient of determination of each parameter."""
+    return 1.0 - np.square(found - truth).mean(axis=0) / truth.var(axis=0)
+
+
+def median_ape(
+    found: Float[np.ndarray, "case parameter"], truth: Float[np.ndarray, "case parameter"]
+) -> float:
+    """Median relative error over cases and parameters."""
+    return float(np.median(np.abs(found - truth) / np.abs(truth)))
+
+
+def median_ape_norm(
+    found: Float[np.ndarray, "case parameter"], truth: Float[np.ndarray, "case parameter"]
+) -> float:
+    """Median over cases of the relative error in the Euclidean norm."""
+    return float(np.median(np.linalg.norm(found - truth, axis=1) / np.linalg.norm(truth, axis=1)))
+
+
+def map_row(
+    letter: str,
+    cell: Cell,
+    answers: Sequence[Answers],
+    trials: Trials,
+    test_noise: str,
+    floor: Row | None,
+) -> Row:
+    """Score one map of every seed on the test cases.
+
+    Args:
+        letter: The table.
+        cell: The map.
+        answers: Of each seed.
+        trials: The test cases.
+        test_noise: Which series were inverted.
+        floor: The limit, where there is one.
+
+    Returns:
+        Medians over seeds, their smallest and largest value, and what limits them.
+    """
+    truth = trials.truth.thetas
+    values = [a.values(test_noise) for a in answers]
+    determined = np.stack([r2(v, truth) for v in values])
+    apes = np.array([median_ape(v, truth) for v in values])
+    row = {
+        "table": letter,
+        "method": cell.method,
+        "simulations": cell.simulations,
+        "train_noise": cell.train_noise,
+        "test_noise": test_noise,
+        "inputs": cell.settings.inputs.value,
+        "seeds": len(answers),
+        "cases": len(truth),
+        "steps": cell.settings.steps,
+        "median_ape": float(np.median(apes)),
+        "median_ape_range": [apes.min(), apes.max()],
+        "median_ape_norm": float(np.median([median_ape_norm(v, truth) for v in values])),
+        "r2": np.median(determined, axis=0),
+        "r2_range": [determined.min(axis=0), determined.max(axis=0)],
+        "r2_mean": float(np.median(determined.mean(axis=1))),
+        "r2_mean_range": [determined.mean(axis=1).min(), determined.mean(axis=1).max()],
+        "fit_seconds": float(np.median([a.fit_seconds for a in answers])),
+        "compile_seconds": float(np.median([a.compile_seconds for a in answers])),
+    }
+    inside = np.stack([a.inside for a in answers])
+    if test_noise == NOISY and np.isfinite(inside).all():
+        row["coverage_90"] = float(np.median(inside.mean(axis=1)))
+        row["coverage_90_each"] = np.median(inside, axis=0)
+    if floor is not None:
+        row["floor_r2"], row["floor_median_ape"] = floor["r2"], floor["median_ape"]
+    return row
+
+
+def floor_row(
+    name: str,
+    truth: Float[np.ndarray, "case parameter"],
+    covariance: Float[np.ndarray, "case parameter parameter"],
+    noise: float,
+) -> Row:
+    """The Bayes floor: what the Laplace covariances at the true parameters leave open."""
+    good = np.isfinite(covariance).all(axis=(1, 2))
+    truth, covariance = truth[good], covariance[good]
+    variance = np.diagonal(covariance, axis1=1, axis2=2)
+    random = np.random.default_rng(0).normal(size=truth.shape)
+    guess = truth + np.einsum("cpq,cq->cp", np.linalg.cholesky(covariance), random)
+    return {
+        "table": "h",
+        "method": f"bayes_floor_{name}",
+        "simulations": None,
+        "train_noise": None,
+        "test_noise": NOISY,
+        "noise": noise,
+        "seeds": 1,
+        "cases": len(truth),
+        "median_ape": median_ape(guess, truth),
+        "median_ape_norm": median_ape_norm(guess, truth),
+        "r2": 1.0 - variance.mean(axis=0) / truth.var(axis=0),
+    }
+
+
+def prior_row(letter: str, trials: Trials) -> Row:
+    """Always guessing the mean of the prior."""
+    truth = trials.truth.thetas
+    space = trials.problem.parameters
+    levels = (np.arange(4096)[:, None] + 0.5) / 4096 * np.ones((1, space.size))
+    guess = np.broadcast_to(np.asarray(space.from_unit(levels)).mean(axis=0), truth.shape)
+    return {
+        "table": letter,
+        "method": "prior_mean",
+        "simulations": 0,
+        "train_noise": None,
+        "test_noise": NOISY,
+        "seeds": 1,
+        "cases": len(truth),
+        "median_ape": median_ape(guess, truth),
+        "median_ape_norm": median_ape_norm(guess, truth),
+        "r2": r2(guess, truth),
+    }
+
+
+def series_errors(
+    trials: Trials, values: Float[np.ndarray, "case parameter"]
+) -> tuple[float, float]:
+    """Squared bias and centered mean squared error of the potential simulated at estimates.
+
+    Bias is the mean error over time of a series, the rest is around it; both averaged over cases.
+    """
+    problem = trials.problem
+    (channel,) = problem.channel_index
+    states = np.asarray(problem.model.solve_ensemble(values[:, :2]).states)
+    error = states[:, :, channel] - trials.clean.values[:, :, 0]
+    error = error[np.isfinite(error).all(axis=1)]
+    bias = error.mean(axis=1)
+    return float(np.square(bias).mean()), float(np.square(error - bias[:, None]).mean())
+
+
+def covariance_errors(
+    answers: Answers,
+    test_noise: str,
+    truth: Float[np.ndarray, "case parameter"],
+    laplace: Float[np.ndarray, "case parameter parameter"],
+) -> tuple[float, float]:
+    """Median relative errors of mean and covariance, against truth and Laplace covariance."""
+    good = np.isfinite(laplace).all(axis=(1, 2))
+    gap = np.linalg.norm(answers.covariances(test_noise) - laplace, axis=(1, 2))
+    share = gap[good] / np.linalg.norm(laplace[good], axis=(1, 2))
+    return median_ape_norm(answers.values(test_noise), truth), float(np.median(share))
+
+
+def order_agreement(rows: Sequence[Row], published: Callable[[Row], float], key: str) -> Row:
+    """How many pairs of rows are ordered as published; pairs that tie there do not count.
+
+    A pair in which ours differ by no more than the seeds do is undecided, not wrong.
+    """
+    same = opposite = undecided = 0
+    for i, first in enumerate(rows):
+        for second in rows[:i]:
+            theirs = published(first) - published(second)
+            if theirs == 0.0:
+                continue
+            ours = first[key] - second[key]
+            overlap = (
+                first[f"{key}_range"][0] <= second[f"{key}_range"][1]
+                and second[f"{key}_range"][0] <= first[f"{key}_range"][1]
+            )
+            if ours * theirs > 0.0:
+                same += 1
+            elif overlap:
+                undecided += 1
+            else:
+                opposite += 1
+    return {"same": same, "undecided": undecided, "opposite": opposite}
+
+
+def kind_of(row: Row) -> str:
+    """Training and test noise in short."""
+    return f"{row['train_noise']}/{row['test_noise']}"
+
+
+def _each(values: Any, digits: int = 3) -> str:
+    return "-" if values is None else " ".join(f"{v:.{digits}f}" for v in values)
+
+
+def accuracy_table(rows: Sequence[Row]) -> str:
+    """Tables a, b and h: errors, what is published, and the limit."""
+    lines = []
+    for row in rows:
+        theirs = row.get("published") or {}
+        lines.append(
+            [
+                f"{row['table']} {row['method']}",
+                "-" if not row["simulations"] else str(row["simulations"]),
+                kind_of(row) if row["train_noise"] else row["test_noise"],
+                number(row["median_ape"]),
+                number(theirs.get("median_ape")),
+                _each(row["r2"]),
+                number(theirs.get("r2")),
+                _each(row.get("floor_r2")),
+                "-" if "coverage_90" not in row else f"{100 * row['coverage_90']:.1f}",
+                number(row.get("fit_seconds"), 2),
+            ]
+        )
+    header = (
+        "map", "N", "train/test", "APE", "published", "R2", "published", "floor R2", "90 %",
+        "fit s",
+    )  # fmt: skip
+    return table(header, lines)
+
+
+def series_table(rows: Sequence[Row]) -> str:
+    """Table c."""
+    lines = [
+        [
+            f"c {row['method']}",
+            kind_of(row),
+            number(row["squared_bias"]),
+            number(row["published"]["squared_bias"]),
+            number(row["centered_mse"]),
+            number(row["published"]["centered_mse"]),
+        ]
+        for row in rows
+    ]
+    header = ("map", "train/test", "bias^2", "published", "centered MSE", "published")
+    return table(header, lines)
+
+
+def joint_table(rows: Sequence[Row]) -> str:
+    """Table d."""
+    lines = [
+        [
+            f"d {row['method']}",
+            str(row["simulations"]),
+            row["inputs"],
+            _each(row["r2"]),
+            _each((row.get("published") or {}).get("r2")),
+            _each(row.get("floor_r2")),
+            "-" if "coverage_90" not in row else f"{100 * row['coverage_90']:.1f}",
+        ]
+        for row in rows
+    ]
+    header = (
+        "map", "N", "inputs", "R2 (theta0 theta1 sigma rho)", "published", "floor", "90 %",
+    )  # fmt: skip
+    return table(header, lines)
+
+
+def covariance_table(rows: Sequence[Row]) -> str:
+    """Table e."""
+    lines = [
+        [
+            f"e {row['method']}",
+            str(row["simulations"]),
+            kind_of(row),
+            number(row["mean_error"]),
+            number(row["published"]["mean_error"]),
+            number(row["covariance_error"]),
+            number(row["published"]["covariance_error"]),
+        ]
+        for row in rows
+    ]
+    return table(("map", "N", "train/test", "mean", "published", "covariance", "published"), lines)
+
+
+def width_table(rows: Sequence[Row]) -> str:
+    """Table f."""
+    lines = [
+        [
+            f"f {row['method']}",
+            str(row["parameters"]),
+            str(row["samples"]),
+            number(row["seconds"]),
+            number(row["seconds_scaled"]),
+            number(row["published"]["cpu_seconds"]),
+            number(row["published"]["accelerator_seconds"]),
+            f"{100 * row['share_of_peak']:.0f} %",
+        ]
+        for row in rows
+    ]
+    header = (
+        "network", "parameters", "samples", "s", "s per 1e6", "published CPU",
+        "published accelerator", "of peak",
+    )  # fmt: skip
+    return table(header, lines)
+
+
+def starts_table(rows: Sequence[Row]) -> str:
+    """Table g."""
+    lines = [
+        [
+            f"g {row['method']}",
+            str(row["cases"]),
+            number(row["median_ape"]),
+            _each(row["r2"]),
+            f"{100 * row['share_global']:.0f} %",
+            number(1e3 * row["seconds_per_case"]),
+        ]
+        for row in rows
+    ]
+    header = ("estimate", "cases", "APE", "R2", "at the global optimum", "ms per case")
+    return table(header, lines)

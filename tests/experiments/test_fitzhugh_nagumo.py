@@ -1,0 +1,130 @@
+"""The experiment on the neuron as a user runs it, in its smallest preset, and its own searches."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.random as jr
+import numpy as np
+import pytest
+
+import inojax as ij
+
+ROOT = Path(__file__).parents[2]
+FIGURES = (
+    "accuracy", "sensitivity", "series", "joint", "covariances", "widths", "landscape",
+)  # fmt: skip
+SHARED = ("method", "simulations", "train_noise", "test_noise", "seeds", "median_ape", "r2")
+
+
+def run(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, "-W", "error", "experiments/fitzhugh_nagumo.py"]
+    return subprocess.run(
+        [*command, "--preset", "smoke", "--out", str(out), *more],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_every_table_has_its_rows(tmp_path: Path):
+    first = run(tmp_path)
+    assert first.returncode == 0, first.stderr[-3000:]
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["experiment"] == "fitzhugh_nagumo"
+    rows = metrics["rows"]
+    assert {row["table"] for row in rows} == set("abcdefgh")
+    for row in rows:
+        if row["table"] != "f":
+            assert all(name in row for name in SHARED), row
+            assert len(row["r2"]) == (4 if row["table"] == "d" else 2)
+            assert max(row["r2"]) < 1.0
+    kinds = [(r["train_noise"], r["test_noise"]) for r in rows if r["table"] == "b"]
+    assert kinds[:3] == [("clean", "clean"), ("clean", "noisy"), ("noisy", "noisy")]
+    (limit,) = (row for row in rows if row["table"] == "h")
+    # A thousand cases leave 1.1 and 0.7 % of the prior's variance; 32 scatter widely.
+    assert min(limit["r2"]) > 0.9
+    refined = next(row for row in rows if row["method"] == "network, refined")
+    assert refined["seconds_per_case"] > 0.0
+    for row in rows:
+        if row["table"] == "f":
+            assert row["parameters"] == 39_490
+            np.testing.assert_allclose(
+                row["seconds_scaled"], row["seconds"] * 1e6 / row["samples"], rtol=1e-9
+            )
+            assert 0.0 < row["share_of_peak"] < 1.0
+    for name in FIGURES:
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+    # A second run finds the table and computes nothing; another seed is another run.
+    again = run(tmp_path)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "-- train" not in again.stdout
+    refused = run(tmp_path, "--seed", "1")
+    assert refused.returncode == 2
+    assert "differs in: seed" in refused.stderr
+
+
+@pytest.fixture
+def searches(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    return importlib.import_module("_many_starts")
+
+
+@pytest.fixture
+def posterior(searches):
+    neuron = ij.problems.fitzhugh_nagumo()
+    deviation = np.array([0.3, 0.4])
+    return searches.Posterior(
+        neuron.model, np.full(2, 0.4), deviation, np.full(2, -2.0), np.full(2, 2.0), 0.35, 0.8
+    )
+
+
+def test_what_is_searched_is_the_posterior_of_the_library(posterior):
+    neuron = ij.problems.fitzhugh_nagumo()
+    truth = np.array([0.4, 0.3])
+    observation = neuron.simulate(truth, key=jr.key(1))
+    x = np.array([[0.0, -0.25], [0.1, 0.2]])
+    series = np.asarray(observation.values)[None, :, 0].repeat(2, axis=0)
+    ours = posterior.value(x, series)
+    library = [float(neuron.log_posterior(t, observation)) for t in posterior.theta(x)]
+    # Constants cancel in the difference; the solver's tolerance is 1e-6 on squares of order 1e3.
+    np.testing.assert_allclose(ours[1] - ours[0], library[0] - library[1], rtol=1e-3)
+    value, gradient = posterior.value_and_gradient(x, series)
+    np.testing.assert_allclose(value, ours, rtol=1e-3)
+    step = 1e-4
+    for index in range(2):
+        shift = step * np.eye(2)[index]
+        slope = (posterior.value(x + shift, series) - posterior.value(x - shift, series)) / 2 / step
+        np.testing.assert_allclose(gradient[:, index], slope, rtol=2e-2)
+
+
+class Bowl:
+    """A quadratic with its least value at a known place, too steep for plain gradient steps."""
+
+    low, high = np.full(2, -2.0), np.full(2, 2.0)
+    matrix = np.array([[300.0, 40.0], [40.0, 7.0]])
+
+    def value_and_gradient(self, x, series):
+        away = x - series[:, :2]
+        gradient = away @ self.matrix
+        return 0.5 * np.sum(away * gradient, axis=1), gradient
+
+
+def test_searches_find_the_least_value_and_count_ends(searches):
+    starts = np.random.default_rng(0).uniform(-2.0, 2.0, (6, 2))
+    target = np.array([[0.5, -1.0], [-0.3, 0.2]]).repeat(3, axis=0)
+    found = searches.descend(Bowl(), starts, target)
+    assert found.arrived.all()
+    # A step that gains less than 1e-6 ends a search, and the flattest curvature is 1.6.
+    np.testing.assert_allclose(found.x, target, atol=5e-3)
+    groups = searches.distinct(found.x, np.array([3.0, 2.0, 1.0, 0.0, 0.0, 0.0]))
+    np.testing.assert_array_equal(groups, [1, 1, 1, 0, 0, 0])
+    outside = searches.descend(Bowl(), starts[:1], np.array([[3.0, 0.0]]))
+    assert np.all(np.abs(outside.x) <= 2.0)
