@@ -9,7 +9,11 @@ from _map_tables import kind_of
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from inojax.plot._style import COLORS, GRAY, INK, MARKERS, house_style, new_figure
+from inojax.plot import house_style, new_figure
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "D", "^", "s", "v", "P", "X")
+INK, GRAY = "#222222", "#8A8A8A"
 
 
 def draw_tables(out: Path, rows: Sequence[Row]) -> None:

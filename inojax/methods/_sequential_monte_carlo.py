@@ -52,9 +52,9 @@ class SequentialMonteCarlo(eqx.Module):
 
     After each move all particles are kept (waste-free), so a temperature costs one solution for
     each particle. Several populations run independently; how they differ says whether there were
-    enough particles (`diagnostics`), and each weighs what its evidence says. Least squares behind it
-    (`LeastSquares(starts=64).refine(inverter)`) lists the optima, with the share of samples that
-    descend to each (`optima.starts`).
+    enough particles (`diagnostics`), and each weighs what its evidence says. Least squares behind
+    it (`LeastSquares(starts=64).refine(inverter)`) lists the optima, with the share of samples
+    that descend to each (`optima.starts`).
 
     Attributes:
         populations: Independent runs.

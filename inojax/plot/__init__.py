@@ -12,5 +12,6 @@ from ._overview import overview as overview
 from ._pairs import pairs as pairs
 from ._predictive import predictive as predictive
 from ._recovery import recovery as recovery
+from ._style import house_style as house_style, new_figure as new_figure
 from ._trajectories import trajectories as trajectories
 from ._work_precision import work_precision as work_precision
