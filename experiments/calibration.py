@@ -6,8 +6,8 @@ Command:  python experiments/calibration.py --preset {smoke,quick,paper} --out r
 Runtime:  quick 16 min on two CPU cores with other work beside it; paper: not yet run.
 Expected: preset quick: 90 % intervals hold the truth in percent of the cases: Robertson, least
           squares 88.3 (standard error 0.8), corrected 92.5 (0.6), NUTS 88.0 (3.4); Lotka-Volterra
-          75.8 (1.6), 90.4 (1.2), 88.3 (2.6). Ambiguous readings: both explanations found, but
-          weighed 0.06 and 0.94 where brute force says 0.50 and 0.49.
+          75.8 (1.6), 90.4 (1.2), 88.3 (2.6). Ambiguous readings: tempering weighs the two
+          explanations 0.45 and 0.55, parabolas 0.06 and 0.94; brute force 0.50 and 0.49 (0.02).
 
 Least squares draws from parabolas. The likelihood of predator and prey is a curved ridge over a
 wide prior, of which a parabola holds too little: intervals are too narrow, and optima weighed
