@@ -165,8 +165,10 @@ def compiled_once() -> Iterator[None]:
         jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-        yield
-        jax.config.update("jax_compilation_cache_dir", None)
+        try:
+            yield
+        finally:
+            jax.config.update("jax_compilation_cache_dir", None)
 
 
 class Stopwatch:

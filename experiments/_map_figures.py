@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from inojax.plot import house_style, new_figure
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+# Colors "C0", "C1", ... are those of the house style, in its order.
 MARKERS = ("o", "D", "^", "s", "v", "P", "X")
-INK, GRAY = "#222222", "#8A8A8A"
+INK, GRAY = "black", "gray"
 
 
 def draw_tables(out: Path, rows: Sequence[Row]) -> None:
@@ -39,7 +39,7 @@ def _accuracy(rows: Sequence[Row]) -> Figure:
     labels = [f"{r['method']}\n{kind_of(r) if r['train_noise'] else ''}" for r in rows]
     for index in range(len(rows[0]["r2"])):
         missing = [max(1.0 - r["r2"][index], 1e-6) for r in rows]
-        axes.plot(labels, missing, MARKERS[index], color=COLORS[index], label=f"θ{'₀₁'[index]}")
+        axes.plot(labels, missing, MARKERS[index], color=f"C{index}", label=f"θ{'₀₁'[index]}")
     _floor(axes, rows)
     axes.set_yscale("log")
     axes.set_ylabel("1 − R²")
@@ -52,7 +52,7 @@ def _floor(axes: Axes, rows: Sequence[Row]) -> None:
     floors = [r["floor_r2"] for r in rows if r.get("floor_r2") is not None]
     for index, limit in enumerate(floors[0] if floors else ()):
         label = "Bayes floor, noisy" if index == 0 else None
-        axes.axhline(1.0 - limit, color=COLORS[index], linewidth=0.8, linestyle=":", label=label)
+        axes.axhline(1.0 - limit, color=f"C{index}", linewidth=0.8, linestyle=":", label=label)
 
 
 def _sensitivity(rows: Sequence[Row]) -> Figure:
@@ -62,7 +62,7 @@ def _sensitivity(rows: Sequence[Row]) -> Figure:
     for number, (method, kind) in enumerate(kinds):
         mine = [r for r in rows if (r["method"], kind_of(r)) == (method, kind)]
         sizes = [r["simulations"] for r in mine]
-        color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
+        color, marker = f"C{number}", MARKERS[number % len(MARKERS)]
         style = {"color": color, "marker": marker, "markersize": 5}
         label = f"{method}, {kind}"
         left.plot(sizes, [r["median_ape"] for r in mine], label=label, **style)
@@ -88,7 +88,7 @@ def _sensitivity(rows: Sequence[Row]) -> Figure:
 
 def _beside(axes: Axes, labels: Sequence[str], ours: list[float], theirs: list[float]) -> None:
     place = np.arange(len(labels))
-    axes.bar(place - 0.2, ours, 0.38, color=COLORS[0], label="ours")
+    axes.bar(place - 0.2, ours, 0.38, color="C0", label="ours")
     axes.bar(place + 0.2, theirs, 0.38, color=GRAY, label="published")
     axes.set_xticks(place, labels)
     axes.grid(visible=False, axis="x")
@@ -128,13 +128,13 @@ def _joint(rows: Sequence[Row]) -> Figure:
     axes: Axes = figure.add_subplot()
     labels = [f"{r['method']}\n{r['inputs']}, {r['simulations']}" for r in rows]
     for index, name in enumerate(names):
-        style = {"color": COLORS[index], "linestyle": "none", "markersize": 6}
+        style = {"color": f"C{index}", "linestyle": "none", "markersize": 6}
         axes.plot(labels, [r["r2"][index] for r in rows], marker="o", label=name, **style)
         theirs = [r["published"]["r2"][index] if r.get("published") else np.nan for r in rows]
         axes.plot(labels, theirs, marker="_", markeredgewidth=2, **style)
         limit = rows[-1].get("floor_r2")
         if limit is not None:
-            axes.axhline(limit[index], color=COLORS[index], linewidth=0.8, linestyle=":")
+            axes.axhline(limit[index], color=f"C{index}", linewidth=0.8, linestyle=":")
     axes.plot([], [], "_", color=INK, markeredgewidth=2, label="published")
     axes.plot([], [], ":", color=INK, label="Bayes floor")
     axes.set_ylim(-1.0, 1.02)
