@@ -72,7 +72,7 @@ class AbstractInverter(eqx.Module):
         if is_traced(observation, key, self):
             batch, keys = jax.tree.map(lambda x: jnp.asarray(x)[None], (observation, key))
             return jax.tree.map(lambda x: x[0], self._invert(batch, keys))
-        _check_readings(self.problem, observation, "`observation`")
+        check_readings(self.problem, observation, "`observation`")
         batch = jax.tree.map(lambda x: np.asarray(x)[None], observation)
         estimate = self._on_host(batch, key[None])
         first = jax.tree.map(lambda x: np.asarray(x[0]), estimate)
@@ -117,7 +117,7 @@ def _compiled(
     return inverter._invert(observations, keys)
 
 
-def _check_readings(problem: InverseProblem, observation: Observation, name: str) -> None:
+def check_readings(problem: InverseProblem, observation: Observation, name: str) -> None:
     """Refuse, on the host, what `Observation.from_arrays` would have refused."""
     mask, values = np.asarray(observation.mask), np.asarray(observation.values)
     if not mask.any(axis=(-2, -1)).all():
@@ -166,15 +166,16 @@ def invert_batch(
         ValueError: If it is not a batch, belongs to another problem, or holds readings that
             cannot be.
     """
-    _check_batch(inverter.problem, observations)
+    check_batch(inverter.problem, observations)
     keys = jax.random.split(key, observations.mask.shape[0])
     if is_traced(observations, key, inverter):
         return inverter._invert(observations, keys)
-    _check_readings(inverter.problem, observations, "`observations`")
+    check_readings(inverter.problem, observations, "`observations`")
     return inverter._on_host(observations, keys)
 
 
-def _check_batch(problem: InverseProblem, observations: Observation) -> None:
+def check_batch(problem: InverseProblem, observations: Observation) -> None:
+    """Refuse, with the remedy, what is not a batch of observations of a problem."""
     if not isinstance(observations, Observation):
         problem.check_observation(observations)
     shape = np.shape(observations.mask)

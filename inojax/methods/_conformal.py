@@ -122,9 +122,10 @@ def conformal(
 
     What follows holds for any inverter, however wrong: over new cases drawn like the held-out
     ones, the central interval of each parameter, as `Estimate.interval` takes it from S
-    samples, holds the truth at least as often as it says, at levels up to (S - 1)/(S + 1). It is
-    a promise for the average over the prior, not for each observation, and not for data that
-    the problem does not describe.
+    samples, holds the truth at least as often as it says, at the levels 1 - 2 k/(S + 1) for whole
+    k from 1; between two of these its ends are interpolated, and it may hold the truth as rarely
+    as the lower of the two says. It is a promise for the average over the prior, not for each
+    observation, and not for data that the problem does not describe.
 
     Args:
         inverter: A fitted inverter that gives samples.

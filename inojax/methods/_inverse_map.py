@@ -20,7 +20,13 @@ from ..nn import Dense, NetworkBuilder, Normal
 from ..noise import Gaussian
 from ..train import Loss, TrainLog, shard_batch
 from ._amortized import AbstractAmortizedMethod, TrainingSession
-from ._base import AbstractNetworkInverter, estimate_from_cloud, estimate_from_point
+from ._base import (
+    AbstractNetworkInverter,
+    check_batch,
+    check_readings,
+    estimate_from_cloud,
+    estimate_from_point,
+)
 from ._checks import check_counts, check_shares
 from ._encoding import Encoder, thin
 from ._fresh import Simulator, fresh_simulator
@@ -107,12 +113,16 @@ class InverseMapInverter(AbstractNetworkInverter):
             covariance is linearized at the mean.
 
         Raises:
-            ValueError: If the network states no covariance, or a series does not fit.
+            TypeError: If `observations` is not an `Observation`.
+            ValueError: If the network states no covariance, `observations` is not a batch of this
+                problem, or a series does not fit.
         """
         if self.spread is Spread.NONE:
             raise ValueError(
                 "This map gives points only; train one with `spread=Spread.LIKELIHOOD`."
             )
+        check_batch(self.problem, observations)
+        check_readings(self.problem, observations, "`observations`")
         with jax.enable_x64(False):
             found = _moments(self, self.encoder.placed(observations))
         return jax.tree.map(np.asarray, found)
@@ -219,6 +229,11 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
                 "`fresh` simulations have neither `fixed_noise` nor a Laplace covariance to learn "
                 "from; use `fresh=0`, or `Spread.LIKELIHOOD` and noise that is drawn anew."
             )
+        if self.thinned and self.spread is Spread.LAPLACE:
+            raise ValueError(
+                "`thinned` series have no one Laplace covariance to learn; use `thinned=0.0`, or "
+                "`Spread.LIKELIHOOD`, which is wider where readings are lost."
+            )
 
     @staticmethod
     def published(network: NetworkBuilder, *, simulations: int, epochs: int = 200) -> "InverseMap":
@@ -246,6 +261,16 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
 
     def _fit(self, session: TrainingSession, *, key: Key[Array, ""]) -> InverseMapInverter:
         problem, data = session.problem, session.data
+        if self.spread is Spread.LAPLACE and problem.sensors.missing > 0.0:
+            raise ValueError(
+                "`spread=Spread.LAPLACE` learns one covariance for each simulation, but the "
+                f"sensors of {problem.name!r} lose readings. Use `Spread.LIKELIHOOD`."
+            )
+        if self.fresh > len(data.z):
+            raise ValueError(
+                f"`fresh` simulations replace those of the data set, of which {len(data.z)} are "
+                f"for training; got {self.fresh}. Lower `fresh`, or simulate more."
+            )
         scale_key, noise_key, target_key, init_key, train_key = jr.split(key, 5)
         measured = self._measured(problem)
         encoder = self._encoder(problem).fitted(measured, data, scaled=self.scaled, key=scale_key)
@@ -332,6 +357,12 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
             numbers = laplace_numbers(problem, encoder, np.asarray(part.z), key=target_key)
             # Derivatives may fail where the trajectory alone does not.
             good = np.isfinite(numbers).all(axis=1)
+            if not good.any():
+                raise ValueError(
+                    f"`dataset`: none of {len(part.z)} simulations of {problem.name!r} has finite "
+                    "sensitivities, which Laplace covariances need. Raise the model's `max_steps`, "
+                    "or use `Spread.LIKELIHOOD`."
+                )
             found.append((part.z[good], part.states[good], numbers[good]))
         numbers = found[0][2]
         # One scale for all entries of a matrix, or errors would not be relative ones any more.
@@ -393,11 +424,12 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
     def _loss(self, problem: InverseProblem, simulate: Simulator | None) -> Loss:
         def loss(model: Any, carry: Any, data: _Data, *, key: Array) -> tuple[Array, Any]:
             example = self._example(problem, data.encoder)
-            pick, observe_keys, lose_keys = batch_keys(key, self.batch)
             pool = data.train
             if simulate is not None:
-                carry = simulate(carry, jr.fold_in(key, self.batch))
+                simulate_key, key = jr.split(key)
+                carry = simulate(carry, simulate_key)
                 pool = pool._replace(z=carry[1], states=carry[2])
+            pick, observe_keys, lose_keys = batch_keys(key, self.batch)
             index = jr.randint(pick, (self.batch,), 0, pool.z.shape[0])
             batch = shard_batch(jax.tree.map(lambda x: x[index], pool))
             x = batch.inputs

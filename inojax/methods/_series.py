@@ -278,7 +278,7 @@ class SeriesEncoder(eqx.Module):
             )
         case = np.arange(len(times))[:, None]
         rows = np.broadcast_to(case, times.shape)[real], nearest[real]
-        if len(np.unique(np.stack(rows), axis=1).T) < np.sum(real):
+        if np.bincount(rows[0] * len(self.times) + rows[1]).max(initial=0) > 1:
             raise ValueError("`observation` has two rows at the same time; combine them to one.")
         values[rows], kept[rows] = np.asarray(observations.values)[real], mask[real]
         if not self.masked and not kept.all():

@@ -47,6 +47,8 @@ class FlaxNetwork(eqx.Module):
             self.constants = jax.tree.map(np.asarray, variables)
             self.structure = module
         elif isinstance(module, nnx.Module):
+            # A copy: the caller may go on training.
+            module = nnx.merge(*nnx.split(module))
             module.eval()
             structure, parameters, rest = nnx.split(module, nnx.Param, ...)
             self.parameters = nnx.to_pure_dict(parameters)
@@ -82,14 +84,15 @@ class _NNX:
         self._structure = structure
         # Shapes only: arrays must not be part of what is compiled for.
         self._states = nnx.eval_shape(lambda: (parameters, rest))
+        self._generators = [_generator(leaf) for leaf in jax.tree.leaves(rest)]
 
     def __call__(self, parameters: Any, constants: Any, x: Array) -> Array:
         from flax import nnx
 
         template, rest = self._states
         state = jax.tree.unflatten(jax.tree.structure(template), jax.tree.leaves(parameters))
-        wanted = jax.tree.leaves(rest)
-        leaves = [_thawed(a, b) for a, b in zip(jax.tree.leaves(constants), wanted, strict=True)]
+        pairs = zip(jax.tree.leaves(constants), self._generators, strict=True)
+        leaves = [_thawed(leaf, generator) for leaf, generator in pairs]
         others = jax.tree.unflatten(jax.tree.structure(rest), leaves)
         return nnx.merge(self._structure, state, others)(x)
 
@@ -100,11 +103,16 @@ class _NNX:
         return isinstance(other, _NNX) and self._structure == other._structure
 
 
-def _frozen(leaf: Any) -> np.ndarray:
+def _generator(leaf: Any) -> Any:
+    """What a random key is for, None for other arrays."""
     is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.asarray(jr.key_data(leaf) if is_key else leaf)
+    return jr.key_impl(leaf) if is_key else None
 
 
-def _thawed(leaf: Any, like: Any) -> Any:
-    is_key = jnp.issubdtype(like.dtype, jax.dtypes.prng_key)
-    return jr.wrap_key_data(jnp.asarray(leaf)) if is_key else jnp.asarray(leaf)
+def _frozen(leaf: Any) -> np.ndarray:
+    return np.asarray(leaf if _generator(leaf) is None else jr.key_data(leaf))
+
+
+def _thawed(leaf: Any, generator: Any) -> Any:
+    array = jnp.asarray(leaf)
+    return array if generator is None else jr.wrap_key_data(array, impl=generator)

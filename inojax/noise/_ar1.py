@@ -244,7 +244,8 @@ class AR1(AbstractNoise):
         row = jnp.broadcast_to(jnp.arange(len(like))[:, None], like.shape)
         kept = row if mask is None else jnp.where(jnp.asarray(mask), row, -1)
         last = jax.lax.cummax(jnp.concatenate([jnp.full_like(kept[:1], -1), kept[:-1]]))
-        first = last < 0
+        # Rows that are left out have no link: padding repeats a time, and no time has passed then.
+        first = (last < 0) if mask is None else (last < 0) | ~jnp.asarray(mask)
         before = jnp.where(first, row, last)
         gap = times - jnp.take_along_axis(jnp.broadcast_to(times, like.shape), before, axis=0)
         rho = value_of(self.correlation, jnp.asarray(theta, like.dtype), self._names, "correlation")
@@ -259,7 +260,9 @@ class AR1(AbstractNoise):
 
 
 def _innovation(distance: Array, links: _Links) -> Array:
-    expected = links.weight * jnp.take_along_axis(distance, links.before, axis=0)
+    # What follows an impossible reading is not impossible for that.
+    finite = jnp.where(jnp.isinf(distance), 0.0, distance)
+    expected = links.weight * jnp.take_along_axis(finite, links.before, axis=0)
     scale = jnp.where(jnp.isposinf(links.log_share), 0.0, links.log_share)
     return (distance - expected) * jnp.exp(-scale)
 

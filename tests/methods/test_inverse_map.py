@@ -329,6 +329,7 @@ def test_bad_settings_are_refused(problem, data, brief):
         ({"fresh": -1}, "`fresh` must be zero or more"),
         ({"fresh": 2, "fixed_noise": True}, "`fresh` simulations have neither"),
         ({"fresh": 2, "spread": Spread.LAPLACE}, "`fresh` simulations have neither"),
+        ({"thinned": 0.5, "spread": Spread.LAPLACE}, "`thinned` series have no one Laplace"),
     ):
         with refuses(ValueError, message):
             dataclasses.replace(BRIEF, **change)
@@ -337,7 +338,50 @@ def test_bad_settings_are_refused(problem, data, brief):
     )
     with refuses(ValueError, r"`network` must return 5 outputs for inputs of shape \(10, 3\)"):
         wrong.fit(problem, data.split(64)[1], progress=False, key=KEY)
+    many = dataclasses.replace(BRIEF, fresh=60)
+    with refuses(ValueError, "`fresh` simulations replace .* of which 58 are for training; got 60"):
+        many.fit(problem, data.split(64)[1], progress=False, key=KEY)
     points = dataclasses.replace(brief, spread=Spread.NONE)
     batch = jax.tree.map(lambda x: np.asarray(x)[None], observation(problem))
     with refuses(ValueError, "This map gives points only"):
         points.mean_and_covariance(batch)
+
+
+def test_laplace_covariances_of_series_that_lose_readings_are_refused(problem, data):
+    sensors = ij.Sensors(ij.RandomTimes(10), missing=0.2)
+    losing = ij.InverseProblem(
+        problem.name, problem.parameters, problem.model, sensors, problem.noise
+    )
+    method = dataclasses.replace(BRIEF, spread=Spread.LAPLACE)
+    with refuses(ValueError, "`spread=Spread.LAPLACE` learns one covariance"):
+        method.fit(losing, data.split(64)[1], progress=False, key=KEY)
+
+
+def test_simulations_that_all_lack_sensitivities_are_refused(problem, data, monkeypatch):
+    monkeypatch.setattr(
+        methods._inverse_map,
+        "laplace_numbers",
+        lambda problem, encoder, z, *, key: np.full((len(z), 3), np.nan),
+    )
+    method = dataclasses.replace(BRIEF, spread=Spread.LAPLACE)
+    with refuses(ValueError, "`dataset`: none of 58 simulations .* has finite sensitivities"):
+        method.fit(problem, data.split(64)[1], progress=False, key=KEY)
+
+
+def test_covariances_check_series_as_inversion_does(problem, brief):
+    single = observation(problem)
+    with refuses(ValueError, "`observations` must be a batch"):
+        brief.mean_and_covariance(single)
+    batch = jax.tree.map(lambda x: np.asarray(x)[None], single)
+    broken = dataclasses.replace(batch, values=np.full_like(batch.values, np.nan))
+    with refuses(ValueError, "`observations` has readings that are NaN"):
+        brief.mean_and_covariance(broken)
+    with refuses(ValueError, "other"):
+        brief.mean_and_covariance(dataclasses.replace(batch, problem="other"))
+
+
+def test_two_rows_at_one_time_are_refused(problem, brief):
+    # Apart, but nearer to each other than times of the series are told apart.
+    times = np.insert(LINEAR_TIMES, 5, LINEAR_TIMES[4] + 5e-5)
+    with refuses(ValueError, "`observation` has two rows at the same time"):
+        brief(observation(problem, times), key=KEY)

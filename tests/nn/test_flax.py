@@ -102,3 +102,15 @@ def test_two_networks_of_one_make_share_compiled_code(make):
 def test_other_objects_are_refused():
     with refuses(TypeError, "`module` must be a `flax.linen.Module` or a `flax.nnx.Module`; got"):
         FlaxNetwork(lambda x: x, SHAPE, key=KEY)
+
+
+def test_the_callers_module_goes_on_training():
+    module = NNXNetwork(nnx.Rngs(0))
+    FlaxNetwork(module, SHAPE, key=KEY)
+    assert not module.dropout.deterministic
+    assert not module.normalization.use_running_average
+
+
+def test_keys_of_other_generators_are_kept():
+    network = FlaxNetwork(NNXNetwork(nnx.Rngs(jr.key(0, impl="rbg"))), SHAPE, key=KEY)
+    assert network(X[0]).shape == (3,)

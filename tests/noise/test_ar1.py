@@ -51,6 +51,42 @@ def test_density_is_that_of_the_dense_covariance(noise, levels, mask, readings):
     np.testing.assert_allclose(actual, expected, rtol=1e-12)
 
 
+def test_padding_reaches_neither_density_nor_gradients(readings):
+    """Padding repeats the last time, after which no time has passed."""
+    noise = AR1(Gaussian("sigma"), "rho", step=0.2).bound(NAMES)
+
+    def pad(x):
+        return np.concatenate([x, np.repeat(x[-1:], 2, axis=0)])
+
+    longer = np.concatenate([MASK, np.zeros((2, 2), bool)])
+
+    def density(clean, theta, readings, mask, times):
+        return noise.log_prob(readings, clean, theta, mask, times=times)
+
+    def squares(clean, theta, readings, mask, times):
+        return jnp.sum(jnp.square(noise.whiten(readings, clean, theta, mask, times=times)))
+
+    with jax.enable_x64(True):
+        for function in (density, squares):
+            both = jax.value_and_grad(function, argnums=(0, 1))
+            value, (slope, levels) = both(CLEAN, THETA, readings, MASK, TIMES)
+            padded, (slope_padded, levels_padded) = both(
+                pad(CLEAN), THETA, pad(readings), longer, pad(TIMES)
+            )
+            np.testing.assert_allclose(padded, value, rtol=1e-12)
+            np.testing.assert_allclose(slope_padded[:-2], slope, rtol=1e-10, atol=1e-12)
+            np.testing.assert_array_equal(slope_padded[-2:], 0.0)
+            np.testing.assert_allclose(levels_padded, levels, rtol=1e-10)
+
+
+def test_what_follows_an_impossible_value_is_not_impossible():
+    noise = AR1(LogNormal(0.5), 0.8, step=1.0)
+    clean = np.array([[1.0], [-1.0], [-2.0], [1.5]])
+    found = np.asarray(noise.whiten(np.ones((4, 1)), clean, THETA, times=np.arange(4.0)))[:, 0]
+    assert np.isinf(found).tolist() == [False, True, True, False]
+    assert not np.isnan(found).any()
+
+
 def test_draws_have_the_covariance_from_the_first_on():
     noise, draws = AR1(Gaussian(0.5), 0.8, step=0.2), 40_000
     with jax.enable_x64(True):
