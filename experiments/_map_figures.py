@@ -82,13 +82,17 @@ def _sensitivity(rows: Sequence[Row]) -> Figure:
         axes.set_xlabel("simulations")
         axes.set_ylabel(name)
     left.plot([], [], color=GRAY, linestyle="--", linewidth=1.0, label="published")
+    for row in [r for r in rows if r.get("floor_r2") is not None][:1]:
+        dotted = {"color": INK, "linestyle": ":", "linewidth": 1.0}
+        left.axhline(row["floor_median_ape"], label="Bayes floor, noisy", **dotted)
+        right.axhline(1.0 - float(np.mean(row["floor_r2"])), **dotted)
     figure.legend(loc="outside right center")
     return figure
 
 
-def _beside(axes: Axes, labels: Sequence[str], ours: list[float], theirs: list[float]) -> None:
+def _beside(axes: Axes, labels: Sequence[str], found: list[float], theirs: list[float]) -> None:
     place = np.arange(len(labels))
-    axes.bar(place - 0.2, ours, 0.38, color="C0", label="ours")
+    axes.bar(place - 0.2, found, 0.38, color="C0", label="this run")
     axes.bar(place + 0.2, theirs, 0.38, color=GRAY, label="published")
     axes.set_xticks(place, labels)
     axes.grid(visible=False, axis="x")
@@ -148,7 +152,7 @@ def _widths(rows: Sequence[Row]) -> Figure:
     figure = new_figure(5.6, 4.0)
     axes: Axes = figure.add_subplot()
     widths = [r["width"] for r in rows]
-    axes.plot(widths, [r["seconds_scaled"] for r in rows], marker="o", label="ours, scaled")
+    axes.plot(widths, [r["seconds_scaled"] for r in rows], marker="o", label="this run, scaled")
     for key, label, color in (
         ("cpu_seconds", "published, CPU", GRAY),
         ("accelerator_seconds", "published, accelerator", INK),
