@@ -3,7 +3,7 @@
 Result:   of the 90 % intervals that least squares (Laplace, or corrected) and NUTS state, 88 to
           93 % hold the truth; where the posterior is no parabola, only corrected ones and NUTS.
 Command:  python experiments/calibration.py --preset {smoke,quick,paper} --out results/calibration
-Runtime:  quick 16 min on two CPU cores with other work beside it; paper: not yet run.
+Runtime:  quick 16 to 29 min on two CPU cores with other work beside it; paper: not yet run.
 Expected: preset quick: 90 % intervals hold the truth in percent of the cases: Robertson, least
           squares 88.3 (standard error 0.8), corrected 92.5 (0.6), NUTS 88.0 (3.4); Lotka-Volterra
           75.8 (1.6), 90.4 (1.2), 88.3 (2.6). Ambiguous readings: tempering weighs the two
