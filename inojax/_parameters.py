@@ -4,17 +4,23 @@ import enum
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import numpyro.distributions as dist
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from ._x64 import is_traced
+
+if TYPE_CHECKING:
+    from numpyro.distributions import Distribution as Prior
+else:
+    # Importing NumPyro would take a quarter of the time of `import inojax`. `_check_prior` is
+    # stricter than this.
+    Prior = Any
 
 
 class Design(enum.Enum):
@@ -39,11 +45,11 @@ class Parameter(eqx.Module):
     """
 
     name: str = eqx.field(static=True)
-    prior: dist.Distribution
+    prior: Prior
     unit: str = eqx.field(static=True)
     _clip: tuple[bool, bool] = eqx.field(static=True, repr=False)
 
-    def __init__(self, name: str, prior: dist.Distribution, unit: str = "") -> None:
+    def __init__(self, name: str, prior: Prior, unit: str = "") -> None:
         """Name an unknown and say what is believed about it beforehand.
 
         Args:
@@ -292,7 +298,9 @@ def _unit_design(n: int, size: int, kind: Design, rng: np.random.Generator) -> n
     return qmc.Sobol(size, rng=rng).random_base2((n - 1).bit_length())[:n]
 
 
-def _check_prior(name: str, prior: dist.Distribution) -> None:
+def _check_prior(name: str, prior: Prior) -> None:
+    import numpyro.distributions as dist
+
     if not isinstance(prior, dist.Distribution):
         raise TypeError(
             f"`prior` of parameter {name!r} must be a NumPyro distribution such as "
@@ -307,7 +315,7 @@ def _check_prior(name: str, prior: dist.Distribution) -> None:
         raise ValueError(f"`prior` of parameter {name!r} must be continuous; got {prior!r}.")
 
 
-def _in_double(prior: dist.Distribution) -> dist.Distribution:
+def _in_double(prior: Prior) -> Prior:
     """The same prior with Python floats inside, derived constants recomputed in float64.
 
     NumPyro derives constants (log bounds, tail masses) when a distribution is made, in
@@ -329,7 +337,7 @@ def _to_float(leaf: Any) -> Any:
     return float(values) if values.ndim == 0 else values
 
 
-def _ends_to_clip(name: str, prior: dist.Distribution) -> tuple[bool, bool]:
+def _ends_to_clip(name: str, prior: Prior) -> tuple[bool, bool]:
     """Whether z = 0 and z = 1 map to something that is not a point of the support."""
     with jax.enable_x64(True):
         try:
@@ -375,7 +383,7 @@ class _Alike(NamedTuple):
     """
 
     columns: tuple[int, ...]
-    prior: dist.Distribution
+    prior: Prior
     clip: tuple[bool, bool]
 
 
@@ -446,11 +454,15 @@ def _from_unit(group: _Alike, z: Array) -> Array:
 
 @_columnwise
 def _to_unconstrained(group: _Alike, theta: Array) -> Array:
+    import numpyro.distributions as dist
+
     return dist.biject_to(group.prior.support).inv(theta)
 
 
 @_columnwise
 def _from_unconstrained(group: _Alike, x: Array) -> Array:
+    import numpyro.distributions as dist
+
     return cast(Array, dist.biject_to(group.prior.support)(x))
 
 

@@ -46,12 +46,13 @@ SHARED = {
     "_mixing",
     "_objective",
     "_peaks",
+    "_map_examples",
     "_series",
     "_storage",
     "_training_data",
     "_vetting",
 }
-HEAVY = ("matplotlib", "zarr", "orbax", "flax", "tyro")
+HEAVY = ("matplotlib", "numpyro", "zarr", "orbax", "flax", "tyro")
 
 
 class Import(NamedTuple):

@@ -90,10 +90,15 @@ class AbstractAmortizedMethod(eqx.Module, Generic[_Inverter]):
 
     To add one, subclass it with its hyperparameters as fields; write `_fit`, which trains, and
     `_untrained`, which builds the same inverter with arbitrary weights. One that measures scales of
-    its own sets `_scales` to False and does without those of the session.
+    its own sets `_scales` to False and does without those of the session; one that can do without
+    held-out simulations says so by `_holds_out`.
     """
 
     _scales: ClassVar[bool] = True
+
+    @property
+    def _holds_out(self) -> bool:
+        return True
 
     @abc.abstractmethod
     def _fit(self, session: TrainingSession, *, key: Key[Array, ""]) -> _Inverter:
@@ -136,7 +141,7 @@ class AbstractAmortizedMethod(eqx.Module, Generic[_Inverter]):
         data_key, fit_key = jr.split(key)
         if dataset is None:
             dataset = simulate(problem, _SIMULATIONS, progress=progress, key=data_key)
-        encoder, data = prepare(problem, dataset, scaled=self._scales)
+        encoder, data = prepare(problem, dataset, scaled=self._scales, hold_out=self._holds_out)
         session = TrainingSession(problem, encoder, data, checkpoint, progress, mesh)
         return self._fit(session, key=fit_key)
 

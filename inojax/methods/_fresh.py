@@ -38,7 +38,7 @@ def fresh_simulator(problem: InverseProblem, count: int) -> Simulator:
         The function; pure.
 
     Raises:
-        ValueError: If the model needs shorter steps than pay.
+        ValueError: If the model needs shorter steps than pay, or the real solver fails often.
     """
     substeps = _substeps(problem)
 
@@ -73,6 +73,12 @@ def _substeps(problem: InverseProblem) -> int:
     thetas = problem.parameters.design(_CHECKED, kind=Design.SOBOL, key=jr.key(0))
     solution = problem.model.solve_ensemble(thetas)
     solved = np.asarray(solution.status) == SolveStatus.SUCCESS
+    if np.mean(solved) < _ENOUGH:
+        raise ValueError(
+            f"`fresh` simulations cannot be checked: the solver of {problem.name!r} fails for "
+            f"{np.sum(~solved)} of {_CHECKED} draws of the prior. Raise the model's `max_steps`, "
+            "or narrow the prior."
+        )
     exact = np.asarray(solution.states)[solved]
     unit = np.asarray(problem.parameters.to_unit(thetas), np.float32)[solved]
     scale = np.maximum(exact.std(axis=(0, 1)), 1e-12)

@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -30,9 +30,10 @@ from ._base import (
 from ._checks import check_counts, check_shares
 from ._encoding import Encoder, thin
 from ._fresh import Simulator, fresh_simulator
-from ._laplace_targets import laplace_numbers
+from ._laplace_targets import with_targets
+from ._map_examples import Examples, MapData
 from ._series import Inputs, Labels, SeriesEncoder, measure_series
-from ._training_data import SimulatedData, batch_keys
+from ._training_data import batch_keys
 
 
 class Spread(enum.Enum):
@@ -144,30 +145,6 @@ def _moments(inverter: InverseMapInverter, observations: Observation) -> tuple[A
     return jax.vmap(one)(observations)
 
 
-class _Examples(NamedTuple):
-    """What a batch is drawn from.
-
-    Attributes:
-        z: Unit coordinates.
-        states: Trajectories.
-        inputs: Inputs with the noise that each simulation keeps; None where noise is drawn.
-        numbers: What describes the Laplace covariance; None where that is not learned.
-    """
-
-    z: Float[Array, "n parameter"]
-    states: Float[Array, "n time state"]
-    inputs: Float[Array, "n row feature"] | None = None
-    numbers: Float[Array, "n number"] | None = None
-
-
-class _Data(NamedTuple):
-    """What training gets as arrays, so that what it compiles serves other simulations as well."""
-
-    train: _Examples
-    held: _Examples
-    encoder: SeriesEncoder
-
-
 class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
     """Network from a whole time series to parameters, and to their covariance.
 
@@ -195,6 +172,8 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
         fresh: New simulations in each step, inside the training loop; they replace the oldest of
             the data set. For models that are not stiff.
         thinned: Share of training series that lose readings; then gaps are allowed.
+        select: Whether a tenth of the simulations, at most 512, is held out and chooses among the
+            weights of twenty moments; else all train, and the last weights are kept.
         draws: Samples of an estimate.
 
     Source:
@@ -216,6 +195,7 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
     clean: bool = False
     fresh: int = 0
     thinned: float = 0.0
+    select: bool = True
     draws: int = 128
 
     def __check_init__(self) -> None:
@@ -235,14 +215,18 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
                 "`Spread.LIKELIHOOD`, which is wider where readings are lost."
             )
 
+    @property
+    def _holds_out(self) -> bool:
+        return self.select
+
     @staticmethod
     def published(network: NetworkBuilder, *, simulations: int, epochs: int = 200) -> "InverseMap":
         """The published training: a fixed noisy data set, plain Adam, squared error.
 
         Args:
             network: `nn.published_dense()` or `nn.published_convolutional()`.
-            simulations: Size of the data set.
-            epochs: How often each simulation is seen.
+            simulations: Size of the data set, all of which is trained on.
+            epochs: How often each simulation is seen, on average.
 
         Returns:
             The settings.
@@ -257,6 +241,7 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
             learning_rate=2e-3,
             constant_rate=True,
             fixed_noise=True,
+            select=False,
         )
 
     def _fit(self, session: TrainingSession, *, key: Key[Array, ""]) -> InverseMapInverter:
@@ -274,25 +259,27 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
         scale_key, noise_key, target_key, init_key, train_key = jr.split(key, 5)
         measured = self._measured(problem)
         encoder = self._encoder(problem).fitted(measured, data, scaled=self.scaled, key=scale_key)
-        train, held = (
-            _Examples(data.z, data.states),
-            _Examples(data.held_z, data.held_states),
-        )
+        train, held = Examples(data.z, data.states), Examples(data.held_z, data.held_states)
         if self.spread is Spread.LAPLACE:
-            encoder, train, held = self._with_targets(problem, encoder, train, held, target_key)
+            encoder, train, held = with_targets(problem, encoder, train, held, key=target_key)
         examples = self._with_inputs(measured, encoder, train, held, noise_key)
         simulate = fresh_simulator(problem, self.fresh) if self.fresh else None
         if simulate is not None:
-            examples = examples._replace(train=_Examples(*_nothing(data)))
-        trainer = session.trainer("inverse_map", self, depends_on=self)
+            # The pool is what the loss carries.
+            examples = examples._replace(train=Examples(data.z[:0], data.states[:0]))
+        network = self._network(problem, encoder, init_key)
+        x = jax.ShapeDtypeStruct(encoder.shape, jnp.float32)
+        # Settings name a function, but do not tell what network it makes.
+        program = str(eqx.filter_make_jaxpr(network)(x)[0])
+        trainer = session.trainer("inverse_map", self, depends_on=(self, program))
         if self.constant_rate:
             trainer = dataclasses.replace(trainer, optimizer=optax.adam(self.learning_rate))
         trained = trainer.fit(
-            self._network(problem, encoder, init_key),
+            network,
             self._loss(measured, simulate),
             examples,
             carry=None if simulate is None else (jnp.asarray(0), data.z, data.states),
-            held_out=self._held_out(problem),
+            held_out=self._held_out(problem) if self.select else None,
             key=train_key,
         )
         return self._inverter(problem, encoder, trained.model, (trained.log,))
@@ -344,55 +331,24 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
             problem.name, problem.parameters, problem.model, problem.sensors, Gaussian(0.0)
         )
 
-    def _with_targets(
-        self,
-        problem: InverseProblem,
-        encoder: SeriesEncoder,
-        train: _Examples,
-        held: _Examples,
-        key: Array,
-    ) -> tuple[SeriesEncoder, _Examples, _Examples]:
-        found = []
-        for part, target_key in zip((train, held), jr.split(key), strict=True):
-            numbers = laplace_numbers(problem, encoder, np.asarray(part.z), key=target_key)
-            # Derivatives may fail where the trajectory alone does not.
-            good = np.isfinite(numbers).all(axis=1)
-            if not good.any():
-                raise ValueError(
-                    f"`dataset`: none of {len(part.z)} simulations of {problem.name!r} has finite "
-                    "sensitivities, which Laplace covariances need. Raise the model's `max_steps`, "
-                    "or use `Spread.LIKELIHOOD`."
-                )
-            found.append((part.z[good], part.states[good], numbers[good]))
-        numbers = found[0][2]
-        # One scale for all entries of a matrix, or errors would not be relative ones any more.
-        center, spread = numbers.mean(axis=0), np.full(numbers.shape[1], numbers.std(axis=0).mean())
-        spread = np.maximum(spread, 1e-6)
-        scales = tuple(np.asarray(x, np.float32) for x in (center, spread))
-        encoder = eqx.tree_at(lambda e: (e.number_center, e.number_spread), encoder, scales)
-        train, held = (
-            _Examples(z, states, numbers=jnp.asarray(numbers, jnp.float32))
-            for z, states, numbers in found
-        )
-        return encoder, train, held
-
     def _with_inputs(
         self,
         measured: InverseProblem,
         encoder: SeriesEncoder,
-        train: _Examples,
-        held: _Examples,
+        train: Examples,
+        held: Examples,
         key: Array,
-    ) -> _Data:
+    ) -> MapData:
         """Measure held-out simulations once, and the others, too, where their noise is fixed."""
         train_key, held_key = jr.split(key)
 
-        def inputs(part: _Examples, key: Array) -> _Examples:
+        def inputs(part: Examples, key: Array) -> Examples:
             series = measure_series(measured, part.z, part.states, thinned=self.thinned, key=key)
             return part._replace(inputs=encoder.encode_all(*series))
 
         train = inputs(train, train_key) if self.fixed_noise else train
-        return _Data(train, inputs(held, held_key), encoder)
+        held = inputs(held, held_key) if self.select else held
+        return MapData(train, held, encoder)
 
     def _example(
         self, measured: InverseProblem, encoder: SeriesEncoder
@@ -422,7 +378,7 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
         return error
 
     def _loss(self, problem: InverseProblem, simulate: Simulator | None) -> Loss:
-        def loss(model: Any, carry: Any, data: _Data, *, key: Array) -> tuple[Array, Any]:
+        def loss(model: Any, carry: Any, data: MapData, *, key: Array) -> tuple[Array, Any]:
             example = self._example(problem, data.encoder)
             pool = data.train
             if simulate is not None:
@@ -440,8 +396,8 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
 
         return loss
 
-    def _held_out(self, problem: InverseProblem) -> Callable[[Any, _Data], Array]:
-        def held_out(model: Any, data: _Data) -> Array:
+    def _held_out(self, problem: InverseProblem) -> Callable[[Any, MapData], Array]:
+        def held_out(model: Any, data: MapData) -> Array:
             assert data.held.inputs is not None
             error = self._error(problem, data.encoder)
             return jnp.mean(_errors(error, model, data.held.inputs, data.held))
@@ -473,12 +429,7 @@ def predict(
     return labels, read(labels, numbers)
 
 
-def _errors(error: Callable[..., Array], model: Any, x: Array, batch: _Examples) -> Array:
+def _errors(error: Callable[..., Array], model: Any, x: Array, batch: Examples) -> Array:
     if batch.numbers is None:
         return jax.vmap(lambda x, z: error(model, x, z, None))(x, batch.z)
     return jax.vmap(lambda x, z, n: error(model, x, z, n))(x, batch.z, batch.numbers)
-
-
-def _nothing(data: SimulatedData) -> tuple[Array, Array]:
-    """No examples, of the right shapes: the pool is what the loss carries."""
-    return data.z[:0], data.states[:0]

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
 from .._estimate import Diagnostics
 
@@ -29,6 +28,8 @@ def mixing(
     Source:
         Vehtari et al., arXiv 1903.08008.
     """
+    from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
+
     with np.errstate(invalid="ignore", divide="ignore"):
         r_hat = _each(split_gelman_rubin, chains)
         worth = _each(effective_sample_size, chains if walks is None else walks)

@@ -11,7 +11,6 @@ import jax.random as jr
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Key
-from numpyro.infer import NUTS
 
 from .._estimate import Estimate
 from .._estimate_status import EstimateStatus
@@ -210,6 +209,8 @@ _block = compiled(_block)
 def _run_chains(
     objective: Objective, method: Posterior, observation: Observation, starts: Array, key: Array
 ) -> Float[Array, "chain draw parameter"]:
+    from numpyro.infer import NUTS
+
     start_key, key = jr.split(key)
     space = objective.problem.parameters
     spread = logit(starts)

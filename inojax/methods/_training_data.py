@@ -53,7 +53,7 @@ def check_dataset(problem: InverseProblem, dataset: Dataset) -> None:
 
 
 def prepare(
-    problem: InverseProblem, dataset: Dataset, *, scaled: bool = True
+    problem: InverseProblem, dataset: Dataset, *, scaled: bool = True, hold_out: bool = True
 ) -> tuple[Encoder, SimulatedData]:
     """Measure scales and put the simulations on the device in float32.
 
@@ -61,6 +61,7 @@ def prepare(
         problem: The inverse problem.
         dataset: Simulations of it.
         scaled: Whether scales are needed; measuring them takes seconds.
+        hold_out: Whether a tenth, at most 512, is held out; else all are for training.
 
     Returns:
         The encoder, and training and held-out simulations.
@@ -70,21 +71,19 @@ def prepare(
     """
     check_dataset(problem, dataset)
     usable = dataset.usable()
-    held = min(_HELD_OUT, len(usable) // 10)
-    if held < 1:
+    if len(usable) < 10:
         raise ValueError(
             f"`dataset` has {len(usable)} usable simulations; at least 10 are needed to hold "
             "some out."
         )
-    train, held_out = usable.split(held)
+    held = min(_HELD_OUT, len(usable) // 10)
+    train, held_out = usable.split(held) if hold_out else (usable, None)
     encoder = Encoder.fit(problem, train) if scaled else Encoder.blank(problem)
-    data = SimulatedData(
-        float32(train.unit),
-        float32(train.gathered()),
-        float32(held_out.unit),
-        float32(held_out.gathered()),
-    )
-    return encoder, data
+    z, states = float32(train.unit), float32(train.gathered())
+    if held_out is None:
+        return encoder, SimulatedData(z, states, z[:0], states[:0])
+    held_z, held_states = float32(held_out.unit), float32(held_out.gathered())
+    return encoder, SimulatedData(z, states, held_z, held_states)
 
 
 def _check_origin(problem: InverseProblem, dataset: Dataset) -> None:

@@ -72,26 +72,35 @@ def case_information(
 
 
 def laplace_covariances(
-    problem: InverseProblem, thetas: Float[np.ndarray, "case parameter"], *, key: Key[Array, ""]
+    problem: InverseProblem,
+    thetas: Float[np.ndarray, "case parameter"],
+    *,
+    unit: bool = False,
+    key: Key[Array, ""],
 ) -> Float[np.ndarray, "case parameter parameter"]:
     """Covariance of the Laplace approximation at known parameters, readings drawn anew.
 
     Args:
         problem: The inverse problem.
         thetas: Physical parameter values.
+        unit: Whether the posterior is approximated in unit coordinates. It is another normal
+            distribution than in physical units: where a prior spans decades, its variance in
+            physical units is that of its upper end.
         key: Source of randomness of sensors and noise.
 
     Returns:
-        Posterior covariances in physical units, the prior counted as a normal distribution of its
-        own variance; NaN where a solve fails.
+        Posterior covariances in physical or in unit coordinates, the prior counted as a normal
+        distribution of its own variance there; NaN where a solve fails.
 
     Raises:
         ValueError: If the noise is zero.
     """
     slopes, fisher, covariance = _information(problem, thetas, key)
+    if unit:
+        return covariance
     levels = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
-    unit = np.repeat(levels[:, None], problem.parameters.size, axis=1)
-    variance = np.var(np.asarray(problem.parameters.from_unit(unit)), axis=0)
+    quantiles = np.repeat(levels[:, None], problem.parameters.size, axis=1)
+    variance = np.var(np.asarray(problem.parameters.from_unit(quantiles)), axis=0)
     precision = fisher / slopes[:, :, None] / slopes[:, None, :] + np.diag(1.0 / variance)
     solved = np.isfinite(covariance).all((1, 2), keepdims=True)
     found = np.linalg.inv(np.where(solved, precision, np.eye(len(variance))))

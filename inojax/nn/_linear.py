@@ -30,6 +30,7 @@ class Linear(eqx.Module):
         *,
         gain: float = 1.0,
         glorot: bool = False,
+        fan_out: int | None = None,
         key: Key[Array, ""],
     ) -> None:
         """Draw the weights.
@@ -38,12 +39,14 @@ class Linear(eqx.Module):
             inputs: Number of inputs.
             outputs: Number of outputs.
             gain: Factor on the weights.
-            glorot: Whether weights are uniform with the variance 2 / (inputs + outputs).
+            glorot: Whether weights are uniform with the variance 2 / (inputs + fan_out).
+            fan_out: How many numbers each input has a part in; more than `outputs` in a
+                convolution, whose kernel comes by each input several times.
             key: Source of the weights.
         """
         shape = inputs, outputs
         if glorot:
-            end = (6.0 / (inputs + outputs)) ** 0.5
+            end = (6.0 / (inputs + (fan_out or outputs))) ** 0.5
             self.weight = gain * jr.uniform(key, shape, minval=-end, maxval=end)
         else:
             self.weight = gain * jr.normal(key, shape) / inputs**0.5

@@ -149,7 +149,13 @@ class Convolutional(eqx.Module):
                 )
             rows = rows // self.stride + 1
             convolutions.append(
-                Linear(self.kernel * features, filters, glorot=self.glorot, key=one)
+                Linear(
+                    self.kernel * features,
+                    filters,
+                    glorot=self.glorot,
+                    fan_out=self.kernel * filters,
+                    key=one,
+                )
             )
             features = filters
         sizes = rows * features, *self.widths, outputs

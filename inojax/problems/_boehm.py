@@ -4,7 +4,6 @@ import importlib.resources
 
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from .._inverse_problem import InverseProblem
@@ -53,6 +52,8 @@ def boehm(*, readings: int | None = None, missing: float = 0.0) -> InverseProble
         Boehm et al. (2014), J. Proteome Res. 13(12), doi 10.1021/pr5006923, as stated in the
         PEtab benchmark collection, Boehm_JProteomeRes2014.
     """
+    import numpyro.distributions as dist
+
     levels = tuple(f"sd_{channel}" for channel in _CHANNELS)
     prior = dist.LogUniform(1e-5, 1e5)
     model = ODEModel(

@@ -2,7 +2,6 @@
 
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from .._inverse_problem import InverseProblem
@@ -82,11 +81,15 @@ def fitzhugh_nagumo(
 
 
 def _unknown(name: str, mean: float, deviation: float, cut: float) -> Parameter:
+    import numpyro.distributions as dist
+
     low, high = mean - cut * deviation, mean + cut * deviation
     return Parameter(name, dist.TruncatedNormal(mean, deviation, low=low, high=high))
 
 
 def _noise_unknowns(noise: float, correlation: float) -> list[Parameter]:
+    import numpyro.distributions as dist
+
     spread = 4.0 * _CORRELATION_SPREAD
     if not (noise > 0.0 and spread <= correlation < 1.0 - spread + 1e-12):
         raise ValueError(

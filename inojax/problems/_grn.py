@@ -2,7 +2,6 @@
 
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from .._inverse_problem import InverseProblem
@@ -46,6 +45,8 @@ def grn(*, noise: float = 1e-3, readings: int = 3, missing: float = 0.0) -> Inve
         arXiv 2603.11854 for the task (20 genes, 40 strengths); it does not state constants,
         ranges and start, which are ours.
     """
+    import numpyro.distributions as dist
+
     own = [Parameter(f"K{i}_{i}", dist.Uniform(0.0, 2.0)) for i in range(1, GENES + 1)]
     ring = [
         Parameter(f"K{i % GENES + 1}_{i}", dist.Uniform(-1.0, 1.0)) for i in range(1, GENES + 1)

@@ -5,7 +5,6 @@ import importlib.resources
 
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from .._inverse_problem import InverseProblem
@@ -73,6 +72,8 @@ def lotka_volterra_log_normal(
     Source:
         Carpenter (2018), Predator-Prey Population Dynamics: the Lotka-Volterra model in Stan.
     """
+    import numpyro.distributions as dist
+
     levels = tuple(f"sigma_{name}" for name in _STATES)
     unknown = (Parameter(level, dist.LogNormal(-1.0, 1.0)) for level in levels)
     parameters = ParameterSpace((*_dynamics(), *unknown))
@@ -122,6 +123,8 @@ def lynx_hare() -> Observation:
 
 
 def _dynamics() -> tuple[Parameter, ...]:
+    import numpyro.distributions as dist
+
     def positive(mean: float, std: float) -> dist.Distribution:
         return dist.TruncatedNormal(mean, std, low=0.0)
 

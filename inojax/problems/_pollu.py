@@ -2,7 +2,6 @@
 
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from .._inverse_problem import InverseProblem
@@ -79,6 +78,8 @@ def pollu(*, noise: float = 1e-3, readings: int = 3, missing: float = 0.0) -> In
 
 
 def _parameters() -> ParameterSpace:
+    import numpyro.distributions as dist
+
     return ParameterSpace(
         tuple(
             Parameter(

@@ -2,7 +2,6 @@
 
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from .._inverse_problem import InverseProblem
@@ -44,6 +43,8 @@ def robertson(*, noise: float = 1e-2, readings: int = 10, missing: float = 0.0) 
         Robertson (1966) in Walsh (ed.), Numerical Analysis: An Introduction, 178-182; Hairer and
         Wanner, Solving Ordinary Differential Equations II, equation (IV.1.4).
     """
+    import numpyro.distributions as dist
+
     parameters = ParameterSpace(
         tuple(
             Parameter(f"k{number}", dist.LogUniform(rate / _FACTOR, rate * _FACTOR), unit)

@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 from flax import linen, nnx
 
@@ -13,6 +15,7 @@ import inojax as ij
 from inojax import methods, nn
 from inojax.methods import InverseMap, Labels, Spread, invert_batch
 from inojax.methods._series import Inputs
+from inojax.noise import Gaussian
 from tests.helpers import LINEAR_TIMES, linear_gaussian, linear_posterior, optimizations
 from tests.refuses import refuses
 
@@ -169,6 +172,9 @@ def test_explicit_steps_agree_with_the_solver_and_stiff_models_are_refused():
     method.fit(neuron, data, progress=False, key=KEY)
     with refuses(ValueError, "`fresh` simulations take explicit steps.*'robertson'.*stiff"):
         methods._fresh.fresh_simulator(ij.problems.robertson(), 3)
+    hopeless = dataclasses.replace(neuron, model=dataclasses.replace(neuron.model, max_steps=3))
+    with refuses(ValueError, "the solver of 'fitzhugh_nagumo' fails for 64 of 64 draws"):
+        methods._fresh.fresh_simulator(hopeless, 3)
 
 
 # --- What it is ----------------------------------------------------------------------------
@@ -267,16 +273,67 @@ def test_clean_series_are_trained_on_with_the_covariance_of_the_noise(problem, d
     np.testing.assert_allclose(targets[0][:3], targets[1][:3], rtol=1e-6)
 
 
+@pytest.mark.parametrize("labels", Labels)
+def test_without_information_the_laplace_covariance_is_that_of_the_prior(problem, labels):
+    """Six decades: the variance in physical units is that of the upper end."""
+    prior = dist.LogUniform(1e-3, 1e3)
+    wide = ij.ParameterSpace((ij.Parameter("a", prior), ij.Parameter("b", prior)))
+    blind = ij.InverseProblem("blind", wide, problem.model, problem.sensors, Gaussian(1e9))
+    data = ij.simulate(blind, 64, progress=False, key=KEY)
+    method = dataclasses.replace(BRIEF, spread=Spread.LAPLACE, labels=labels, select=False)
+    encoder = method.fit(blind, data, progress=False, key=KEY).encoder
+    # Of the label: uniform, or log-uniform divided by its range in the simulations.
+    variance, span = 1.0 / 12.0, float(encoder.high[0] - encoder.low[0])
+    if labels is Labels.RANGE:
+        decades = np.log(1e6)
+        mean = (1e3 - 1e-3) / decades
+        variance = ((1e6 - 1e-6) / (2.0 * decades) - mean**2) / span**2
+    np.testing.assert_allclose(encoder.number_center[0], np.log(variance), rtol=2e-3)
+    np.testing.assert_allclose(encoder.number_center[1], 0.0, atol=1e-6)
+
+
+def test_published_training_sees_all_simulations_and_keeps_the_last_weights(problem, data):
+    small = data.split(64)[1]
+    method = InverseMap.published(SMALL, simulations=64, epochs=2)
+    inverter = method.fit(problem, small, progress=False, key=KEY)
+    (log,) = inverter.logs
+    assert log.steps[-1] == 2 * 64 // 32
+    assert np.isnan(log.held_out).all()
+    # The range of the labels is that of the whole data set.
+    np.testing.assert_allclose(inverter.encoder.low, small.thetas.min(axis=0), rtol=1e-6)
+    choosing = dataclasses.replace(method, select=True).fit(problem, small, progress=False, key=KEY)
+    assert np.isfinite(choosing.logs[0].held_out).all()
+
+
+def with_power(power):
+    def network(shape, outputs, *, key):
+        layer = eqx.nn.Linear(shape[0] * shape[1], outputs, key=key)
+        return eqx.nn.Sequential([eqx.nn.Lambda(lambda x: x.reshape(-1) ** power), layer])
+
+    return network
+
+
+def test_checkpoints_of_another_network_are_refused(problem, data, tmp_path):
+    """Two functions of one name make networks with the same arrays."""
+    small = data.split(64)[1]
+    methods = [dataclasses.replace(BRIEF, network=with_power(power)) for power in (1, 3)]
+    methods[0].fit(problem, small, checkpoint=tmp_path, progress=False, key=KEY)
+    again = dataclasses.replace(methods[0], network=with_power(1))
+    again.fit(problem, small, checkpoint=tmp_path, progress=False, key=KEY)
+    with refuses(ValueError, "checkpoint.*another"):
+        methods[1].fit(problem, small, checkpoint=tmp_path, progress=False, key=KEY)
+
+
 def test_cases_without_a_laplace_covariance_are_left_out(problem, data, monkeypatch):
     small = data.split(64)[1]
-    laplace = methods._inverse_map.laplace_numbers
+    laplace = methods._laplace_targets.laplace_covariances
 
-    def gaps(*args, key):
-        numbers = laplace(*args, key=key).copy()
-        numbers[::3] = np.nan
-        return numbers
+    def gaps(*args, **options):
+        covariances = laplace(*args, **options).copy()
+        covariances[::3] = np.nan
+        return covariances
 
-    monkeypatch.setattr(methods._inverse_map, "laplace_numbers", gaps)
+    monkeypatch.setattr(methods._laplace_targets, "laplace_covariances", gaps)
     method = dataclasses.replace(BRIEF, spread=Spread.LAPLACE)
     inverter = method.fit(problem, small, progress=False, key=KEY)
     assert np.isfinite(inverter.encoder.number_center).all()
@@ -359,9 +416,9 @@ def test_laplace_covariances_of_series_that_lose_readings_are_refused(problem, d
 
 def test_simulations_that_all_lack_sensitivities_are_refused(problem, data, monkeypatch):
     monkeypatch.setattr(
-        methods._inverse_map,
-        "laplace_numbers",
-        lambda problem, encoder, z, *, key: np.full((len(z), 3), np.nan),
+        methods._laplace_targets,
+        "laplace_covariances",
+        lambda problem, thetas, *, unit, key: np.full((len(thetas), 2, 2), np.nan),
     )
     method = dataclasses.replace(BRIEF, spread=Spread.LAPLACE)
     with refuses(ValueError, "`dataset`: none of 58 simulations .* has finite sensitivities"):

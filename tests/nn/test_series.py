@@ -49,6 +49,10 @@ def test_glorot_weights_are_uniform_with_the_stated_variance():
     assert np.abs(weight).max() <= end
     # 32,000 weights: five standard errors of the variance of a uniform are 2.5 %.
     np.testing.assert_allclose(weight.var(), end**2 / 3.0, rtol=0.025)
+    # A reading comes under each of three places of a kernel, which has 16 filters.
+    weight = np.asarray(published_convolutional()((1000, 1), 2, key=KEY).convolutions[1].weight)
+    end = np.sqrt(6.0 / (3 * 8 + 3 * 16))
+    assert 0.97 * end < np.abs(weight).max() <= end
 
 
 @pytest.mark.parametrize(
