@@ -29,7 +29,7 @@ class Cell:
 
     Attributes:
         method: Its name in the tables.
-        simulations: How many it gets, those included that are held out to choose the best weights.
+        simulations: How many it gets, with those that ours holds out to choose the best weights.
         settings: How it is trained.
         joint: Whether it also recovers level and correlation of the noise.
     """

@@ -17,10 +17,11 @@ Expected: preset quick, R2 of theta0 and theta1 from noisy series of 8,000 simul
           from 2,000 simulations, published .161).
 
 The published networks are trained as published: a fixed noisy data set, plain Adam, batches of 32,
-200 epochs (fewer in `quick`). Of N simulations a tenth, at most 512, only chooses the best weights.
-Our default learns a normal distribution by its likelihood from noise that is drawn anew in each
-step; with `fresh` simulations new series join in each step. Everything lands in `--out`, each
-trained map as a part of its own; started again with the same folder it continues.
+200 epochs (fewer in `quick`), the last weights kept. Our default learns a normal distribution by
+its likelihood from noise that is drawn anew in each step, and of N simulations a tenth, at most
+512, only chooses the best weights; with `fresh` simulations new series join in each step.
+Everything lands in `--out`, each trained map as a part of its own; started again with the same
+folder it continues.
 """
 
 import contextlib
