@@ -48,7 +48,14 @@ from jaxtyping import Array, Bool, Float, Key
 
 import inojax as ij
 from inojax import plot
-from inojax.methods import AbstractInverter, LeastSquares, Posterior, conformal, invert_batch
+from inojax.methods import (
+    AbstractInverter,
+    LeastSquares,
+    Posterior,
+    SequentialMonteCarlo,
+    conformal,
+    invert_batch,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +72,8 @@ class Subject(NamedTuple):
     Attributes:
         cases: Cases that least squares inverts.
         starts: From how many points.
-        sampled: The first of them, which NUTS inverts.
-        batch: Cases whose chains advance together.
+        sampled: The first of them, which NUTS and tempering invert.
+        batch: Cases whose chains or particles advance together.
         held_out: Other cases, on which intervals are corrected; 0 leaves that out.
     """
 
@@ -84,6 +91,7 @@ class Size:
     subjects: dict[str, Subject]
     draws: int  # of least squares
     posterior: Posterior
+    tempering: SequentialMonteCarlo
     ambiguous: Ambiguous
 
 
@@ -93,6 +101,7 @@ SIZES = {
         {"lotka_volterra": Subject(32, 4, 16, 16, 0)},
         64,
         Posterior(chains=2, warmup=10, draws=20, depth=3),
+        SequentialMonteCarlo(populations=2, particles=64, moves=4, draws=64),
         Ambiguous(starts=16, particles=256, prior_draws=2048),
     ),
     Preset.QUICK: Size(
@@ -102,6 +111,7 @@ SIZES = {
         },
         128,
         Posterior(chains=2, warmup=100, draws=100, depth=4),
+        SequentialMonteCarlo(populations=2, particles=1024, draws=256),
         Ambiguous(starts=64, particles=8192, prior_draws=200_000),
     ),
     Preset.PAPER: Size(
@@ -111,6 +121,7 @@ SIZES = {
         },
         512,
         Posterior(chains=4, warmup=500, draws=500, depth=8),
+        SequentialMonteCarlo(particles=8192, draws=1024),
         Ambiguous(starts=256, particles=65_536, prior_draws=4_000_000),
     ),
 }
@@ -119,7 +130,9 @@ LABELS = {
     "least_squares": "least squares (Laplace)",
     "conformal": "least squares (conformal)",
     "posterior": "NUTS",
+    "tempering": "tempering (SMC)",
 }
+SAMPLERS = ("posterior", "tempering")
 SHOWN = (0.5, 0.8, 0.9, 0.95)
 # As many samples of a case are ranked, evenly spaced among those that follow each other.
 RANKED = 39
@@ -141,7 +154,7 @@ def run(arguments: Calibration) -> None:
 
 
 def experiment(arguments: Calibration, size: Size, clocks: Clocks) -> dict[str, Any]:
-    """Invert the cases of every problem by both methods, then the ambiguous readings."""
+    """Invert the cases of every problem by all methods, then the ambiguous readings."""
     out, key = arguments.out, jr.key(arguments.seed)
     rows: list[Row] = []
     for index, (name, subject) in enumerate(size.subjects.items()):
@@ -205,7 +218,7 @@ class Trial:
     def row(self, out: Path, method: str, size: Size) -> Row:
         """Score one method on as many cases as the preset gives it."""
         cases = batch = self.subject.cases
-        if method == "posterior":
+        if method in SAMPLERS:
             cases, batch = self.subject.sampled, self.subject.batch
         path = out / f"{self.problem.name}_{method}.json"
 
@@ -216,6 +229,8 @@ class Trial:
         return kept(path, make)
 
     def _inverter(self, method: str, size: Size) -> AbstractInverter:
+        if method == "tempering":
+            return size.tempering.fit(self.problem, key=self.key)
         least_squares = LeastSquares(starts=self.subject.starts, draws=size.draws)
         first = least_squares.fit(self.problem, key=self.key)
         if method == "posterior":
@@ -381,4 +396,4 @@ def report(metrics: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main(Calibration, run, "Measure how honest the intervals of least squares and NUTS are.")
+    main(Calibration, run, "Measure how honest intervals of least squares, NUTS and tempering are.")

@@ -31,7 +31,7 @@ def test_intervals_and_optima_are_scored(tmp_path: Path):
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["experiment"] == "calibration"
     rows = {row["method"]: row for row in metrics["rows"]}
-    assert list(rows) == ["least_squares", "posterior"]
+    assert list(rows) == ["least_squares", "posterior", "tempering"]
     for row in rows.values():
         assert row["problem"] == "lotka_volterra"
         assert 0.0 < row["parameter_mse"] < row["prior_mean_mse"]
@@ -42,7 +42,7 @@ def test_intervals_and_optima_are_scored(tmp_path: Path):
     assert 0.45 < rows["least_squares"]["coverage_90"] < 0.95
     assert sum(row["weight"] for row in metrics["several_optima"]["rows"]) > 0.9
     assert len(metrics["several_optima"]["rows"]) >= 2
-    for word in ("NUTS", "90 %", "cycles in ten years"):
+    for word in ("NUTS", "tempering (SMC)", "90 %", "cycles in ten years"):
         assert word in first.stdout
     for image in ("calibration_lotka_volterra", "1_cycles_in_ten_years"):
         assert (tmp_path / f"{image}.png").stat().st_size > 10_000
