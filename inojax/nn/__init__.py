@@ -8,10 +8,12 @@ from ._conditional_fno import (
 )
 from ._conditional_mlp import ConditionalMLP as ConditionalMLP
 from ._flax import FlaxNetwork as FlaxNetwork
+from ._jet import Jet as Jet, all_pairs as all_pairs
 from ._linear import (
     MLP as MLP,
     Linear as Linear,
 )
+from ._local_operator import LocalOperator as LocalOperator
 from ._normal import Normal as Normal
 from ._response_surface import ResponseSurface as ResponseSurface, monomials as monomials
 from ._series import (
