@@ -1,0 +1,110 @@
+"""Jets of local operators against nested differentiation, and their published sizes."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from inojax.nn import Jet, LocalOperator, all_pairs
+from tests.refuses import refuses
+
+KEY = jr.key(5)
+POINTS = 7
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+
+def nested(function, x):
+    """Value, first and all second derivatives at each point."""
+    hessian = jax.vmap(jax.jacfwd(jax.jacfwd(function)))(x)
+    pairs = all_pairs(x.shape[1])
+    return (
+        jax.vmap(function)(x),
+        jnp.moveaxis(jax.vmap(jax.jacfwd(function))(x), -1, 0),
+        jnp.stack([hessian[:, :, i, j] for i, j in pairs]),
+    )
+
+
+@pytest.mark.parametrize("coordinates", [1, 2, 3])
+def test_jets_are_derivatives(coordinates):
+    network = LocalOperator(coordinates, 2, 3, width=9, key=KEY)
+    x = jr.uniform(jr.key(1), (POINTS, coordinates))
+    theta = jnp.array([0.3, -1.2])
+    jet = network.jet(x, theta, all_pairs(coordinates))
+    expected = nested(lambda point: network(point, theta), x)
+    for found, wanted in zip((jet.value, jet.first, jet.second), expected, strict=True):
+        # Numbers near one in single precision.
+        np.testing.assert_allclose(found, wanted, atol=2e-6)
+
+
+def test_only_the_pairs_asked_for_are_computed():
+    network = LocalOperator(2, 1, width=9, key=KEY)
+    x = jr.uniform(jr.key(1), (POINTS, 2))
+    theta = jnp.array([0.3])
+    whole = network.jet(x, theta, all_pairs(2))
+    for pairs, rows in (((), []), (((0, 0),), [0]), (((0, 1), (1, 1)), [1, 2])):
+        some = network.jet(x, theta, pairs)
+        np.testing.assert_allclose(some.second, whole.second[np.array(rows, int)], atol=1e-6)
+        np.testing.assert_allclose(some.value, whole.value, atol=1e-6)
+
+
+def test_derivatives_go_through_unknown_functions():
+    """The chain rule for u(x, f(x)), f a network of its own."""
+    operator = LocalOperator(2, 1, width=9, key=KEY)
+    function = LocalOperator(2, width=6, key=jr.key(2))
+    x = jr.uniform(jr.key(1), (POINTS, 2))
+    nothing = jnp.zeros(0)
+    jet = operator.jet(x, function.jet(x, nothing, all_pairs(2)), all_pairs(2))
+    expected = nested(lambda point: operator(point, function(point, nothing)), x)
+    for found, wanted in zip((jet.value, jet.first, jet.second), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=2e-6)
+
+
+def test_coordinates_have_derivative_one_by_themselves():
+    x = jr.uniform(KEY, (POINTS, 2))
+    jet = Jet.coordinates(x, ((0, 0),))
+    np.testing.assert_array_equal(jet.value, x)
+    np.testing.assert_array_equal(jet.first[:, 3], np.eye(2))
+    assert not jet.second.any()
+
+
+def test_sizes_are_the_published_ones():
+    """33,537 numbers with the frozen embedding of one unknown function, of 8,513 itself."""
+
+    def count(network, kind):
+        return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(network, kind)))
+
+    operator = LocalOperator(1, 1, key=KEY)
+    assert count(operator, eqx.is_array) == 33_537
+    assert count(operator, lambda leaf: isinstance(leaf, jax.Array)) == 33_537 - 128
+    assert count(LocalOperator(1, width=64, key=KEY), eqx.is_array) == 8_513
+    trained = LocalOperator(1, 1, train_embedding=True, key=KEY)
+    assert count(trained, lambda leaf: isinstance(leaf, jax.Array)) == 33_537
+
+
+def test_weights_are_uniform_as_published():
+    operator = LocalOperator(2, 3, key=KEY)
+    end = 2**-0.5
+    assert 0.95 * end < np.abs(operator.embedding).max() <= end
+    assert 0.95 * end < np.abs(operator.layers[0].weight).max() <= end
+    hidden = np.asarray(operator.layers[1].weight)
+    assert np.abs(hidden).max() <= 128**-0.5
+    # 16,384 weights: four standard errors of the variance of a uniform are 2.8 %.
+    np.testing.assert_allclose(hidden.var(), 1.0 / (3.0 * 128.0), rtol=0.028)
+    assert np.abs(operator.layers[1].bias).max() > 0.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((0,), {}, "`coordinates` must be at least 1; got 0"),
+        ((1, -1), {}, "`parameters` must be zero or more; got -1"),
+        ((1, 1, 0), {}, "`outputs` must be at least 1"),
+        ((1,), {"width": 0}, "`width` must be at least 1"),
+    ],
+)
+def test_impossible_sizes_are_refused(arguments, options, message):
+    with refuses(ValueError, message):
+        LocalOperator(*arguments, **options, key=KEY)
