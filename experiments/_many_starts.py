@@ -2,18 +2,19 @@
 
 import dataclasses
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 import inojax as ij
 
-# A start has arrived when a step gains less than this, in units of log density.
-_TOLERANCE = 1e-6
+# A start has arrived when the parabola it stands on promises less, in units of log density.
+_TOLERANCE = 1e-5
 _EVALUATIONS, _HALVINGS = 80, 20
-_LONGEST = 0.3  # of a step, in standard deviations of the prior
+_LONGEST, _SHORTEST = 0.3, 1e-7  # of steps, in standard deviations of the prior
 _ARMIJO = 1e-4
+_DIFFERENCE = 1e-4  # for curvatures, in standard deviations of the prior
 # Ends that lie closer in standard deviations of the prior are the same optimum.
 _SAME = 0.02
 
@@ -123,38 +124,77 @@ def descend(
     evaluations = len(x)
     active, arrived = np.isfinite(value), np.zeros(len(x), bool)
     inverse = np.tile(np.eye(size), (len(x), 1, 1))
-    step, halvings = _first_step(inverse, gradient), np.zeros(len(x), int)
+    low, high = posterior.low, posterior.high
+    full = np.zeros_like(x)
+    for row in np.flatnonzero(active):
+        full[row] = _newton(inverse[row], x[row], gradient[row], low, high)
+    step, halvings, fresh = full.copy(), np.zeros(len(x), int), np.ones(len(x), bool)
     for _ in range(_EVALUATIONS):
+        promise = -0.5 * np.einsum("rp,rp->r", gradient, full)
+        # What an update has made of the curvature may be far off: only the measured one decides.
+        for row in np.flatnonzero(active & (promise < _TOLERANCE)):
+            inverse[row], valley = _measured(posterior, x[row], series[row])
+            evaluations += 2 * size
+            full[row] = _newton(inverse[row], x[row], gradient[row], low, high)
+            step[row], halvings[row], fresh[row] = full[row], 0, False
+            arrived[row] = valley and -0.5 * gradient[row] @ full[row] < _TOLERANCE
+        active &= ~arrived
         rows = np.flatnonzero(active)
         if not len(rows):
             break
-        trial = np.clip(x[rows] + step[rows], posterior.low, posterior.high)
+        trial = np.clip(x[rows] + _limited(step[rows]), low, high)
         new, slope = posterior.value_and_gradient(trial, series[rows])
         evaluations += len(rows)
         moved = trial - x[rows]
         promised = np.einsum("rp,rp->r", gradient[rows], moved)
         better = new <= value[rows] + _ARMIJO * np.minimum(promised, 0.0)
         for row, ok, end, f, g, s in zip(rows, better, trial, new, slope, moved, strict=True):
-            if not ok:
+            if ok:
+                inverse[row] = _updated(inverse[row], s, g - gradient[row])
+                x[row], value[row], gradient[row], fresh[row] = end, f, g, False
+            elif halvings[row] < _HALVINGS and np.abs(s).max() > _SHORTEST:
                 step[row], halvings[row] = 0.5 * s, halvings[row] + 1
-                stuck = halvings[row] > _HALVINGS or np.abs(s).max() < 1e-10
-                active[row], arrived[row] = not stuck, stuck
                 continue
-            gain = value[row] - f
-            inverse[row] = _updated(inverse[row], s, g - gradient[row])
-            x[row], value[row], gradient[row], halvings[row] = end, f, g, 0
-            step[row] = _limited(-inverse[row] @ g)
-            if gain < _TOLERANCE:
-                active[row], arrived[row] = False, True
+            elif fresh[row]:
+                active[row] = False  # not even along the gradient is there a way down
+                continue
+            else:
+                inverse[row], fresh[row] = np.eye(size), True
+            full[row] = _newton(inverse[row], x[row], gradient[row], low, high)
+            step[row], halvings[row] = full[row], 0
     return Descents(x, value, arrived, evaluations, time.perf_counter() - began)
 
 
-def _first_step(inverse: np.ndarray, gradient: np.ndarray) -> np.ndarray:
-    return np.stack([_limited(-h @ g) for h, g in zip(inverse, gradient, strict=True)])
+def _newton(
+    inverse: np.ndarray, x: np.ndarray, gradient: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> np.ndarray:
+    """The quasi-Newton step within the bounds that the gradient does not point out of."""
+    free = ~((x <= low) & (gradient > 0.0) | (x >= high) & (gradient < 0.0))
+    # The inverse of the curvature's free part, from the inverse of the whole.
+    held = np.flatnonzero(~free)
+    if len(held):
+        block = inverse[np.ix_(held, held)]
+        cross = inverse[:, held]
+        inverse = inverse - cross @ np.linalg.solve(block, cross.T)
+    return np.where(free, -inverse @ np.where(free, gradient, 0.0), 0.0)
 
 
-def _limited(step: np.ndarray) -> np.ndarray:
-    return step * min(1.0, _LONGEST / max(float(np.linalg.norm(step)), 1e-300))
+def _measured(posterior: Any, x: np.ndarray, series: np.ndarray) -> tuple[np.ndarray, bool]:
+    """The inverse curvature by differences of gradients, and whether all of it is positive."""
+    size = len(x)
+    shifts = _DIFFERENCE * np.eye(size)
+    around = np.concatenate([x + shifts, x - shifts])
+    _, slopes = posterior.value_and_gradient(around, np.tile(series, (2 * size, 1)))
+    matrix = (slopes[:size] - slopes[size:]) / (2.0 * _DIFFERENCE)
+    values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
+    least = 1e-6 * max(np.abs(values).max(), 1e-300)
+    inverse = (vectors / np.maximum(np.abs(values), least)) @ vectors.T
+    return inverse, bool((values > 0.0).all())
+
+
+def _limited(steps: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(steps, axis=1, keepdims=True)
+    return steps * np.minimum(1.0, _LONGEST / np.maximum(length, 1e-300))
 
 
 def _updated(inverse: np.ndarray, s: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -169,9 +209,9 @@ def _updated(inverse: np.ndarray, s: np.ndarray, y: np.ndarray) -> np.ndarray:
 def distinct(
     x: Float[np.ndarray, "row parameter"], value: Float[np.ndarray, " row"]
 ) -> Int[np.ndarray, " row"]:
-    """Number of the optimum that each end belongs to, the best first."""
+    """Number of the optimum that each end belongs to, the best first; -1 where none is finite."""
     group = np.full(len(x), -1)
-    for row in np.argsort(value):
+    for row in np.argsort(value)[: np.isfinite(value).sum()]:
         near = (group >= 0) & (np.abs(x - x[row]).max(axis=1) < _SAME)
         group[row] = group[near][0] if near.any() else group.max() + 1
     return group

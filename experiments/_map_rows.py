@@ -41,7 +41,9 @@ def accuracy_rows(
     return rows
 
 
-def series_rows(workshop: Workshop, cells: dict[str, list[Cell]]) -> list[Row]:
+def series_rows(
+    workshop: Workshop, cells: dict[str, list[Cell]], floors: dict[str, Row]
+) -> list[Row]:
     """Table c."""
     names = "squared_bias", "centered_mse"
     rows = []
@@ -50,7 +52,8 @@ def series_rows(workshop: Workshop, cells: dict[str, list[Cell]]) -> list[Row]:
             if cell.simulations != cells["ours"][0].simulations or cell.train_noise != trained:
                 continue
             answers = workshop.answers(cell)
-            row = map_row("c", cell, answers, workshop.neuron, tested, None)
+            floor = floors["strong"] if tested == NOISY else None
+            row = map_row("c", cell, answers, workshop.neuron, tested, floor)
             errors = [series_errors(workshop.neuron, a.values(tested)) for a in answers]
             row |= over_seeds(names, errors)
             row["published"] = dict(zip(names, PUBLISHED_SERIES[kind_of(row)], strict=True))
@@ -75,7 +78,10 @@ def joint_rows(
 
 
 def covariance_rows(
-    workshop: Workshop, cells: dict[str, list[Cell]], laplace: np.ndarray
+    workshop: Workshop,
+    cells: dict[str, list[Cell]],
+    laplace: np.ndarray,
+    floors: dict[str, Row],
 ) -> list[Row]:
     """Table e."""
     names, rows = ("mean_error", "covariance_error"), []
@@ -85,7 +91,8 @@ def covariance_rows(
             if cell.train_noise != trained:
                 continue
             answers = workshop.answers(cell)
-            row = map_row("e", cell, answers, workshop.neuron, tested, None)
+            floor = floors["strong"] if tested == NOISY else None
+            row = map_row("e", cell, answers, workshop.neuron, tested, floor)
             errors = [covariance_errors(a, tested, truth, laplace) for a in answers]
             row |= over_seeds(names, errors)
             row["published"] = dict(zip(names, PUBLISHED_COVARIANCES[kind_of(row)], strict=True))

@@ -228,10 +228,10 @@ class Workshop:
         if cell.joint:
             data = with_noise_unknowns(cases.problem, data, key=key)
         free = contextlib.nullcontext()
-        began = time.perf_counter()
         with factoring if spread is Spread.LAPLACE else free:
+            began = time.perf_counter()
             inverter = cell.settings.fit(cases.problem, data, progress=False, key=key)
-        seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - began
         with free if spread is Spread.NONE else factoring:
             answers = _ask(inverter, cases, seconds, key=key)
         if spread is not Spread.NONE:

@@ -85,7 +85,9 @@ def _compare(
     found = descend(posterior, begin, np.repeat(series, many, axis=0))
     ends = found.x.reshape(cases, many, -1)
     values = found.value.reshape(cases, many)
-    groups = np.stack([distinct(x, v) for x, v in zip(ends, values, strict=True)])
+    # A search that did not arrive has found no optimum.
+    arrived = np.where(found.arrived.reshape(cases, many), values, np.inf)
+    groups = np.stack([distinct(x, v) for x, v in zip(ends, arrived, strict=True)])
     best = np.argmin(values, axis=1)
     stage("the network, alone and refined")
     network, network_seconds = _timed(inverter, some, key)

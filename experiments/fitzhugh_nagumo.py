@@ -137,8 +137,8 @@ SIZES = {
         seeds=1,
         cases=1000,
         epochs={1000: 96, 8000: 24},
-        joint_epochs={1000: 96, 8000: 24},
-        inputs=tuple(Inputs),
+        joint_epochs={8000: 24},
+        inputs=(Inputs.SERIES, Inputs.BOTH),
         covariance=(2000, 48),
         ours=InverseMap(steps=2500),
         joint_ours=dataclasses.replace(_JOINT_OURS, steps=2500),
@@ -217,9 +217,9 @@ def tables(
     workshop.train([cell for some in cells.values() for cell in some])
     stage("score")
     rows = [prior_row("a", workshop.neuron), *accuracy_rows(workshop, cells, floors)]
-    rows += series_rows(workshop, cells)
+    rows += series_rows(workshop, cells, floors)
     rows += joint_rows(workshop, cells, floors)
-    rows += covariance_rows(workshop, cells, laplace)
+    rows += covariance_rows(workshop, cells, laplace, floors)
     rows += width_rows(workshop.out, size.widths, key=key)
     inverter, neuron = workshop.inverter(cells["ours"][0], 0), workshop.neuron
     rows += starts_rows(
@@ -238,6 +238,7 @@ def posterior_of(problem: ij.InverseProblem) -> Posterior:
     """What searches minimize, with the prior of the source before it is cut."""
     ends = np.asarray(problem.parameters.from_unit(np.array([[0.0, 0.0], [1.0, 1.0]])))
     low, high = (ends.astype(np.float64) - _MEAN) / _DEVIATION
+    assert isinstance(problem.model, ij.ODEModel)
     return Posterior(problem.model, _MEAN, _DEVIATION, low, high, NOISE, CORRELATION)
 
 
@@ -316,6 +317,7 @@ def all_cells(size: Size) -> dict[str, list[Cell]]:
     laplace = published("cnn", table_e, epochs_e, spread=Spread.LAPLACE)
     laplace = dataclasses.replace(laplace, method="cnn_covariance")
     clean = dataclasses.replace(laplace.settings, clean=True)
+    ours = dataclasses.replace(size.ours, spread=Spread.LAPLACE)
     fresh = [
         Cell("ours_fresh", most, dataclasses.replace(size.ours, fresh=count))
         for count in ([size.fresh] if size.fresh else [])
@@ -336,7 +338,11 @@ def all_cells(size: Size) -> dict[str, list[Cell]]:
             for n, epochs in size.joint_epochs.items()
             for inputs in size.inputs
         ],
-        "covariance": [dataclasses.replace(laplace, settings=clean), laplace],
+        "covariance": [
+            dataclasses.replace(laplace, settings=clean),
+            laplace,
+            Cell("ours_covariance", table_e, ours),
+        ],
         "ours": [Cell("ours", most, size.ours), *fresh],
         "joint_ours": [Cell("ours", joint_most, size.joint_ours, joint=True)],
     }

@@ -84,6 +84,9 @@ class AbstractInverter(eqx.Module):
         """Clean readings as the inverter's surrogate predicts them, if it has one."""
         del unit_value, observations
 
+    def _check_loaded(self) -> None:
+        """Raise a ValueError if stored arrays do not belong to this inverter's code."""
+
     def _checked(self, estimate: Estimate, observation: Observation) -> Estimate:
         """A single estimate with its misfit, its status and a trust ticket."""
         if estimate.ticket is not None:

@@ -19,7 +19,7 @@ from ..nn import UnitNormal
 from ..train import TrainLog
 from ._amortized import AbstractAmortizedMethod, TrainingSession
 from ._base import AbstractNetworkInverter, estimate_from_cloud, in_float32
-from ._checks import check_counts
+from ._checks import check_counts, describe_settings
 from ._encoding import Encoder, Readings
 from ._ino_drift import Drift, DriftSettings, drift_loss, new_pool, residual_of
 from ._ino_surrogate import (
@@ -240,6 +240,6 @@ class INO(AbstractAmortizedMethod[INOInverter]):
             particles=self.particles,
             moves=self.moves,
             draws=self.draws,
-            settings=eqx.tree_pformat(self),
+            settings=describe_settings(self),
             logs=logs,
         )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import hashlib
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -27,7 +28,13 @@ from ._base import (
     estimate_from_cloud,
     estimate_from_point,
 )
-from ._checks import check_counts, check_shares
+from ._checks import (
+    check_choices,
+    check_counts,
+    check_positive,
+    check_shares,
+    describe_settings,
+)
 from ._encoding import Encoder, thin
 from ._fresh import Simulator, fresh_simulator
 from ._laplace_targets import with_targets
@@ -54,12 +61,15 @@ class InverseMapInverter(AbstractNetworkInverter):
     """A trained inverse map, from `InverseMap.fit` or `InverseMap.load`.
 
     It takes series read at the times it was trained for. On the host others are refused, with the
-    time that does not fit; inside a transformation only their length can be checked.
+    time that does not fit; inside a transformation only their length can be, and the estimate of a
+    series that does not fit is NaN.
 
     Attributes:
         problem: The problem it inverts.
         encoder: Scales of series and unknowns.
         network: From a series to numbers.
+        probe: What it says about a certain series; a network that says something else on loading
+            is another one.
         spread: What it says besides a point.
         draws: Samples of an estimate.
         settings: The method that made it, as text.
@@ -69,10 +79,20 @@ class InverseMapInverter(AbstractNetworkInverter):
     problem: InverseProblem
     encoder: SeriesEncoder
     network: Any
+    probe: Float[np.ndarray, " output"]
     spread: Spread = eqx.field(static=True)
     draws: int = eqx.field(static=True)
     settings: str = eqx.field(static=True)
     logs: tuple[TrainLog, ...] = ()
+
+    def _check_loaded(self) -> None:
+        found = _probe(self.network, self.encoder)
+        # Another version of the compiler may round otherwise.
+        if not np.allclose(found, self.probe, rtol=1e-2, atol=1e-3 * np.abs(self.probe).max()):
+            raise ValueError(
+                "`network` does not compute what the stored one did: its arrays have the same "
+                "shapes, but its code is another. Load with the `network` it was trained with."
+            )
 
     def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
         return super()._on_host(self.encoder.placed(observations), keys)
@@ -86,6 +106,15 @@ class InverseMapInverter(AbstractNetworkInverter):
         return jax.vmap(self._invert_one)(observations, keys)
 
     def _invert_one(self, observation: Observation, key: Key[Array, ""]) -> Estimate:
+        estimate = self._estimate(observation, key)
+        fits = self.encoder.fits(observation)
+
+        def blanked(x: Array) -> Array:
+            return jnp.where(fits, x, jnp.nan) if jnp.issubdtype(x.dtype, jnp.inexact) else x
+
+        return jax.tree.map(blanked, estimate)
+
+    def _estimate(self, observation: Observation, key: Key[Array, ""]) -> Estimate:
         labels, normal = predict(
             self.network, self.encoder, self._features(observation), self.spread
         )
@@ -127,6 +156,27 @@ class InverseMapInverter(AbstractNetworkInverter):
         with jax.enable_x64(False):
             found = _moments(self, self.encoder.placed(observations))
         return jax.tree.map(np.asarray, found)
+
+
+@eqx.filter_jit
+def _say(network: Any, x: Array) -> Array:
+    return network(x)
+
+
+def _probe(network: Any, encoder: SeriesEncoder) -> Float[np.ndarray, " output"]:
+    x = np.sin(np.arange(np.prod(encoder.shape), dtype=np.float32)).reshape(encoder.shape)
+    with jax.enable_x64(False):
+        return np.asarray(_say(network, jnp.asarray(x)))
+
+
+def _digest(network: Any, x: jax.ShapeDtypeStruct) -> str:
+    """What a network computes, with all its numbers: settings only name what made it."""
+    program, _, _ = eqx.filter_make_jaxpr(network)(x)
+    digest = hashlib.sha256(str(program).encode())
+    arrays = [leaf for leaf in jax.tree.leaves(network) if eqx.is_array(leaf)]
+    for array in (*arrays, *program.consts):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 @eqx.filter_jit
@@ -202,6 +252,8 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
         """Refuse counts below one, shares outside of [0, 1], and what excludes each other."""
         check_counts(self, "steps", "batch", "draws")
         check_shares(self, "thinned")
+        check_choices(self, inputs=Inputs, spread=Spread, labels=Labels)
+        check_positive(self, "learning_rate")
         if self.fresh < 0:
             raise ValueError(f"`fresh` must be zero or more; got {self.fresh}.")
         if self.fresh and (self.fixed_noise or self.spread is Spread.LAPLACE):
@@ -230,7 +282,13 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
 
         Returns:
             The settings.
+
+        Raises:
+            ValueError: If a count is below one.
         """
+        for name, count in (("simulations", simulations), ("epochs", epochs)):
+            if count < 1:
+                raise ValueError(f"`{name}` must be at least 1; got {count}.")
         return InverseMap(
             network=network,
             spread=Spread.NONE,
@@ -269,9 +327,7 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
             examples = examples._replace(train=Examples(data.z[:0], data.states[:0]))
         network = self._network(problem, encoder, init_key)
         x = jax.ShapeDtypeStruct(encoder.shape, jnp.float32)
-        # Settings name a function, but do not tell what network it makes.
-        program = str(eqx.filter_make_jaxpr(network)(x)[0])
-        trainer = session.trainer("inverse_map", self, depends_on=(self, program))
+        trainer = session.trainer("inverse_map", self, depends_on=(self, _digest(network, x)))
         if self.constant_rate:
             trainer = dataclasses.replace(trainer, optimizer=optax.adam(self.learning_rate))
         trained = trainer.fit(
@@ -300,9 +356,10 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
             problem=problem,
             encoder=encoder,
             network=network,
+            probe=_probe(network, encoder),
             spread=self.spread,
             draws=self.draws,
-            settings=eqx.tree_pformat(self),
+            settings=describe_settings(self),
             logs=logs,
         )
 
@@ -313,7 +370,14 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
     def _network(self, problem: InverseProblem, encoder: SeriesEncoder, key: Array) -> Any:
         size = problem.parameters.size
         outputs = size if self.spread is Spread.NONE else size + Normal.size(size)
-        network = self.network(encoder.shape, outputs, key=key)
+        try:
+            network = self.network(encoder.shape, outputs, key=key)
+        except TypeError as error:
+            raise TypeError(
+                "`network` must make networks, not be one: a function of input shape and number "
+                "of outputs with keyword `key`, such as `nn.Dense()` or "
+                f"`lambda shape, outputs, *, key: ...`. {error}"
+            ) from error
         x = jax.ShapeDtypeStruct(encoder.shape, jnp.float32)
         found = getattr(eqx.filter_eval_shape(network, x), "shape", None)
         if found != (outputs,):

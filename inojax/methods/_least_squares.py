@@ -20,7 +20,7 @@ from ..models import compiled, in_calls
 from ..train import TrainLog
 from ._base import AbstractExactInverter, AbstractInverter, check_inverter
 from ._batches import in_precision, split_each
-from ._checks import check_counts
+from ._checks import check_counts, describe_settings
 from ._importance import resample, weights_of
 from ._levenberg_marquardt import Local, Minimum, minimize
 from ._objective import Coordinates, Objective, Penalty
@@ -99,7 +99,7 @@ class LeastSquares(eqx.Module):
         """
         del dataset, key
         return LeastSquaresInverter(
-            problem=problem, method=self, first=None, settings=eqx.tree_pformat(self)
+            problem=problem, method=self, first=None, settings=describe_settings(self)
         )
 
     def refine(self, inverter: AbstractInverter) -> "LeastSquaresInverter":
@@ -117,7 +117,7 @@ class LeastSquares(eqx.Module):
             TypeError: If `inverter` is not an inverter.
         """
         check_inverter(inverter)
-        settings = f"{eqx.tree_pformat(self)} after {inverter.settings}"
+        settings = f"{describe_settings(self)} after {inverter.settings}"
         return LeastSquaresInverter(
             problem=inverter.problem, method=self, first=inverter, settings=settings
         )

@@ -22,7 +22,7 @@ from ..models import compiled, in_calls
 from ..train import TrainLog
 from ._base import AbstractExactInverter, AbstractInverter, check_inverter, estimate_from_cloud
 from ._batches import in_precision, split_each
-from ._checks import check_counts
+from ._checks import check_counts, describe_settings
 from ._mixing import mixing
 from ._objective import Coordinates, Objective, Penalty, logit
 
@@ -85,7 +85,7 @@ class Posterior(eqx.Module):
         """
         del dataset, key
         return PosteriorInverter(
-            problem=problem, method=self, first=None, settings=eqx.tree_pformat(self)
+            problem=problem, method=self, first=None, settings=describe_settings(self)
         )
 
     def refine(self, inverter: AbstractInverter) -> "PosteriorInverter":
@@ -101,7 +101,7 @@ class Posterior(eqx.Module):
             TypeError: If `inverter` is not an inverter.
         """
         check_inverter(inverter)
-        settings = f"{eqx.tree_pformat(self)} after {inverter.settings}"
+        settings = f"{describe_settings(self)} after {inverter.settings}"
         return PosteriorInverter(
             problem=inverter.problem, method=self, first=inverter, settings=settings
         )

@@ -15,7 +15,7 @@ from ..nn import ConditionalMLP, UnitNormal
 from ..train import Loss, TrainLog, shard_batch
 from ._amortized import AbstractAmortizedMethod, TrainingSession
 from ._base import AbstractNetworkInverter, estimate_from_cloud
-from ._checks import check_counts, check_shares
+from ._checks import check_counts, check_shares, describe_settings
 from ._encoding import Encoder, Readings, thin
 from ._training_data import SimulatedData, batch_keys
 
@@ -108,7 +108,7 @@ class Regression(AbstractAmortizedMethod[RegressionInverter]):
             encoder=encoder,
             network=network,
             draws=self.draws,
-            settings=eqx.tree_pformat(self),
+            settings=describe_settings(self),
             logs=logs,
         )
 

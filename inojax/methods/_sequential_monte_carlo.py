@@ -21,7 +21,7 @@ from ..data import Dataset
 from ..train import TrainLog
 from ._base import AbstractExactInverter, estimate_from_cloud
 from ._batches import in_precision, split_each
-from ._checks import check_counts
+from ._checks import check_counts, describe_settings
 from ._importance import resample, temper
 from ._mixing import mixing
 from ._objective import Coordinates, Objective, Penalty
@@ -100,7 +100,7 @@ class SequentialMonteCarlo(eqx.Module):
         """
         del dataset, key
         return SequentialMonteCarloInverter(
-            problem=problem, method=self, settings=eqx.tree_pformat(self)
+            problem=problem, method=self, settings=describe_settings(self)
         )
 
 

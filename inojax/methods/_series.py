@@ -53,6 +53,7 @@ class SeriesEncoder(eqx.Module):
 
     Attributes:
         times: When readings are taken, in every experiment.
+        slack: How far off each of them may be.
         center: Mean of each channel.
         spread: Standard deviation of each channel.
         power_center: Mean log power of each frequency and channel.
@@ -67,6 +68,7 @@ class SeriesEncoder(eqx.Module):
     """
 
     times: Float[np.ndarray, " reading"]
+    slack: Float[np.ndarray, " reading"]
     center: Float[np.ndarray, " channel"]
     spread: Float[np.ndarray, " channel"]
     power_center: Float[np.ndarray, "frequency channel"]
@@ -108,7 +110,7 @@ class SeriesEncoder(eqx.Module):
             np.zeros(size), np.ones(size), center, np.ones(numbers),
         )  # fmt: skip
         floats = [np.asarray(x, np.float32) for x in arrays]
-        return cls(times, *floats, inputs=inputs, labels=labels, masked=masked)
+        return cls(times, _slack(times), *floats, inputs=inputs, labels=labels, masked=masked)
 
     def fitted(
         self, problem: InverseProblem, data: SimulatedData, *, scaled: bool, key: Key[Array, ""]
@@ -241,6 +243,16 @@ class SeriesEncoder(eqx.Module):
         from_unit = problem.parameters.from_unit
         return jax.jvp(lambda u: jnp.asarray(from_unit(u)), (inside,), (jnp.ones_like(z),))[1]
 
+    def fits(self, observation: Observation) -> Bool[Array, ""]:
+        """Whether a series was read at these times, and is complete if it must be; pure."""
+        mask, times = jnp.asarray(observation.mask), jnp.asarray(observation.times)
+        grid = jnp.asarray(self.times, times.dtype)
+        near = (jnp.abs(times - grid) <= jnp.asarray(self.slack, times.dtype)) | ~jnp.any(
+            mask, axis=-1
+        )
+        complete = True if self.masked else jnp.all(mask)
+        return jnp.all(near) & complete
+
     def placed(self, observations: Observation) -> Observation:
         """Put a batch of observations on the times of the series, on the host.
 
@@ -255,10 +267,9 @@ class SeriesEncoder(eqx.Module):
                 without masks needs.
         """
         times, mask = (np.asarray(x) for x in (observations.times, observations.mask))
-        slack = 1e-3 * np.min(np.diff(self.times)) if len(self.times) > 1 else 1e-6
         middles = 0.5 * (self.times[1:] + self.times[:-1])
         nearest = np.searchsorted(middles, times)
-        away = np.abs(times - self.times[nearest]) > slack
+        away = np.abs(times - self.times[nearest]) > self.slack[nearest]
         if np.any(away & mask.any(axis=-1)):
             wrong = float(times[away & mask.any(axis=-1)][0])
             raise ValueError(
@@ -290,6 +301,15 @@ class SeriesEncoder(eqx.Module):
             )
         everywhere = np.broadcast_to(self.times.astype(np.float32), shape[:-1])
         return Observation(everywhere, values, kept, observations.channels, observations.problem)
+
+
+def _slack(times: Float[np.ndarray, " reading"]) -> Float[np.ndarray, " reading"]:
+    """How far off each time may be: a little of the way to its neighbors, and rounding."""
+    rounding = 2.0**-21 * np.abs(times)  # of single precision, twice
+    if len(times) == 1:
+        return 1e-6 + rounding
+    steps = np.diff(times)
+    return 1e-3 * np.minimum(np.append(np.inf, steps), np.append(steps, np.inf)) + rounding
 
 
 def measure_series(

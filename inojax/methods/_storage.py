@@ -95,7 +95,9 @@ def load(like: _Inverter, folder: str | os.PathLike[str], problem: InverseProble
             f"in: {'; '.join(changed)}."
         )
     _check_settings(manifest["settings"], like.settings, path)
-    return _filled(like, _read_weights(path, manifest["arrays"]))
+    found = _filled(like, _read_weights(path, manifest["arrays"]))
+    found._check_loaded()
+    return found
 
 
 def stored_names(folder: str | os.PathLike[str]) -> frozenset[str]:

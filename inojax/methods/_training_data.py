@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from .._inverse_problem import InverseProblem
 from ..data import Dataset, describe_problem, differences
+from ._checks import describe_settings
 from ._encoding import Encoder
 
 _HELD_OUT = 512
@@ -149,7 +150,7 @@ def identity(problem: InverseProblem, data: SimulatedData, settings: object) -> 
         A digest for `Trainer.identity`.
     """
     digest = hashlib.sha256(describe_measurement(problem).encode())
-    digest.update(eqx.tree_pformat(settings, short_arrays=False).encode())
+    digest.update(describe_settings(settings).encode())
     for array in (data.z, data.states[:: max(1, len(data.states) // 256)]):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -83,6 +83,9 @@ class VettedInverter(AbstractInverter):
         """Logs of the inner inverter's training, empty after loading."""
         return self.inner.logs
 
+    def _check_loaded(self) -> None:
+        self.inner._check_loaded()
+
     def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
         return self.inner._invert(observations, keys)
 

@@ -13,7 +13,7 @@ from flax import linen, nnx
 
 import inojax as ij
 from inojax import methods, nn
-from inojax.methods import InverseMap, Labels, Spread, invert_batch
+from inojax.methods import InverseMap, Labels, Spread, _series as series, invert_batch
 from inojax.methods._series import Inputs
 from inojax.noise import Gaussian
 from tests.helpers import LINEAR_TIMES, linear_gaussian, linear_posterior, optimizations
@@ -305,23 +305,44 @@ def test_published_training_sees_all_simulations_and_keeps_the_last_weights(prob
     assert np.isfinite(choosing.logs[0].held_out).all()
 
 
-def with_power(power):
-    def network(shape, outputs, *, key):
+class Powers:
+    """Makes networks that look alike: the same arrays, the same name."""
+
+    def __init__(self, power=1, scale=1.0, weights=1.0):
+        self.power, self.scale, self.weights = power, scale, weights
+
+    def __call__(self, shape, outputs, *, key):
         layer = eqx.nn.Linear(shape[0] * shape[1], outputs, key=key)
-        return eqx.nn.Sequential([eqx.nn.Lambda(lambda x: x.reshape(-1) ** power), layer])
+        layer = eqx.tree_at(lambda x: x.weight, layer, self.weights * layer.weight)
+        scale = np.full(shape[0] * shape[1], self.scale, np.float32)
+        first = eqx.nn.Lambda(lambda x: scale * x.reshape(-1) ** self.power)
+        return eqx.nn.Sequential([first, layer])
 
-    return network
 
-
-def test_checkpoints_of_another_network_are_refused(problem, data, tmp_path):
-    """Two functions of one name make networks with the same arrays."""
+@pytest.mark.parametrize("change", [{"power": 3}, {"scale": 2.0}, {"weights": 5.0}])
+def test_checkpoints_of_another_network_are_refused(problem, data, tmp_path, change):
     small = data.split(64)[1]
-    methods = [dataclasses.replace(BRIEF, network=with_power(power)) for power in (1, 3)]
-    methods[0].fit(problem, small, checkpoint=tmp_path, progress=False, key=KEY)
-    again = dataclasses.replace(methods[0], network=with_power(1))
-    again.fit(problem, small, checkpoint=tmp_path, progress=False, key=KEY)
+
+    def fit(**options):
+        method = dataclasses.replace(BRIEF, network=Powers(**options))
+        method.fit(problem, small, checkpoint=tmp_path, progress=False, key=KEY)
+
+    fit()
+    fit()
     with refuses(ValueError, "checkpoint.*another"):
-        methods[1].fit(problem, small, checkpoint=tmp_path, progress=False, key=KEY)
+        fit(**change)
+
+
+def test_arrays_of_another_network_are_not_loaded(problem, data, tmp_path):
+    method = dataclasses.replace(BRIEF, network=Powers())
+    inverter = method.fit(problem, data.split(64)[1], progress=False, key=KEY)
+    ij.save(inverter, tmp_path)
+    # Weights are those of the file, whatever they are drawn from.
+    same = dataclasses.replace(BRIEF, network=Powers(weights=5.0)).load(tmp_path, problem)
+    seen = observation(problem)
+    np.testing.assert_array_equal(same(seen, key=KEY).value, inverter(seen, key=KEY).value)
+    with refuses(ValueError, "`network` does not compute what the stored one did"):
+        dataclasses.replace(BRIEF, network=Powers(power=3)).load(tmp_path, problem)
 
 
 def test_cases_without_a_laplace_covariance_are_left_out(problem, data, monkeypatch):
@@ -372,6 +393,30 @@ def test_series_that_do_not_fit_are_refused(problem, brief):
         traced(short, key=KEY)
 
 
+def test_traced_series_that_do_not_fit_have_no_estimate(problem, brief):
+    traced = jax.jit(brief)
+    assert np.isfinite(traced(observation(problem), key=KEY).value).all()
+    shifted = observation(problem, 0.5 * LINEAR_TIMES)
+    gaps = dataclasses.replace(observation(problem), mask=np.arange(30).reshape(10, 3) != 7)
+    for wrong in (shifted, gaps):
+        estimate = traced(wrong, key=KEY)
+        assert np.isnan(estimate.value).all()
+        assert np.isnan(estimate.samples).all()
+
+
+def test_times_in_single_precision_fit(problem, brief):
+    """Far from zero single precision is coarse beside narrow steps."""
+    near = observation(problem, LINEAR_TIMES.astype(np.float32).astype(np.float64))
+    np.testing.assert_array_equal(
+        brief(near, key=KEY).value, brief(observation(problem), key=KEY).value
+    )
+    times = np.array([0.0, 1e-3, 11.0, 11.0 + 1e-3])
+    encoder = dataclasses.replace(brief.encoder, times=times, slack=series._slack(times))
+    rounded = times.astype(np.float32).astype(np.float64)
+    assert (np.abs(rounded - times) <= encoder.slack).all()
+    assert (encoder.slack < 1e-5).all()  # a hundredth of the narrow steps
+
+
 def test_irregular_sensors_are_refused():
     problem = linear_gaussian()
     data = ij.simulate(problem, 64, progress=False, key=KEY)
@@ -390,6 +435,19 @@ def test_bad_settings_are_refused(problem, data, brief):
     ):
         with refuses(ValueError, message):
             dataclasses.replace(BRIEF, **change)
+    with refuses(ValueError, "`learning_rate` must be positive; got -1.0"):
+        dataclasses.replace(BRIEF, learning_rate=-1.0)
+    for name, value in (("spread", "laplace"), ("inputs", "both"), ("labels", "unit")):
+        with refuses(TypeError, f"`{name}` must be one of .*; got '{value}'"):
+            dataclasses.replace(BRIEF, **{name: value})
+    for name in ("simulations", "epochs"):
+        with refuses(ValueError, f"`{name}` must be at least 1; got 0"):
+            InverseMap.published(SMALL, **({"simulations": 64, "epochs": 1} | {name: 0}))
+    network = SMALL((10, 3), 5, key=KEY)
+    with refuses(TypeError, "`network` must make networks, not be one"):
+        dataclasses.replace(BRIEF, network=network).fit(
+            problem, data.split(64)[1], progress=False, key=KEY
+        )
     wrong = dataclasses.replace(
         BRIEF, network=lambda shape, outputs, key: SMALL(shape, outputs + 1, key=key)
     )

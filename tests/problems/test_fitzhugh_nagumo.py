@@ -10,30 +10,36 @@ from inojax.noise import Gaussian
 from inojax.problems import fitzhugh_nagumo
 from tests.refuses import refuses
 
-# u at t = 0.2, 1, 2, 5, 10, 20, 50 and 100 ms; explicit Runge-Kutta of order 8 at 1e-12.
-ROWS = np.array([1, 5, 10, 25, 50, 100, 250, 500])
+# u at t = 0.2, 1, 2, 5, 10, 20, 50, 100 and 199.8 ms; explicit Runge-Kutta of order 8 at 1e-12.
+ROWS = np.array([1, 5, 10, 25, 50, 100, 250, 500, 999])
 POTENTIALS = {
     (0.4, 0.4): [
-        -0.31543086, -1.70576905, -1.41516668, 1.84648276,
-        -1.81073687, -1.54075286, 2.00117536, 0.64397585,
+        -0.31543086, -1.70576905, -1.41516668, 1.84648276, -1.81073687,
+        -1.54075286, 2.00117536, 0.64397585, 1.19928622,
     ],
     (0.0, 0.2): [
-        -0.32506407, -1.75907007, -1.52278134, 1.92598713,
-        -1.76762649, -1.43325515, 1.74769092, -1.35333373,
+        -0.32506407, -1.75907007, -1.52278134, 1.92598713, -1.76762649,
+        -1.43325515, 1.74769092, -1.35333373, 1.96995632,
     ],
     (0.7, 0.8): [
-        -0.30835129, -1.67001456, -1.37870615, 1.82565213,
-        0.75211110, 1.04447915, 1.80600926, 0.69559215,
+        -0.30835129, -1.67001456, -1.37870615, 1.82565213, 0.75211110,
+        1.04447915, 1.80600926, 0.69559215, 1.01218952,
     ],
 }  # fmt: skip
+RECOVERY = [
+    0.03584729, 0.44207867, 1.00594802, 0.57557459, 0.32792713,
+    0.84176204, 1.08233039, -0.47772757, -0.34678684,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("theta", "expected"), POTENTIALS.items())
 def test_the_potential_is_the_reference(theta, expected):
     model = fitzhugh_nagumo().model.replace(rtol=1e-9, atol=1e-11, max_steps=100_000)
     states = model.solve_ensemble(np.array([theta])).states[0]
-    # Errors of a step add up along the orbit over a hundred milliseconds.
+    # Errors of a step add up along the orbit over two hundred milliseconds.
     np.testing.assert_allclose(states[ROWS, 0], expected, atol=1e-6)
+    if theta == (0.4, 0.4):
+        np.testing.assert_allclose(states[ROWS, 1], RECOVERY, atol=1e-6)
 
 
 def test_only_the_potential_is_read_at_every_time(key):
