@@ -13,7 +13,7 @@ from ._observation import Observation, check_positive
 from ._parameters import ParameterSpace
 from ._sensors import Sensors
 from ._x64 import in_x64, is_traced
-from .models import ODEModel
+from .models import ODEModel, PDEModel
 from .noise import AbstractNoise
 from .solvers import SolveStatus
 
@@ -35,7 +35,7 @@ class InverseProblem(eqx.Module):
 
     name: str = eqx.field(static=True)
     parameters: ParameterSpace
-    model: ODEModel
+    model: ODEModel | PDEModel
     sensors: Sensors
     noise: AbstractNoise
 
@@ -43,7 +43,7 @@ class InverseProblem(eqx.Module):
         self,
         name: str,
         parameters: ParameterSpace,
-        model: ODEModel,
+        model: ODEModel | PDEModel,
         sensors: Sensors,
         noise: AbstractNoise,
     ) -> None:
@@ -62,17 +62,19 @@ class InverseProblem(eqx.Module):
         self.noise = noise.bound(parameters.names)
 
     def _check_types(self) -> None:
-        kinds = {
+        fields = {
             "name": str,
             "parameters": ParameterSpace,
-            "model": ODEModel,
+            "model": (ODEModel, PDEModel),
             "sensors": Sensors,
             "noise": AbstractNoise,
         }
-        for field, kind in kinds.items():
+        for field, kind in fields.items():
             if not isinstance(getattr(self, field), kind):
                 got = type(getattr(self, field)).__name__
-                raise TypeError(f"`{field}` must be of type `{kind.__name__}`; got {got}.")
+                kinds = kind if isinstance(kind, tuple) else (kind,)
+                wanted = " or ".join(f"`{one.__name__}`" for one in kinds)
+                raise TypeError(f"`{field}` must be of type {wanted}; got {got}.")
 
     def __check_init__(self) -> None:
         """Refuse parts that do not fit together."""

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Key
 from .._inverse_problem import InverseProblem
 from .._parameters import Design
 from .._x64 import in_x64
-from ..models import ODEModel
+from ..models import ODEModel, PDEModel
 from ..solvers import Rodas5P
 
 FORMAT = "inojax dataset"
@@ -56,7 +56,6 @@ def manifest_of(
     Returns:
         A JSON object that is the same for the same call, on any day.
     """
-    model, tightened = problem.model, problem.model.tightened()
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -65,18 +64,25 @@ def manifest_of(
         "design": design.name,
         "key": key_digest(key),
         "thetas": array_digest(thetas),
-        "solver": {
-            "name": Rodas5P.__name__,
-            "rtol": model.rtol,
-            "atol": _listed(model.atol),
-            "max_steps": model.max_steps,
-            # How a failed solve is tried once more decides stored content, too.
-            "retry": {
-                "rtol": tightened.rtol / model.rtol,
-                "max_steps": tightened.max_steps / model.max_steps,
-            },
-        },
+        "solver": _describe_solver(problem.model),
         **describe_problem(problem),
+    }
+
+
+def _describe_solver(model: ODEModel | PDEModel) -> Manifest:
+    if isinstance(model, PDEModel):
+        return {"name": str(model.solver), "retry": str(model.tightened().solver)}
+    tightened = model.tightened()
+    return {
+        "name": Rodas5P.__name__,
+        "rtol": model.rtol,
+        "atol": _listed(model.atol),
+        "max_steps": model.max_steps,
+        # How a failed solve is tried once more decides stored content, too.
+        "retry": {
+            "rtol": tightened.rtol / model.rtol,
+            "max_steps": tightened.max_steps / model.max_steps,
+        },
     }
 
 
@@ -198,7 +204,9 @@ def _probe(problem: InverseProblem) -> Manifest:
     shift = random.random_sample((_PROBES, len(model.states)))
     fraction = random.random_sample(_PROBES)
     thetas = space.from_unit(jnp.asarray(unit))
-    starts, slopes = _evaluate(model, thetas, jnp.asarray(shift), jnp.asarray(fraction))
+    probes = thetas, jnp.asarray(shift), jnp.asarray(fraction)
+    evaluate = _evaluate_pde if isinstance(model, PDEModel) else _evaluate
+    starts, slopes = evaluate(model, *probes)  # pyright: ignore[reportArgumentType]
     quantiles = jnp.broadcast_to(jnp.asarray(_QUANTILES)[:, None], (len(_QUANTILES), space.size))
     return {
         "priors": _listed(np.asarray(space.from_unit(quantiles)).T),
@@ -223,5 +231,27 @@ def _evaluate(
         state = start + shift * (0.1 * jnp.abs(start) + 1e-3 * scale)
         time = model.initial_time + fraction * horizon
         return start, jnp.asarray(model.vector_field(time, state, theta))
+
+    return jax.jit(jax.vmap(one))(thetas, shift, fraction)
+
+
+def _evaluate_pde(
+    model: PDEModel,
+    thetas: Float[Array, "probe parameter"],
+    shift: Float[Array, "probe state"],
+    fraction: Float[Array, " probe"],
+) -> tuple[Float[Array, "probe state"], Float[Array, "probe equation"]]:
+    """What the ansatz and the residual make of a wave, inside the domain."""
+    low, high = jnp.asarray(model.domain).T
+
+    def one(theta: Array, shift: Array, fraction: Array) -> tuple[Array, Array]:
+        phases = jnp.arange(1.0, len(low) + 1.0)
+        x = low + (high - low) * jnp.mod(fraction * phases, 1.0)
+
+        def u(point: Array) -> Array:
+            wave = jnp.sin(phases @ point) * (1.0 + shift)
+            return model.state(wave, point, theta)
+
+        return u(x), model.residual_of(u, x, theta)
 
     return jax.jit(jax.vmap(one))(thetas, shift, fraction)

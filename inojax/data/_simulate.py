@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from .._inverse_problem import InverseProblem
 from .._parameters import Design
-from ..models import ODEModel, compile_seconds
+from ..models import ODEModel, PDEModel, compile_seconds
 from ..solvers import SolveStatus
 from ._dataset import Dataset, SimulationTiming
 from ._manifest import manifest_of
@@ -182,7 +182,7 @@ def _open_sink(
 class _Solver:
     """Solves whole chunks, and counts what it did."""
 
-    def __init__(self, model: ODEModel, mesh: jax.sharding.Mesh | None) -> None:
+    def __init__(self, model: ODEModel | PDEModel, mesh: jax.sharding.Mesh | None) -> None:
         self.model = model
         self.meshes = _one_for_each_device(mesh)
         self.stop = threading.Event()

@@ -7,6 +7,17 @@ from ._base import (
     invert_batch as invert_batch,
     resimulate as resimulate,
 )
+from ._bilo import BiLO as BiLO, BiLOInverter as BiLOInverter, LocalSolution as LocalSolution
+from ._bilo_descent import (
+    AbstractDescent as AbstractDescent,
+    AdamDescent as AdamDescent,
+    GaussNewtonDescent as GaussNewtonDescent,
+)
+from ._bilo_search import (
+    AbstractSearch as AbstractSearch,
+    AdamSearch as AdamSearch,
+    GaussNewtonSearch as GaussNewtonSearch,
+)
 from ._conformal import (
     ConformalInverter as ConformalInverter,
     conformal as conformal,

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from .._inverse_problem import InverseProblem
 from .._parameters import Design
+from ..models import ODEModel
 from ..solvers import SolveStatus, solve_explicit
 
 # Step number, unit coordinates and trajectories of the simulations that batches are drawn from.
@@ -38,8 +39,14 @@ def fresh_simulator(problem: InverseProblem, count: int) -> Simulator:
         The function; pure.
 
     Raises:
+        TypeError: If the model is not an `ODEModel`.
         ValueError: If the model needs shorter steps than pay, or the real solver fails often.
     """
+    if not isinstance(problem.model, ODEModel):
+        raise TypeError(
+            "`fresh` simulations need an `ODEModel`, which explicit steps can solve; got "
+            f"{type(problem.model).__name__}. Use `fresh=0`."
+        )
     substeps = _substeps(problem)
 
     def simulate(pool: Pool, key: Key[Array, ""]) -> Pool:
@@ -58,6 +65,7 @@ def fresh_simulator(problem: InverseProblem, count: int) -> Simulator:
 
 def _solve(problem: InverseProblem, z: Array, substeps: int) -> Float[Array, "batch time state"]:
     thetas, model = jnp.asarray(problem.parameters.from_unit(z)), problem.model
+    assert isinstance(model, ODEModel)
     return solve_explicit(
         model.vector_field,
         jax.vmap(model.start)(thetas),

@@ -5,4 +5,18 @@ from ._calls import (
     compiled as compiled,
     in_calls as in_calls,
 )
+from ._collocation import Collocation as Collocation
+from ._derivatives import (
+    Function as Function,
+    divergence as divergence,
+    gradient as gradient,
+    laplacian as laplacian,
+    partial as partial,
+)
+from ._method_of_lines import MethodOfLines as MethodOfLines
 from ._ode import ODEModel as ODEModel, ODESolution as ODESolution
+from ._pde import PDEModel as PDEModel
+from ._pde_solver import (
+    AbstractDirectSolver as AbstractDirectSolver,
+    AbstractPDESolver as AbstractPDESolver,
+)

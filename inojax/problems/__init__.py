@@ -1,6 +1,7 @@
 """The catalog: one equation per file, each a function that returns an `InverseProblem`."""
 
 from ._boehm import boehm as boehm, boehm_data as boehm_data
+from ._fisher_kpp import fisher_kpp as fisher_kpp
 from ._fitzhugh_nagumo import fitzhugh_nagumo as fitzhugh_nagumo
 from ._grn import grn as grn
 from ._lotka_volterra import (
@@ -10,3 +11,4 @@ from ._lotka_volterra import (
 )
 from ._pollu import pollu as pollu
 from ._robertson import robertson as robertson
+from ._scalar_poisson import scalar_poisson as scalar_poisson

@@ -1,0 +1,383 @@
+"""BiLO: a local solution operator that follows its parameters to the data."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, ArrayLike, Float, Key
+
+from .._estimate import Estimate
+from .._inverse_problem import InverseProblem
+from .._linearization import Linearization, linearize
+from .._observation import Observation
+from .._x64 import in_x32
+from ..data import Dataset
+from ..models import PDEModel
+from ..nn import LocalOperator
+from ..train import TrainLog
+from ._base import AbstractNetworkInverter, estimate_from_cloud
+from ._bilo_descent import AbstractDescent, AdamDescent, GaussNewtonDescent, Region, Target, nothing
+from ._bilo_search import AbstractSearch, AdamSearch, GaussNewtonSearch, penalized
+from ._checks import check_counts, describe_settings
+from ._objective import Penalty
+
+
+class BiLO(eqx.Module):
+    """Bilevel local operator learning for partial differential equations with unknown scalars.
+
+    A network of coordinates and parameters is trained to solve the equation at one guess of the
+    parameters and, by its derivative there, at those nearby. Then both move together: the
+    parameters downhill in the misfit of the readings, as the network predicts them, and the
+    network toward the equation at the new parameters. The solver is not needed.
+
+    Use it where solving the equation is expensive. Training happens once for each problem;
+    observations are then inverted one by one or many at once. The defaults take second-order
+    steps in both levels; `BiLO.published()` takes those of the paper.
+
+    Attributes:
+        width: Units of each layer of the network.
+        depth: Layers from width to width.
+        train_embedding: Whether the embedding of the parameters is trained, to show why not.
+        residual_gradient: Weight of the residual's derivative by the parameters.
+        descent: How the weights follow the equation.
+        search: How the parameters follow the readings.
+        penalty: What is added to the misfit of the readings.
+        pretraining: Steps of the weights at the guess.
+        steps: Steps of both together for each observation.
+        guess: Physical parameter values to begin with; by default the medians of the priors.
+        draws: Samples of each estimate's posterior.
+
+    Source:
+        Zhang, Li and Lowengrub, arXiv 2404.17789 (J. Comput. Phys. 551, 114679).
+    """
+
+    width: int = 64
+    depth: int = 2
+    train_embedding: bool = False
+    residual_gradient: float = 0.1
+    descent: AbstractDescent = GaussNewtonDescent()
+    search: AbstractSearch = GaussNewtonSearch()
+    penalty: Penalty = Penalty.DENSITY
+    pretraining: int = 100
+    steps: int = 150
+    guess: tuple[float, ...] | None = None
+    draws: int = 128
+
+    def __check_init__(self) -> None:
+        """Refuse counts below one and a weight that is not positive."""
+        check_counts(self, "width", "depth", "pretraining", "steps", "draws")
+        if not self.residual_gradient > 0.0:
+            raise ValueError(
+                "`residual_gradient` must be positive: without it the network does not learn how "
+                f"parameters move its solution; got {self.residual_gradient!r}."
+            )
+
+    @classmethod
+    def published(cls, *, pretraining: int = 10_000, steps: int = 50_000) -> "BiLO":
+        """The published network and schedule: Adam on all collocation points, no prior.
+
+        Args:
+            pretraining: Steps at the guess.
+            steps: Steps of both levels; 50,000 for Fisher-KPP.
+
+        Returns:
+            The method.
+        """
+        return cls(
+            width=128,
+            descent=AdamDescent(),
+            search=AdamSearch(),
+            penalty=Penalty.NONE,
+            pretraining=pretraining,
+            steps=steps,
+        )
+
+    @in_x32
+    def fit(
+        self, problem: InverseProblem, dataset: Dataset | None = None, *, key: Key[Array, ""]
+    ) -> "BiLOInverter":
+        """Train the local operator at the guess.
+
+        Args:
+            problem: An inverse problem whose model is a `PDEModel`.
+            dataset: Not needed.
+            key: Source of the weights and of points.
+
+        Returns:
+            An inverter that starts from the guess.
+
+        Raises:
+            TypeError: If the model is not a `PDEModel`.
+            ValueError: If `guess` does not fit the parameters.
+            RuntimeError: If the training diverges.
+        """
+        del dataset
+        equation = _equation(self, problem)
+        init_key, train_key = jr.split(key)
+        network = LocalOperator(
+            len(equation.model.coordinates),
+            problem.parameters.size,
+            len(equation.model.states),
+            width=self.width,
+            depth=self.depth,
+            train_embedding=self.train_embedding,
+            key=init_key,
+        )
+        network, losses = _pretrain(self, equation, network, train_key)
+        if not np.isfinite(losses[-1]):
+            raise RuntimeError(
+                f"The residual is no longer finite after {self.pretraining} steps. Lower the "
+                "`learning_rate` of `descent`, or raise its damping."
+            )
+        return BiLOInverter(
+            problem=problem,
+            method=self,
+            equation=equation,
+            network=network,
+            losses=np.asarray(losses),
+            settings=describe_settings(self),
+        )
+
+
+class LocalSolution(NamedTuple):
+    """Parameters and local operator after both have moved to an observation.
+
+    Attributes:
+        theta: Physical parameter values.
+        network: The local operator there.
+        path: Physical parameter values before each step.
+        residual_loss: Loss of the equation before each step.
+        misfit: Misfit of the readings before each step, half a chi-squared.
+    """
+
+    theta: Float[Array, " parameter"]
+    network: LocalOperator
+    path: Float[Array, "step parameter"]
+    residual_loss: Float[Array, " step"]
+    misfit: Float[Array, " step"]
+
+
+class BiLOInverter(AbstractNetworkInverter):
+    """A pretrained local operator, from `BiLO.fit`.
+
+    Attributes:
+        problem: The problem it inverts.
+        method: Its settings.
+        equation: What the network is trained to fulfill.
+        network: The local operator at the guess.
+        losses: Loss of each step of the pretraining.
+        settings: The method as text.
+        logs: Empty.
+    """
+
+    problem: InverseProblem
+    method: BiLO
+    equation: "_Equation"
+    network: LocalOperator
+    losses: np.ndarray
+    settings: str = eqx.field(static=True)
+    logs: tuple[TrainLog, ...] = ()
+
+    @in_x32
+    def follow(self, observation: Observation, *, key: Key[Array, ""]) -> LocalSolution:
+        """Move parameters and operator to an observation and say how they went.
+
+        Args:
+            observation: A single observation.
+            key: Source of points.
+
+        Returns:
+            The local solution; `predict` evaluates it.
+        """
+        self.problem.check_observation(observation)
+        return _follow(self, observation, key)
+
+    def predict(
+        self,
+        points: Float[ArrayLike, "point coordinate"],
+        theta: Float[ArrayLike, " parameter"],
+        network: LocalOperator | None = None,
+    ) -> Float[Array, "point state"]:
+        """Evaluate a local operator, boundary conditions included.
+
+        Args:
+            points: Where.
+            theta: Physical parameter values, near those that the operator was trained at.
+            network: The operator; by default the one at the guess.
+
+        Returns:
+            The states.
+        """
+        network = self.network if network is None else network
+        return self.equation.states(network, jnp.asarray(theta), jnp.asarray(points))
+
+    def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
+        return jax.vmap(self._invert_one)(observations, keys)
+
+    def _invert_one(self, observation: Observation, key: Key[Array, ""]) -> Estimate:
+        follow_key, draw_key = jr.split(key)
+        found = _follow(self, observation, follow_key)
+        space = self.problem.parameters
+        cloud = self._cloud(found, observation, draw_key)
+        value = jnp.asarray(space.to_unit(found.theta))
+        return estimate_from_cloud(self.problem, value, jnp.asarray(space.to_unit(cloud)))
+
+    def _cloud(self, found: LocalSolution, observation: Observation, key: Array) -> Array:
+        """Draws of the linearized posterior, in unconstrained coordinates."""
+        space = self.problem.parameters
+        x = jnp.asarray(space.to_unconstrained(found.theta))
+
+        def theta_of(x: Array) -> Array:
+            return jnp.asarray(space.from_unconstrained(x))
+
+        line = self.equation.line(found.network, theta_of, x, observation)
+        _, curvature = penalized(line, space, self.method.penalty, theta_of, x)
+        size = jnp.sqrt(jnp.maximum(jnp.diagonal(curvature), 1e-30))
+        alike = curvature / (size[:, None] * size[None, :]) + 1e-6 * jnp.eye(len(x))
+        noise = jr.normal(key, (len(x), self.method.draws))
+        step = jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(alike).T, noise)
+        return jax.vmap(theta_of)(x[None] + (step / size[:, None]).T)
+
+
+class _Equation(eqx.Module):
+    """The lower level: a network's rows at some parameters, which it sees in units of the guess."""
+
+    problem: InverseProblem
+    model: PDEModel
+    pairs: tuple[tuple[int, int], ...] = eqx.field(static=True)
+    guess: Float[np.ndarray, " parameter"]
+    weight: float
+
+    @property
+    def region(self) -> Region:
+        lower, upper = np.array(self.model.domain, np.float32).T
+        points = jnp.asarray(self.model.collocation, jnp.float32)
+        return Region(points, jnp.asarray(lower), jnp.asarray(upper))
+
+    def states(self, network: LocalOperator, theta: Array, points: Array) -> Array:
+        """What the network predicts."""
+        raw = network.jet(points, theta / jnp.asarray(self.guess, theta.dtype), ()).value
+        return self.model.fulfilled(raw, points, theta)
+
+    def rows(self, network: LocalOperator, theta: Array, points: Array) -> Array:
+        """The residual and its weighted derivative by each parameter."""
+        guess = jnp.asarray(self.guess, theta.dtype)
+
+        def residuals(scaled: Array) -> Array:
+            jet = network.jet(points, scaled, self.pairs)
+            return self.model.residuals(jet, points, scaled * guess)
+
+        found, derivative = jax.linearize(residuals, theta / guess)
+        slopes = jax.vmap(derivative)(jnp.eye(len(guess), dtype=theta.dtype))
+        weight = np.sqrt(self.weight).astype(np.float32)
+        return jnp.concatenate([found, *(weight * slopes)], axis=1)
+
+    def line(
+        self, network: LocalOperator, theta_of: Any, x: Array, observation: Observation
+    ) -> Linearization:
+        """What the readings say, with derivatives by coordinates of the parameters."""
+        points = self.model.points(jnp.asarray(observation.times, x.dtype))
+        theta, slopes = jax.jvp(theta_of, (x,), (jnp.ones_like(x),))
+        directions = jnp.diag(slopes)
+
+        def states(theta: Array) -> Array:
+            return self.states(network, theta, points)
+
+        found, derivative = jax.linearize(states, theta)
+        tangents = jax.vmap(derivative, in_axes=1, out_axes=-1)(directions)
+        return linearize(self.problem, observation, theta, found, tangents, directions)
+
+
+def _equation(method: BiLO, problem: InverseProblem) -> _Equation:
+    if not isinstance(problem.model, PDEModel):
+        raise TypeError(
+            "`problem` must have a `PDEModel`, since BiLO trains on its residual; got "
+            f"{type(problem.model).__name__}."
+        )
+    space = problem.parameters
+    guess = space.from_unit(np.full(space.size, 0.5)) if method.guess is None else method.guess
+    guess = np.asarray(guess, np.float64)
+    if guess.shape != (space.size,) or not np.isfinite(guess).all() or np.any(guess == 0.0):
+        raise ValueError(
+            f"`guess` must be a finite number other than zero for each of the {space.size} "
+            f"parameters, whose scale it sets; got {guess}."
+        )
+    pairs = problem.model.second_derivatives(space.size)
+    return _Equation(problem, problem.model, pairs, guess, method.residual_gradient)
+
+
+class _Weights(NamedTuple):
+    """A network taken apart into a vector of what is trained and the rest."""
+
+    vector: Float[Array, " weight"]
+    network: Any
+
+    def build(self, vector: Float[Array, " weight"]) -> LocalOperator:
+        trained, fixed = eqx.partition(self.network, _is_trained)
+        return eqx.combine(ravel_pytree(trained)[1](vector), fixed)
+
+
+def _is_trained(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array)
+
+
+def _weights(network: LocalOperator) -> _Weights:
+    return _Weights(ravel_pytree(eqx.filter(network, _is_trained))[0], network)
+
+
+def _target(equation: _Equation, weights: _Weights, theta: Array) -> Target:
+    return Target(
+        lambda vector, points: equation.rows(weights.build(vector), theta, points), nothing
+    )
+
+
+@eqx.filter_jit
+def _pretrain(
+    method: BiLO, equation: _Equation, network: LocalOperator, key: Array
+) -> tuple[LocalOperator, Array]:
+    weights = _weights(network)
+    target = _target(equation, weights, jnp.asarray(equation.guess, jnp.float32))
+    descent, region = method.descent, equation.region
+
+    def step(carry: Any, given: Any) -> tuple[Any, Array]:
+        vector, state = carry
+        progress, key = given
+        *carry, loss = descent.step(target, region, vector, state, progress, key=key)
+        return tuple(carry), loss
+
+    start = weights.vector, descent.init(weights.vector)
+    given = jnp.linspace(0.0, 1.0, method.pretraining), jr.split(key, method.pretraining)
+    (vector, _), losses = jax.lax.scan(step, start, given)
+    return weights.build(vector), losses
+
+
+@eqx.filter_jit
+def _follow(inverter: BiLOInverter, observation: Observation, key: Array) -> LocalSolution:
+    method, problem = inverter.method, inverter.problem
+    weights, equation = _weights(inverter.network), inverter.equation
+    descent, search, region = method.descent, method.search, equation.region
+    space, guess = problem.parameters, jnp.asarray(equation.guess, jnp.float32)
+
+    def theta_of(x: Array) -> Array:
+        return search.physical(space, x, guess)
+
+    def step(carry: Any, given: Any) -> tuple[Any, Any]:
+        (vector, state), (x, search_state) = carry
+        progress, key = given
+        theta = theta_of(x)
+        line = equation.line(weights.build(vector), theta_of, x, observation)
+        slopes = penalized(line, space, method.penalty, theta_of, x)
+        upper = search.step(x, *slopes, search_state, progress)
+        target = _target(equation, weights, theta)
+        *lower, loss = descent.step(target, region, vector, state, progress, key=key)
+        return (tuple(lower), upper), (theta, loss, line.misfit)
+
+    x = search.coordinates(space, guess, guess)
+    start = (weights.vector, descent.init(weights.vector)), (x, search.init(x))
+    given = jnp.linspace(0.0, 1.0, method.steps), jr.split(key, method.steps)
+    ((vector, _), (x, _)), history = jax.lax.scan(step, start, given)
+    return LocalSolution(theta_of(x), weights.build(vector), *history)

@@ -1,0 +1,189 @@
+"""How the weights of a local operator follow its equation."""
+
+import abc
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+from jaxtyping import Array, Float, Key
+
+from ._checks import check_counts
+
+
+class Target(NamedTuple):
+    """What weights should make small: mean squares over points, and a sum of squares.
+
+    Attributes:
+        rows: `rows(weights, points)`, what should be zero at each point.
+        extra: `extra(weights)`, what else should be zero.
+    """
+
+    rows: Callable[[Any, Any], Float[Array, "point row"]]
+    extra: Callable[[Any], Float[Array, " row"]]
+
+    def loss(self, weights: Array, points: Array) -> Float[Array, ""]:
+        """The loss of both together."""
+        rows, extra = self.rows(weights, points), self.extra(weights)
+        return jnp.mean(jnp.sum(jnp.square(rows), axis=1)) + jnp.sum(jnp.square(extra))
+
+
+def nothing(weights: Float[Array, " weight"]) -> Float[Array, " row"]:
+    """No further rows."""
+    return jnp.zeros(0, weights.dtype)
+
+
+class Region(NamedTuple):
+    """Where an equation holds.
+
+    Attributes:
+        lattice: The points given for collocation.
+        lower: Lower end of each coordinate.
+        upper: Upper end of each coordinate.
+    """
+
+    lattice: Float[Array, "point coordinate"]
+    lower: Float[Array, " coordinate"]
+    upper: Float[Array, " coordinate"]
+
+    def draw(self, count: int, *, key: Key[Array, ""]) -> Float[Array, "point coordinate"]:
+        """Points drawn uniformly from the box."""
+        share = jr.uniform(key, (count, len(self.lower)))
+        return self.lower[None] + (self.upper - self.lower)[None] * share
+
+
+class AbstractDescent(eqx.Module):
+    """Takes steps toward the smallest loss of a target.
+
+    To add one, subclass it and write `init` and `step`, both pure.
+    """
+
+    @abc.abstractmethod
+    def init(self, weights: Float[Array, " weight"]) -> Any:
+        """The state before the first step."""
+
+    @abc.abstractmethod
+    def step(
+        self,
+        target: Target,
+        region: Region,
+        weights: Float[Array, " weight"],
+        state: Any,
+        progress: Float[Array, ""],
+        *,
+        key: Key[Array, ""],
+    ) -> tuple[Float[Array, " weight"], Any, Float[Array, ""]]:
+        """One step; `progress` goes from 0 to 1 over the run. Returns the loss as well."""
+
+
+class AdamDescent(AbstractDescent):
+    """Adam on the whole lattice of collocation points, as published.
+
+    Attributes:
+        learning_rate: Its learning rate, constant.
+        amsgrad: Whether the second moment keeps its maximum.
+    """
+
+    learning_rate: float = 1e-3
+    amsgrad: bool = True
+
+    def __check_init__(self) -> None:
+        """Refuse a learning rate that is not positive."""
+        check_positive_rate(self.learning_rate)
+
+    @property
+    def _optimizer(self) -> optax.GradientTransformation:
+        return (optax.amsgrad if self.amsgrad else optax.adam)(self.learning_rate)
+
+    def init(self, weights: Float[Array, " weight"]) -> Any:
+        """Moments of zero."""
+        return self._optimizer.init(weights)
+
+    def step(
+        self,
+        target: Target,
+        region: Region,
+        weights: Float[Array, " weight"],
+        state: Any,
+        progress: Float[Array, ""],
+        *,
+        key: Key[Array, ""],
+    ) -> tuple[Float[Array, " weight"], Any, Float[Array, ""]]:
+        """One step of Adam."""
+        del progress, key
+
+        value, slope = jax.value_and_grad(target.loss)(weights, region.lattice)
+        updates, state = self._optimizer.update(slope, state)
+        return optax.apply_updates(weights, updates), state, value  # pyright: ignore
+
+
+class GaussNewtonDescent(AbstractDescent):
+    """Damped Gauss-Newton on a few points drawn anew for each step.
+
+    The step is the shortest change of the weights that removes the rows at these points, up to
+    damping: a linear system with as many unknowns as rows, however many weights there are.
+
+    Attributes:
+        points: Points drawn for each step.
+        learning_rate: Share of the step that is taken, at first.
+        final_rate: Factor by which that share has shrunk at the end.
+        damping: Damping in units of the mean eigenvalue of the rows' products, at least what
+            single precision needs.
+
+    Source:
+        Müller and Zeinhofer, Achieving high accuracy with PINNs via energy natural gradient
+        descent, ICML 2023 (arXiv 2302.13163); the linear system in the space of points is that
+        of arXiv 2401.10190.
+    """
+
+    points: int = 128
+    learning_rate: float = 0.3
+    final_rate: float = 0.1
+    damping: float = 1e-6
+
+    def __check_init__(self) -> None:
+        """Refuse no points and rates out of range."""
+        check_counts(self, "points")
+        check_positive_rate(self.learning_rate)
+
+    def init(self, weights: Float[Array, " weight"]) -> Any:
+        """Nothing is kept between steps."""
+        del weights
+
+    def step(
+        self,
+        target: Target,
+        region: Region,
+        weights: Float[Array, " weight"],
+        state: Any,
+        progress: Float[Array, ""],
+        *,
+        key: Key[Array, ""],
+    ) -> tuple[Float[Array, " weight"], Any, Float[Array, ""]]:
+        """One damped Gauss-Newton step."""
+        points = region.draw(self.points, key=key)
+
+        def one(weights: Array, point: Array) -> Array:
+            return target.rows(weights, point[None])[0]
+
+        share = self.points**-0.5
+        found = share * target.rows(weights, points).ravel()
+        slopes = share * jax.vmap(jax.jacrev(one), in_axes=(None, 0))(weights, points)
+        found = jnp.concatenate([found, target.extra(weights)])
+        extra = jax.jacrev(target.extra)(weights)
+        slopes = jnp.concatenate([slopes.reshape(-1, weights.size), extra])
+        products = slopes @ slopes.T
+        ridge = self.damping * jnp.trace(products) + 1e-30
+        factor = jax.scipy.linalg.cho_factor(products + ridge * jnp.eye(found.size))
+        rate = self.learning_rate * self.final_rate**progress
+        step = slopes.T @ jax.scipy.linalg.cho_solve(factor, found)
+        return weights - rate * step, state, jnp.sum(jnp.square(found))
+
+
+def check_positive_rate(rate: float) -> None:
+    """Refuse a learning rate that is not positive."""
+    if not rate > 0.0:
+        raise ValueError(f"`learning_rate` must be positive; got {rate!r}.")

@@ -1,0 +1,204 @@
+"""The method of lines: space by spectral collocation, time by the library's stiff solver."""
+
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ._collocation import Grid, check_nodes
+from ._derivatives import expansion
+from ._ode import ODEModel, ODESolution
+from ._pde_solver import AbstractPDESolver
+
+if TYPE_CHECKING:
+    from ._pde import PDEModel
+
+
+class MethodOfLines(AbstractPDESolver):
+    """Spectral collocation in space and the library's stiff solver in time.
+
+    One coordinate is time, in which the equation is of first order: `residual` is linear in
+    ∂u/∂t. The state at Chebyshev points of the other coordinate is an ordinary differential
+    equation, whose initial and boundary values come from the ansatz.
+
+    Attributes:
+        nodes: Chebyshev points in space, ends included; enough for the steepest front.
+        time: Name of the coordinate that is time.
+        rtol: Relative tolerance of each step.
+        atol: Absolute tolerance of each step.
+
+    Source:
+        Trefethen, Spectral Methods in MATLAB (2000), chapters 6 and 13.
+    """
+
+    nodes: int = 33
+    time: str = "t"
+    rtol: float = 1e-8
+    atol: float = 1e-10
+
+    def __check_init__(self) -> None:
+        """Refuse grids without interior."""
+        check_nodes(self.nodes)
+
+    def check(self, model: "PDEModel") -> None:
+        """Raise unless the equation has one coordinate besides time."""
+        if self.time not in model.coordinates or len(model.coordinates) != 2:
+            raise ValueError(
+                f"`MethodOfLines` solves equations in one coordinate and time {self.time!r}; this "
+                f"one has {', '.join(model.coordinates)}. Name time by `MethodOfLines(time=...)`."
+            )
+
+    def tightened(self) -> "MethodOfLines":
+        """Twice the intervals, and tolerances 100 times tighter."""
+        return MethodOfLines(2 * self.nodes - 1, self.time, 1e-2 * self.rtol, 1e-2 * self.atol)
+
+    def solve(self, model: "PDEModel", theta: Array, times: Array) -> ODESolution:
+        """Solve for one parameter vector, differentiably."""
+        clock, back = _clock(self, model, times[None])
+        solution = self._ode(model).solve(theta, clock[0])
+        states = _read(
+            _Lines(model, self), solution.states[back[0]][None], theta[None], times[None]
+        )
+        return ODESolution(times, states[0], solution.status, solution.steps)
+
+    def solve_ensemble(
+        self, model: "PDEModel", thetas: Array, times: Array, *, mesh: Any
+    ) -> ODESolution:
+        """Solve for many parameter vectors."""
+        clock, back = _clock(self, model, times)
+        solution = self._ode(model).solve_ensemble(thetas, clock, mesh=mesh)
+        states = jnp.take_along_axis(jnp.asarray(solution.states), back[..., None], axis=1)
+        states = _read(_Lines(model, self), states, thetas, times)
+        return ODESolution(times, states, solution.status, solution.steps, solution.work)
+
+    def sensitivities(
+        self, model: "PDEModel", thetas: Array, times: Array, *, mesh: Any, count: Any
+    ) -> tuple[ODESolution, Array]:
+        """Solve for many parameter vectors together with the derivatives by them."""
+        clock, back = _clock(self, model, times)
+        ode = self._ode(model)
+        solution, tangents = ode.sensitivities(thetas, clock, mesh=mesh, count=count)
+        states = jnp.take_along_axis(jnp.asarray(solution.states), back[..., None], axis=1)
+        tangents = jnp.take_along_axis(jnp.asarray(tangents), back[..., None, None], axis=1)
+        states, tangents = _differentiated(_Lines(model, self), states, tangents, thetas, times)
+        found = ODESolution(times, states, solution.status, solution.steps, solution.work)
+        return found, tangents
+
+    def _ode(self, model: "PDEModel") -> ODEModel:
+        lines = _Lines(model, self)
+        start, end = model.domain[lines.clock]
+        return ODEModel(
+            lines,
+            _Start(lines),
+            times=np.array([end]),
+            states=tuple(f"{name}{i}" for i in range(self.nodes - 2) for name in model.states),
+            initial_time=start,
+            rtol=self.rtol,
+            atol=self.atol,
+        )
+
+
+class _Lines(eqx.Module):
+    """The equation at the inner points of space, as a vector field."""
+
+    model: "PDEModel"
+    solver: MethodOfLines
+
+    @property
+    def clock(self) -> int:
+        """Number of the coordinate that is time."""
+        return self.model.coordinates.index(self.solver.time)
+
+    @property
+    def grid(self) -> Grid:
+        """The points of space."""
+        return Grid(self.solver.nodes, *self.model.domain[1 - self.clock])
+
+    def point(self, x: Any, t: Any) -> Array:
+        """Coordinates in the order of the model."""
+        return jnp.stack([t, x] if self.clock == 0 else [x, t])
+
+    def given(self, x: Any, t: Any, theta: Array) -> Array:
+        """What the ansatz says where it leaves no choice, at the start and at both ends."""
+        return self.model.state(jnp.zeros(len(self.model.states)), self.point(x, t), theta)
+
+    def whole(self, inner: Array, t: Array, theta: Array) -> Float[Array, "node state"]:
+        """States at all points of space."""
+        low, high = (self.given(jnp.asarray(x), t, theta) for x in self.grid.x[[0, -1]])
+        rows = inner.reshape(-1, len(self.model.states))
+        return jnp.concatenate([low[None], rows, high[None]])
+
+    def __call__(self, t: Array, y: Array, theta: Array) -> Array:
+        """The rate of change of the states at the inner points."""
+        grid, space = self.grid, 1 - self.clock
+        nodal = self.whole(y, t, theta)
+        jets = (nodal, jnp.asarray(grid.first) @ nodal, jnp.asarray(grid.second) @ nodal)
+
+        def rate(value: Array, slope: Array, bend: Array, x: Array) -> Array:
+            center = self.point(x, t)
+
+            def residual(speed: Array) -> Array:
+                rows = [speed, slope] if self.clock == 0 else [slope, speed]
+                u = expansion(value, jnp.stack(rows), {(space, space): bend}, center)
+                return self.model.residual_of(u, center, theta)
+
+            still = jnp.zeros_like(value)
+            mass = jax.jacfwd(residual)(still)
+            if mass.shape == (1, 1):
+                return -residual(still) / mass[0]
+            return -jnp.linalg.solve(mass, residual(still))
+
+        value, slope, bend = (jet[1:-1] for jet in jets)
+        return jax.vmap(rate)(value, slope, bend, jnp.asarray(grid.x[1:-1])).ravel()
+
+
+class _Start(eqx.Module):
+    """The initial state at the inner points of space."""
+
+    lines: _Lines
+
+    def __call__(self, theta: Array) -> Array:
+        begin = jnp.asarray(self.lines.model.domain[self.lines.clock][0])
+        inner = jnp.asarray(self.lines.grid.x[1:-1])
+        return jax.vmap(lambda x: self.lines.given(x, begin, theta))(inner).ravel()
+
+
+def _clock(solver: MethodOfLines, model: "PDEModel", times: Array) -> tuple[Array, Array]:
+    """Time at each place along the readings in increasing order, and the way back."""
+    clock = model.points(times)[..., model.coordinates.index(solver.time)]
+    order = jnp.argsort(clock, axis=-1)
+    return jnp.take_along_axis(clock, order, axis=-1), jnp.argsort(order, axis=-1)
+
+
+def _reading(lines: _Lines, y: Array, theta: Array, point: Array) -> Array:
+    nodal = lines.whole(y, point[lines.clock], theta)
+    return (lines.grid.weights(point[1 - lines.clock][None]) @ nodal)[0]
+
+
+@eqx.filter_jit
+def _read(lines: _Lines, states: Array, thetas: Array, times: Array) -> Array:
+    def row(y: Array, theta: Array, points: Array) -> Array:
+        return jax.vmap(lambda y, point: _reading(lines, y, theta, point))(y, points)
+
+    return jax.vmap(row)(jnp.asarray(states), thetas, lines.model.points(times))
+
+
+@eqx.filter_jit
+def _differentiated(
+    lines: _Lines, states: Array, tangents: Array, thetas: Array, times: Array
+) -> tuple[Array, Array]:
+    def one(y: Array, columns: Array, theta: Array, point: Array) -> tuple[Array, Array]:
+        def along(column: Array, direction: Array) -> Array:
+            def read(y: Array, theta: Array) -> Array:
+                return _reading(lines, y, theta, point)
+
+            return jax.jvp(read, (y, theta), (column, direction))[1]
+
+        derivatives = jax.vmap(along, in_axes=(1, 0), out_axes=1)(columns, jnp.eye(len(theta)))
+        return _reading(lines, y, theta, point), derivatives
+
+    rows = jax.vmap(one, in_axes=(0, 0, None, 0))
+    return jax.vmap(rows)(states, tangents, thetas, lines.model.points(times))

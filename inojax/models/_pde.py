@@ -1,0 +1,402 @@
+"""Partial differential equations with unknown parameters."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from .._x64 import in_x64, is_traced, require_x64
+from ..nn import Jet, all_pairs
+from ._derivatives import expansion
+from ._ode import ODESolution
+from ._pde_solver import AbstractPDESolver
+
+# `residual(u, x, theta)` and `ansatz(n, x, theta)`.
+Residual = Callable[[Any, Any, Any], Any]
+Ansatz = Callable[[Any, Any, Any], Any]
+
+
+class PDEModel(eqx.Module):
+    """A boundary value problem F(x, u, ∂u, ∂²u, θ) = 0 on a box, whose parameters θ are unknown.
+
+    The equation is written once, at a point, with the derivative operators of `inojax.models`:
+
+        def residual(u, x, theta):
+            return partial(u, 1)(x) - theta[0] * partial(u, 0, 0)(x)
+
+        def ansatz(n, x, theta):
+            return jnp.sin(jnp.pi * x[0]) + x[0] * (1 - x[0]) * x[1] * n
+
+    Local operators are trained on it, and the classical solver, which is the reference that
+    simulates and checks, solves the same formula. Initial and boundary conditions are part of
+    the ansatz: it turns any function n into one that has them. Derivatives of up to second order
+    may appear.
+
+    A solution is read along `readings`, a line of points; what an `ODEModel` has at times, this
+    has along that line. So sensors, observations and all methods that use the solver serve both.
+
+    Attributes:
+        residual: `residual(u, x, theta)`, zero where the equation holds: `u` is a function of a
+            point and `x` a point. `u(x)` is a number if there is one state, else a vector.
+        ansatz: `ansatz(n, x, theta) -> u`, from the output of a network at a point.
+        coordinates: A name for each coordinate.
+        domain: Lower and upper end of each coordinate.
+        collocation: Points where networks are asked to fulfill the equation.
+        readings: Points where the solution may be read.
+        times: How far along the readings each is: the coordinate that varies, else its number.
+        states: A name for each unknown function of the equation.
+        solver: The classical solver.
+        time_unit: Unit of the coordinate that varies along the readings.
+        state_unit: Unit of the states.
+    """
+
+    residual: Residual
+    ansatz: Ansatz
+    coordinates: tuple[str, ...]
+    domain: tuple[tuple[float, float], ...]
+    collocation: Float[np.ndarray, "point coordinate"]
+    readings: Float[np.ndarray, "time coordinate"]
+    times: Float[np.ndarray, " time"]
+    states: tuple[str, ...]
+    solver: AbstractPDESolver
+    time_unit: str
+    state_unit: str
+
+    def __init__(  # noqa: PLR0913 - flat keywords, as in ODEModel
+        self,
+        residual: Residual,
+        ansatz: Ansatz,
+        *,
+        domain: dict[str, tuple[float, float]],
+        collocation: Sequence[int] | ArrayLike,
+        readings: ArrayLike,
+        solver: AbstractPDESolver,
+        states: tuple[str, ...] = ("u",),
+        time_unit: str = "",
+        state_unit: str = "",
+    ) -> None:
+        """Describe the equation, where it holds and where its solution is read.
+
+        Args:
+            residual: The equation, see the class.
+            ansatz: Its initial and boundary conditions, see the class.
+            domain: Name of each coordinate with its lower and upper end.
+            collocation: Points along each coordinate, ends included, or the points themselves.
+            readings: Points where the solution may be read.
+            solver: The classical solver.
+            states: Names of the unknown functions.
+            time_unit: Unit of the coordinate that varies along the readings.
+            state_unit: Unit of the states.
+
+        Raises:
+            ValueError: If points lie outside of the domain, shapes disagree, names repeat, or
+                the residual or the ansatz returns another shape than it must.
+        """
+        self.residual = residual
+        self.ansatz = ansatz
+        self.coordinates = tuple(domain)
+        self.domain = tuple((float(low), float(high)) for low, high in domain.values())
+        self.states = tuple(states)
+        self.collocation = _points("collocation", _lattice(self, collocation), self)
+        self.readings = _points("readings", np.array(readings, np.float64), self)
+        self.times = _along(self.readings)
+        self.solver = solver
+        self.time_unit = time_unit
+        self.state_unit = state_unit
+
+    def __check_init__(self) -> None:
+        """Refuse what could never be solved."""
+        if not self.states or len(set(self.states)) != len(self.states):
+            raise ValueError(f"`states` must be distinct names, at least one; got {self.states}.")
+        if not isinstance(self.solver, AbstractPDESolver):
+            raise TypeError(
+                "`solver` must be a classical solver such as `MethodOfLines()`; got "
+                f"{type(self.solver).__name__}."
+            )
+        self.solver.check(self)
+
+    @property
+    def initial_time(self) -> float:
+        """Where the readings begin."""
+        return float(self.times[0])
+
+    @property
+    def horizon(self) -> float:
+        """Where the readings end."""
+        return float(self.times[-1])
+
+    def replace(self, **changes: Any) -> "PDEModel":
+        """The same model with some attributes changed, for instance `solver=...`."""
+        names = {f.name for f in dataclasses.fields(self)} - {"coordinates", "domain", "times"}
+        fields: dict[str, Any] = {name: getattr(self, name) for name in names}
+        fields["domain"] = dict(zip(self.coordinates, self.domain, strict=True))
+        unknown = set(changes) - set(fields)
+        if unknown:
+            raise ValueError(f"`replace` knows {sorted(fields)}; got {sorted(unknown)}.")
+        return PDEModel(**(fields | changes))
+
+    def tightened(self) -> "PDEModel":
+        """The same model with a finer solver."""
+        return self.replace(solver=self.solver.tightened())
+
+    def points(self, times: Float[ArrayLike, "*batch time"]) -> Float[Array, "*batch time xyz"]:
+        """The points at given places along the readings.
+
+        Args:
+            times: Numbers between the first and the last of `self.times`.
+
+        Returns:
+            The points, between those of `readings` where need be.
+        """
+        grid, times = jnp.asarray(self.times), jnp.asarray(times)
+        columns = [jnp.interp(times, grid, jnp.asarray(column)) for column in self.readings.T]
+        return jnp.stack(columns, axis=-1)
+
+    # --- Networks -----------------------------------------------------------------------------
+
+    def fulfilled(
+        self,
+        raw: Float[Array, "point output"],
+        points: Float[Array, "point coordinate"],
+        theta: Float[Array, " parameter"],
+    ) -> Float[Array, "point state"]:
+        """The states that outputs of a network stand for, by the ansatz.
+
+        Args:
+            raw: Outputs of a network, one for each state.
+            points: Where.
+            theta: Physical parameter values.
+
+        Returns:
+            States that fulfill the initial and boundary conditions.
+        """
+        return jax.vmap(lambda n, x: self.state(n, x, theta))(raw, points)
+
+    def residuals(
+        self,
+        jet: Jet,
+        points: Float[Array, "point coordinate"],
+        theta: Float[Array, " parameter"],
+    ) -> Float[Array, "point equation"]:
+        """By how much outputs of a network miss the equation.
+
+        Args:
+            jet: Outputs with their derivatives by the coordinates, one for each state.
+            points: Where.
+            theta: Physical parameter values.
+
+        Returns:
+            The residual of each equation.
+        """
+
+        def one(value: Array, first: Array, second: Array, x: Array) -> Array:
+            bends = dict(zip(jet.pairs, second, strict=True))
+            n = expansion(value, first, bends, x)
+            return self.residual_of(lambda point: self.state(n(point), point, theta), x, theta)
+
+        return jax.vmap(one, in_axes=(0, 1, 1, 0))(jet.value, jet.first, jet.second, points)
+
+    def state(self, raw: Array, x: Array, theta: Array) -> Float[Array, " state"]:
+        """The ansatz at one point, always a vector."""
+        single = len(self.states) == 1
+        return jnp.atleast_1d(jnp.asarray(self.ansatz(raw[0] if single else raw, x, theta)))
+
+    def residual_of(
+        self, u: Callable[[Any], Any], x: Array, theta: Array
+    ) -> Float[Array, " equation"]:
+        """The residual of a function with vector values at one point, always a vector."""
+        single = len(self.states) == 1
+        written = (lambda point: u(point)[0]) if single else u
+        return jnp.atleast_1d(jnp.asarray(self.residual(written, x, theta)))
+
+    def second_derivatives(self, parameters: int) -> tuple[tuple[int, int], ...]:
+        """Pairs of coordinates by which the equation differentiates twice.
+
+        Args:
+            parameters: Number of parameters.
+
+        Returns:
+            Those second derivatives that the residual depends on at random points.
+        """
+        rng = np.random.default_rng(0)  # any generic values will do
+        many, size, states = 8, len(self.coordinates), len(self.states)
+        pairs = all_pairs(size)
+        low, high = np.array(self.domain).T
+        points = jnp.asarray(low + (high - low) * rng.uniform(0.1, 0.9, (many, size)))
+        theta = jnp.asarray(rng.uniform(0.5, 1.5, parameters))
+        shapes = (many, states), (size, many, states), (len(pairs), many, states)
+        value, first, second = (jnp.asarray(rng.uniform(0.5, 1.5, shape)) for shape in shapes)
+
+        def of(second: Array) -> Array:
+            return self.residuals(Jet(value, first, second, pairs), points, theta)
+
+        slopes = np.asarray(jax.jacfwd(of)(second))  # (point, equation, pair, point, state)
+        used = np.any(slopes != 0.0, axis=(0, 1, 3, 4))
+        return tuple(pair for pair, wanted in zip(pairs, used, strict=True) if wanted)
+
+    # --- The classical solver -----------------------------------------------------------------
+
+    def solve(
+        self,
+        theta: Float[ArrayLike, " parameter"],
+        times: Float[ArrayLike, " time"] | None = None,
+    ) -> ODESolution:
+        """Solve for one parameter vector by the classical solver, differentiably.
+
+        Args:
+            theta: Parameters in physical units.
+            times: Places along the readings; the model's own by default.
+
+        Returns:
+            The states there, as NumPy arrays unless traced; a failed solve has a status and NaN
+            states, it does not raise.
+
+        Raises:
+            RuntimeError: If traced while 64-bit floats are off.
+        """
+        grid = self.times if times is None else times
+        solution = _solve_one(self, theta, grid)
+        return solution if is_traced(solution) else jax.tree.map(np.asarray, solution)
+
+    def solve_ensemble(
+        self,
+        thetas: Float[ArrayLike, "batch parameter"],
+        times: Float[ArrayLike, "*rows time"] | None = None,
+        *,
+        retry: bool = False,
+        mesh: jax.sharding.Mesh | None = None,
+    ) -> ODESolution:
+        """Solve for many parameter vectors.
+
+        Args:
+            thetas: Parameters in physical units.
+            times: Places along the readings, one row or one for each parameter vector; the
+                model's own by default.
+            retry: Whether to solve those that failed again, more finely.
+            mesh: Devices to use, where the solver can.
+
+        Returns:
+            States with a status for each, as NumPy arrays unless traced.
+
+        Raises:
+            RuntimeError: If traced while 64-bit floats are off.
+            ValueError: If `thetas` is not a matrix with at least one row.
+        """
+        solution = _solve_many(self, thetas, self.times if times is None else times, mesh)
+        if is_traced(solution):
+            return solution
+        solution = jax.tree.map(np.asarray, solution)
+        failed = np.flatnonzero(solution.status != 0)
+        if not (retry and len(failed)):
+            return solution
+        grid = np.asarray(solution.times)
+        grid = grid[failed] if grid.ndim == 2 else grid
+        again = self.tightened().solve_ensemble(np.asarray(thetas)[failed], grid, mesh=mesh)
+        return solution.replaced(failed, again)
+
+    def sensitivities(
+        self,
+        thetas: Float[ArrayLike, "batch parameter"],
+        times: Float[ArrayLike, "*rows time"] | None = None,
+        *,
+        mesh: jax.sharding.Mesh | None = None,
+        count: Int[Array, ""] | None = None,
+    ) -> tuple[ODESolution, Float[Array | np.ndarray, "batch time state parameter"]]:
+        """Solve for many parameter vectors together with du/dθ.
+
+        Args:
+            thetas: Parameters in physical units.
+            times: As in `solve_ensemble`.
+            mesh: Devices to use, where the solver can.
+            count: Inside a transformation, how many of the parameter vectors are meant, if not
+                all; what the others give has no meaning.
+
+        Returns:
+            The solutions, and the derivative of every state with respect to every parameter.
+
+        Raises:
+            RuntimeError: If traced while 64-bit floats are off.
+            ValueError: If `thetas` is not a matrix with at least one row.
+        """
+        grid = self.times if times is None else times
+        found = _differentiate_many(self, thetas, grid, mesh, count)
+        return found if is_traced(found) else jax.tree.map(np.asarray, found)
+
+
+@in_x64
+def _solve_one(model: PDEModel, theta: Any, times: Any) -> ODESolution:
+    theta, times = jnp.asarray(theta, jnp.float64), jnp.asarray(times, jnp.float64)
+    return model.solver.solve(model, theta, times)
+
+
+@in_x64
+def _solve_many(model: PDEModel, thetas: Any, times: Any, mesh: Any) -> ODESolution:
+    thetas, rows, times = _rows(thetas, times)
+    solution = model.solver.solve_ensemble(model, thetas, rows, mesh=mesh)
+    return dataclasses.replace(solution, times=times)
+
+
+@in_x64
+def _differentiate_many(
+    model: PDEModel, thetas: Any, times: Any, mesh: Any, count: Any
+) -> tuple[ODESolution, Array]:
+    thetas, rows, times = _rows(thetas, times)
+    if is_traced(thetas, rows, count):
+        require_x64("`sensitivities`")
+    solution, tangents = model.solver.sensitivities(model, thetas, rows, mesh=mesh, count=count)
+    return dataclasses.replace(solution, times=times), tangents
+
+
+def _rows(thetas: Any, times: Any) -> tuple[Array, Array, Array]:
+    thetas, times = jnp.asarray(thetas, jnp.float64), jnp.asarray(times, jnp.float64)
+    if thetas.ndim != 2 or thetas.shape[0] == 0:
+        raise ValueError(
+            f"`thetas` must have shape (batch, parameter), at least one row; got {thetas.shape}."
+        )
+    if times.ndim == 2 and len(times) != len(thetas):
+        raise ValueError(
+            f"`times` must be a vector, or have a row for each of the {len(thetas)} parameter "
+            f"vectors; got shape {times.shape}."
+        )
+    return thetas, jnp.broadcast_to(times, (len(thetas), times.shape[-1])), times
+
+
+def _lattice(model: PDEModel, wanted: Any) -> np.ndarray:
+    """Points on a lattice with so many along each coordinate, unless they are given."""
+    counts = np.asarray(wanted)
+    if counts.ndim != 1:
+        return np.array(wanted, np.float64)
+    sizes = [int(count) for count in counts]
+    if len(sizes) != len(model.domain) or any(size < 2 for size in sizes):
+        raise ValueError(
+            f"`collocation` must be a number of points, at least 2, for each of the coordinates "
+            f"{', '.join(model.coordinates)}, or an array of points; got {wanted}."
+        )
+    axes = [np.linspace(*ends, size) for ends, size in zip(model.domain, sizes, strict=True)]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+
+
+def _points(name: str, points: np.ndarray, model: PDEModel) -> np.ndarray:
+    size = len(model.domain)
+    if points.ndim != 2 or points.shape[1] != size or not len(points):
+        raise ValueError(
+            f"`{name}` must have shape (point, {size}), a column for each of the coordinates "
+            f"{', '.join(model.coordinates)}; got shape {points.shape}."
+        )
+    low, high = np.array(model.domain).T
+    if not np.all((points >= low) & (points <= high)):
+        raise ValueError(f"`{name}` has points outside of the `domain`, or NaN.")
+    return points
+
+
+def _along(points: np.ndarray) -> np.ndarray:
+    """How far along a line of points each is."""
+    varies = np.flatnonzero(np.ptp(points, axis=0) > 0.0)
+    if len(varies) == 1 and np.all(np.diff(points[:, varies[0]]) > 0.0):
+        return points[:, varies[0]]
+    return np.arange(len(points), dtype=np.float64)
