@@ -101,3 +101,17 @@ def test_own_equation_example_runs():
     observation = scope["observation"]
     assert observation.values.shape == (10, 2)
     assert observation.mask.any()
+
+
+def test_own_pde_example_runs():
+    """A new equation with exact and learned inversion, in less than 40 lines before methods."""
+    model, *methods = blocks((PAGES / "pdes.md").read_text(), "python")
+    assert len([line for line in model.splitlines() if line.strip()]) <= 40
+    scope: dict = {}
+    for block in (model, *methods):
+        exec(compile(block, "<own pde>", "exec"), scope)
+    truth = scope["np"].array([0.2, 1.5])
+    exact = scope["exact"](scope["observation"], key=scope["jr"].key(2))
+    learned = scope["inverter"](scope["observation"], key=scope["jr"].key(2))
+    assert (abs(exact.value - truth) < 4.0 * exact.std).all()
+    assert (abs(learned.value - exact.value) < 0.02 * exact.value).all()

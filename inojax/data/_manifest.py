@@ -242,6 +242,7 @@ def _evaluate_pde(
     fraction: Float[Array, " probe"],
 ) -> tuple[Float[Array, "probe state"], Float[Array, "probe equation"]]:
     """What the ansatz and the residual make of a wave, inside the domain."""
+    formula = model.formula
     low, high = jnp.asarray(model.domain).T
 
     def one(theta: Array, shift: Array, fraction: Array) -> tuple[Array, Array]:
@@ -250,8 +251,8 @@ def _evaluate_pde(
 
         def u(point: Array) -> Array:
             wave = jnp.sin(phases @ point) * (1.0 + shift)
-            return model.state(wave, point, theta)
+            return formula.state(wave, point, theta)
 
-        return u(x), model.residual_of(u, x, theta)
+        return u(x), formula.residual_of(u, x, theta)
 
     return jax.jit(jax.vmap(one))(thetas, shift, fraction)

@@ -8,20 +8,15 @@ from ._base import (
     resimulate as resimulate,
 )
 from ._bilo import BiLO as BiLO, BiLOInverter as BiLOInverter, LocalSolution as LocalSolution
-from ._bilo_descent import (
-    AbstractDescent as AbstractDescent,
-    AdamDescent as AdamDescent,
-    GaussNewtonDescent as GaussNewtonDescent,
-)
-from ._bilo_search import (
-    AbstractSearch as AbstractSearch,
-    AdamSearch as AdamSearch,
-    GaussNewtonSearch as GaussNewtonSearch,
-)
 from ._conformal import (
     ConformalInverter as ConformalInverter,
     conformal as conformal,
     load_conformal as load_conformal,
+)
+from ._descent import (
+    AbstractDescent as AbstractDescent,
+    AdamDescent as AdamDescent,
+    GaussNewtonDescent as GaussNewtonDescent,
 )
 from ._drift_fields import (
     AbstractDriftField as AbstractDriftField,
@@ -42,8 +37,14 @@ from ._least_squares import (
     Point as Point,
 )
 from ._objective import Coordinates as Coordinates, Penalty as Penalty
+from ._pinn import PINN as PINN, PINNInverter as PINNInverter, PINNSolution as PINNSolution
 from ._posterior import Posterior as Posterior, PosteriorInverter as PosteriorInverter
 from ._regression import Regression as Regression, RegressionInverter as RegressionInverter
+from ._search import (
+    AbstractSearch as AbstractSearch,
+    AdamSearch as AdamSearch,
+    GaussNewtonSearch as GaussNewtonSearch,
+)
 from ._sequential_monte_carlo import (
     SequentialMonteCarlo as SequentialMonteCarlo,
     SequentialMonteCarloInverter as SequentialMonteCarloInverter,

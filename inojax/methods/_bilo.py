@@ -7,23 +7,21 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from .._estimate import Estimate
 from .._inverse_problem import InverseProblem
-from .._linearization import Linearization, linearize
 from .._observation import Observation
 from .._x64 import in_x32
 from ..data import Dataset
-from ..models import PDEModel
 from ..nn import LocalOperator
 from ..train import TrainLog
 from ._base import AbstractNetworkInverter, estimate_from_cloud
-from ._bilo_descent import AbstractDescent, AdamDescent, GaussNewtonDescent, Region, Target, nothing
-from ._bilo_search import AbstractSearch, AdamSearch, GaussNewtonSearch, penalized
 from ._checks import check_counts, describe_settings
+from ._descent import AbstractDescent, AdamDescent, GaussNewtonDescent, Target, nothing
+from ._equation import Equation, Weights, check_losses, equation_of, run_descent
 from ._objective import Penalty
+from ._search import AbstractSearch, AdamSearch, GaussNewtonSearch, penalized
 
 
 class BiLO(eqx.Module):
@@ -116,7 +114,7 @@ class BiLO(eqx.Module):
             RuntimeError: If the training diverges.
         """
         del dataset
-        equation = _equation(self, problem)
+        equation = equation_of(problem, self.guess)
         init_key, train_key = jr.split(key)
         network = LocalOperator(
             len(equation.model.coordinates),
@@ -128,11 +126,7 @@ class BiLO(eqx.Module):
             key=init_key,
         )
         network, losses = _pretrain(self, equation, network, train_key)
-        if not np.isfinite(losses[-1]):
-            raise RuntimeError(
-                f"The residual is no longer finite after {self.pretraining} steps. Lower the "
-                "`learning_rate` of `descent`, or raise its damping."
-            )
+        check_losses(losses)
         return BiLOInverter(
             problem=problem,
             method=self,
@@ -176,7 +170,7 @@ class BiLOInverter(AbstractNetworkInverter):
 
     problem: InverseProblem
     method: BiLO
-    equation: "_Equation"
+    equation: Equation
     network: LocalOperator
     losses: np.ndarray
     settings: str = eqx.field(static=True)
@@ -243,122 +237,32 @@ class BiLOInverter(AbstractNetworkInverter):
         return jax.vmap(theta_of)(x[None] + (step / size[:, None]).T)
 
 
-class _Equation(eqx.Module):
-    """The lower level: a network's rows at some parameters, which it sees in units of the guess."""
+def _target(
+    method: BiLO, equation: Equation, weights: Weights, theta: Float[Array, " parameter"]
+) -> Target:
+    def rows(vector: Array, points: Array) -> Array:
+        network = weights.build(vector)
+        return equation.local_rows(network, theta, points, method.residual_gradient)
 
-    problem: InverseProblem
-    model: PDEModel
-    pairs: tuple[tuple[int, int], ...] = eqx.field(static=True)
-    guess: Float[np.ndarray, " parameter"]
-    weight: float
-
-    @property
-    def region(self) -> Region:
-        lower, upper = np.array(self.model.domain, np.float32).T
-        points = jnp.asarray(self.model.collocation, jnp.float32)
-        return Region(points, jnp.asarray(lower), jnp.asarray(upper))
-
-    def states(self, network: LocalOperator, theta: Array, points: Array) -> Array:
-        """What the network predicts."""
-        raw = network.jet(points, theta / jnp.asarray(self.guess, theta.dtype), ()).value
-        return self.model.fulfilled(raw, points, theta)
-
-    def rows(self, network: LocalOperator, theta: Array, points: Array) -> Array:
-        """The residual and its weighted derivative by each parameter."""
-        guess = jnp.asarray(self.guess, theta.dtype)
-
-        def residuals(scaled: Array) -> Array:
-            jet = network.jet(points, scaled, self.pairs)
-            return self.model.residuals(jet, points, scaled * guess)
-
-        found, derivative = jax.linearize(residuals, theta / guess)
-        slopes = jax.vmap(derivative)(jnp.eye(len(guess), dtype=theta.dtype))
-        weight = np.sqrt(self.weight).astype(np.float32)
-        return jnp.concatenate([found, *(weight * slopes)], axis=1)
-
-    def line(
-        self, network: LocalOperator, theta_of: Any, x: Array, observation: Observation
-    ) -> Linearization:
-        """What the readings say, with derivatives by coordinates of the parameters."""
-        points = self.model.points(jnp.asarray(observation.times, x.dtype))
-        theta, slopes = jax.jvp(theta_of, (x,), (jnp.ones_like(x),))
-        directions = jnp.diag(slopes)
-
-        def states(theta: Array) -> Array:
-            return self.states(network, theta, points)
-
-        found, derivative = jax.linearize(states, theta)
-        tangents = jax.vmap(derivative, in_axes=1, out_axes=-1)(directions)
-        return linearize(self.problem, observation, theta, found, tangents, directions)
-
-
-def _equation(method: BiLO, problem: InverseProblem) -> _Equation:
-    if not isinstance(problem.model, PDEModel):
-        raise TypeError(
-            "`problem` must have a `PDEModel`, since BiLO trains on its residual; got "
-            f"{type(problem.model).__name__}."
-        )
-    space = problem.parameters
-    guess = space.from_unit(np.full(space.size, 0.5)) if method.guess is None else method.guess
-    guess = np.asarray(guess, np.float64)
-    if guess.shape != (space.size,) or not np.isfinite(guess).all() or np.any(guess == 0.0):
-        raise ValueError(
-            f"`guess` must be a finite number other than zero for each of the {space.size} "
-            f"parameters, whose scale it sets; got {guess}."
-        )
-    pairs = problem.model.second_derivatives(space.size)
-    return _Equation(problem, problem.model, pairs, guess, method.residual_gradient)
-
-
-class _Weights(NamedTuple):
-    """A network taken apart into a vector of what is trained and the rest."""
-
-    vector: Float[Array, " weight"]
-    network: Any
-
-    def build(self, vector: Float[Array, " weight"]) -> LocalOperator:
-        trained, fixed = eqx.partition(self.network, _is_trained)
-        return eqx.combine(ravel_pytree(trained)[1](vector), fixed)
-
-
-def _is_trained(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array)
-
-
-def _weights(network: LocalOperator) -> _Weights:
-    return _Weights(ravel_pytree(eqx.filter(network, _is_trained))[0], network)
-
-
-def _target(equation: _Equation, weights: _Weights, theta: Array) -> Target:
-    return Target(
-        lambda vector, points: equation.rows(weights.build(vector), theta, points), nothing
-    )
+    return Target(rows, nothing)
 
 
 @eqx.filter_jit
 def _pretrain(
-    method: BiLO, equation: _Equation, network: LocalOperator, key: Array
+    method: BiLO, equation: Equation, network: LocalOperator, key: Array
 ) -> tuple[LocalOperator, Array]:
-    weights = _weights(network)
-    target = _target(equation, weights, jnp.asarray(equation.guess, jnp.float32))
-    descent, region = method.descent, equation.region
-
-    def step(carry: Any, given: Any) -> tuple[Any, Array]:
-        vector, state = carry
-        progress, key = given
-        *carry, loss = descent.step(target, region, vector, state, progress, key=key)
-        return tuple(carry), loss
-
-    start = weights.vector, descent.init(weights.vector)
-    given = jnp.linspace(0.0, 1.0, method.pretraining), jr.split(key, method.pretraining)
-    (vector, _), losses = jax.lax.scan(step, start, given)
+    weights = Weights.of(network)
+    target = _target(method, equation, weights, jnp.asarray(equation.guess, jnp.float32))
+    vector, losses = run_descent(
+        method.descent, target, equation.region, weights.vector, method.pretraining, key=key
+    )
     return weights.build(vector), losses
 
 
 @eqx.filter_jit
 def _follow(inverter: BiLOInverter, observation: Observation, key: Array) -> LocalSolution:
     method, problem = inverter.method, inverter.problem
-    weights, equation = _weights(inverter.network), inverter.equation
+    weights, equation = Weights.of(inverter.network), inverter.equation
     descent, search, region = method.descent, method.search, equation.region
     space, guess = problem.parameters, jnp.asarray(equation.guess, jnp.float32)
 
@@ -372,7 +276,7 @@ def _follow(inverter: BiLOInverter, observation: Observation, key: Array) -> Loc
         line = equation.line(weights.build(vector), theta_of, x, observation)
         slopes = penalized(line, space, method.penalty, theta_of, x)
         upper = search.step(x, *slopes, search_state, progress)
-        target = _target(equation, weights, theta)
+        target = _target(method, equation, weights, theta)
         *lower, loss = descent.step(target, region, vector, state, progress, key=key)
         return (tuple(lower), upper), (theta, loss, line.misfit)
 

@@ -1,17 +1,13 @@
 """Spectral collocation of boundary value problems in one coordinate."""
 
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from ._derivatives import expansion
+from ._formula import Formula
 from ._pde_solver import AbstractDirectSolver
-
-if TYPE_CHECKING:
-    from ._pde import PDEModel
 
 
 class Grid:
@@ -84,12 +80,12 @@ class Collocation(AbstractDirectSolver):
         if self.iterations < 1:
             raise ValueError(f"`iterations` must be at least 1; got {self.iterations}.")
 
-    def check(self, model: "PDEModel") -> None:
+    def check(self, formula: Formula) -> None:
         """Raise unless the equation has a single coordinate."""
-        if len(model.coordinates) != 1:
+        if len(formula.coordinates) != 1:
             raise ValueError(
                 "`Collocation` solves equations in one coordinate; this one has "
-                f"{', '.join(model.coordinates)}. Use `MethodOfLines` where one of them is time."
+                f"{', '.join(formula.coordinates)}. Use `MethodOfLines` where one of them is time."
             )
 
     def tightened(self) -> "Collocation":
@@ -97,15 +93,15 @@ class Collocation(AbstractDirectSolver):
         return Collocation(2 * self.nodes - 1, 2 * self.iterations)
 
     def values(
-        self, model: "PDEModel", theta: Float[Array, " parameter"], points: Array
+        self, formula: Formula, theta: Float[Array, " parameter"], points: Array
     ) -> Float[Array, "point state"]:
         """The states at some points."""
-        grid = Grid(self.nodes, *model.domain[0])
-        shape = self.nodes - 2, len(model.states)
+        grid = Grid(self.nodes, *formula.domain[0])
+        shape = self.nodes - 2, len(formula.states)
 
         def whole(inner: Array, theta: Array) -> Array:
             ends = jnp.asarray(grid.x[[0, -1], None])
-            low, high = jax.vmap(lambda x: model.state(jnp.zeros(shape[1]), x, theta))(ends)
+            low, high = jax.vmap(lambda x: formula.given(x, theta))(ends)
             return jnp.concatenate([low[None], inner.reshape(shape), high[None]])
 
         def residual(inner: Array, theta: Array) -> Array:
@@ -115,7 +111,7 @@ class Collocation(AbstractDirectSolver):
 
             def at(value: Array, slope: Array, bend: Array, x: Array) -> Array:
                 u = expansion(value, slope[None], {(0, 0): bend}, x)
-                return model.residual_of(u, x, theta)
+                return formula.residual_of(u, x, theta)
 
             return jax.vmap(at)(*jets, jnp.asarray(grid.x[1:-1, None])).ravel()
 
@@ -124,7 +120,7 @@ class Collocation(AbstractDirectSolver):
             return inner - jnp.linalg.solve(slope, residual(inner, theta))
 
         fixed = jax.lax.stop_gradient(theta)
-        blank = jax.vmap(lambda x: model.state(jnp.zeros(shape[1]), x, fixed))
+        blank = jax.vmap(lambda x: formula.given(x, fixed))
         start = blank(jnp.asarray(grid.x[1:-1, None])).ravel()
         inner, _ = jax.lax.scan(
             lambda y, _: (newton(y, fixed), None), start, length=self.iterations

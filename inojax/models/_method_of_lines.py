@@ -1,6 +1,6 @@
 """The method of lines: space by spectral collocation, time by the library's stiff solver."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,11 +10,9 @@ from jaxtyping import Array, Float
 
 from ._collocation import Grid, check_nodes
 from ._derivatives import expansion
-from ._ode import ODEModel, ODESolution
-from ._pde_solver import AbstractPDESolver
-
-if TYPE_CHECKING:
-    from ._pde import PDEModel
+from ._formula import Formula
+from ._ode import ODEModel
+from ._pde_solver import AbstractPDESolver, Solved
 
 
 class MethodOfLines(AbstractPDESolver):
@@ -43,58 +41,76 @@ class MethodOfLines(AbstractPDESolver):
         """Refuse grids without interior."""
         check_nodes(self.nodes)
 
-    def check(self, model: "PDEModel") -> None:
+    def check(self, formula: Formula) -> None:
         """Raise unless the equation has one coordinate besides time."""
-        if self.time not in model.coordinates or len(model.coordinates) != 2:
+        if self.time not in formula.coordinates or len(formula.coordinates) != 2:
             raise ValueError(
                 f"`MethodOfLines` solves equations in one coordinate and time {self.time!r}; this "
-                f"one has {', '.join(model.coordinates)}. Name time by `MethodOfLines(time=...)`."
+                f"one has {', '.join(formula.coordinates)}. Name time by `MethodOfLines(time=...)`."
             )
 
     def tightened(self) -> "MethodOfLines":
         """Twice the intervals, and tolerances 100 times tighter."""
         return MethodOfLines(2 * self.nodes - 1, self.time, 1e-2 * self.rtol, 1e-2 * self.atol)
 
-    def solve(self, model: "PDEModel", theta: Array, times: Array) -> ODESolution:
+    def solve(
+        self,
+        formula: Formula,
+        theta: Float[Array, " parameter"],
+        points: Float[Array, "point coordinate"],
+    ) -> Solved:
         """Solve for one parameter vector, differentiably."""
-        clock, back = _clock(self, model, times[None])
-        solution = self._ode(model).solve(theta, clock[0])
-        states = _read(
-            _Lines(model, self), solution.states[back[0]][None], theta[None], times[None]
-        )
-        return ODESolution(times, states[0], solution.status, solution.steps)
+        lines = _Lines(formula, self)
+        clock, back = _clock(lines, points[None])
+        solution = self._ode(lines).solve(theta, clock[0])
+        states = jnp.asarray(solution.states)[back[0]]
+        found = _read(lines, states[None], theta[None], points[None])[0]
+        return Solved(found, jnp.asarray(solution.status), jnp.asarray(solution.steps))
 
     def solve_ensemble(
-        self, model: "PDEModel", thetas: Array, times: Array, *, mesh: Any
-    ) -> ODESolution:
+        self,
+        formula: Formula,
+        thetas: Float[Array, "batch parameter"],
+        points: Float[Array, "batch point coordinate"],
+        *,
+        mesh: Any,
+    ) -> Solved:
         """Solve for many parameter vectors."""
-        clock, back = _clock(self, model, times)
-        solution = self._ode(model).solve_ensemble(thetas, clock, mesh=mesh)
+        lines = _Lines(formula, self)
+        clock, back = _clock(lines, points)
+        solution = self._ode(lines).solve_ensemble(thetas, clock, mesh=mesh)
         states = jnp.take_along_axis(jnp.asarray(solution.states), back[..., None], axis=1)
-        states = _read(_Lines(model, self), states, thetas, times)
-        return ODESolution(times, states, solution.status, solution.steps, solution.work)
+        found = _read(lines, states, thetas, points)
+        return Solved(found, jnp.asarray(solution.status), jnp.asarray(solution.steps))
 
     def sensitivities(
-        self, model: "PDEModel", thetas: Array, times: Array, *, mesh: Any, count: Any
-    ) -> tuple[ODESolution, Array]:
+        self,
+        formula: Formula,
+        thetas: Float[Array, "batch parameter"],
+        points: Float[Array, "batch point coordinate"],
+        *,
+        mesh: Any,
+        count: Any,
+    ) -> tuple[Solved, Float[Array, "batch point state parameter"]]:
         """Solve for many parameter vectors together with the derivatives by them."""
-        clock, back = _clock(self, model, times)
-        ode = self._ode(model)
+        lines = _Lines(formula, self)
+        clock, back = _clock(lines, points)
+        ode = self._ode(lines)
         solution, tangents = ode.sensitivities(thetas, clock, mesh=mesh, count=count)
         states = jnp.take_along_axis(jnp.asarray(solution.states), back[..., None], axis=1)
         tangents = jnp.take_along_axis(jnp.asarray(tangents), back[..., None, None], axis=1)
-        states, tangents = _differentiated(_Lines(model, self), states, tangents, thetas, times)
-        found = ODESolution(times, states, solution.status, solution.steps, solution.work)
+        states, tangents = _differentiated(lines, states, tangents, thetas, points)
+        found = Solved(states, jnp.asarray(solution.status), jnp.asarray(solution.steps))
         return found, tangents
 
-    def _ode(self, model: "PDEModel") -> ODEModel:
-        lines = _Lines(model, self)
-        start, end = model.domain[lines.clock]
+    def _ode(self, lines: "_Lines") -> ODEModel:
+        start, end = lines.formula.domain[lines.clock]
+        states = lines.formula.states
         return ODEModel(
             lines,
             _Start(lines),
             times=np.array([end]),
-            states=tuple(f"{name}{i}" for i in range(self.nodes - 2) for name in model.states),
+            states=tuple(f"{name}{i}" for i in range(self.nodes - 2) for name in states),
             initial_time=start,
             rtol=self.rtol,
             atol=self.atol,
@@ -104,18 +120,18 @@ class MethodOfLines(AbstractPDESolver):
 class _Lines(eqx.Module):
     """The equation at the inner points of space, as a vector field."""
 
-    model: "PDEModel"
+    formula: Formula
     solver: MethodOfLines
 
     @property
     def clock(self) -> int:
         """Number of the coordinate that is time."""
-        return self.model.coordinates.index(self.solver.time)
+        return self.formula.coordinates.index(self.solver.time)
 
     @property
     def grid(self) -> Grid:
         """The points of space."""
-        return Grid(self.solver.nodes, *self.model.domain[1 - self.clock])
+        return Grid(self.solver.nodes, *self.formula.domain[1 - self.clock])
 
     def point(self, x: Any, t: Any) -> Array:
         """Coordinates in the order of the model."""
@@ -123,12 +139,12 @@ class _Lines(eqx.Module):
 
     def given(self, x: Any, t: Any, theta: Array) -> Array:
         """What the ansatz says where it leaves no choice, at the start and at both ends."""
-        return self.model.state(jnp.zeros(len(self.model.states)), self.point(x, t), theta)
+        return self.formula.given(self.point(x, t), theta)
 
     def whole(self, inner: Array, t: Array, theta: Array) -> Float[Array, "node state"]:
         """States at all points of space."""
         low, high = (self.given(jnp.asarray(x), t, theta) for x in self.grid.x[[0, -1]])
-        rows = inner.reshape(-1, len(self.model.states))
+        rows = inner.reshape(-1, len(self.formula.states))
         return jnp.concatenate([low[None], rows, high[None]])
 
     def __call__(self, t: Array, y: Array, theta: Array) -> Array:
@@ -143,7 +159,7 @@ class _Lines(eqx.Module):
             def residual(speed: Array) -> Array:
                 rows = [speed, slope] if self.clock == 0 else [slope, speed]
                 u = expansion(value, jnp.stack(rows), {(space, space): bend}, center)
-                return self.model.residual_of(u, center, theta)
+                return self.formula.residual_of(u, center, theta)
 
             still = jnp.zeros_like(value)
             mass = jax.jacfwd(residual)(still)
@@ -161,14 +177,14 @@ class _Start(eqx.Module):
     lines: _Lines
 
     def __call__(self, theta: Array) -> Array:
-        begin = jnp.asarray(self.lines.model.domain[self.lines.clock][0])
+        begin = jnp.asarray(self.lines.formula.domain[self.lines.clock][0])
         inner = jnp.asarray(self.lines.grid.x[1:-1])
         return jax.vmap(lambda x: self.lines.given(x, begin, theta))(inner).ravel()
 
 
-def _clock(solver: MethodOfLines, model: "PDEModel", times: Array) -> tuple[Array, Array]:
-    """Time at each place along the readings in increasing order, and the way back."""
-    clock = model.points(times)[..., model.coordinates.index(solver.time)]
+def _clock(lines: _Lines, points: Array) -> tuple[Array, Array]:
+    """Time at each point in increasing order, and the way back."""
+    clock = points[..., lines.clock]
     order = jnp.argsort(clock, axis=-1)
     return jnp.take_along_axis(clock, order, axis=-1), jnp.argsort(order, axis=-1)
 
@@ -179,16 +195,16 @@ def _reading(lines: _Lines, y: Array, theta: Array, point: Array) -> Array:
 
 
 @eqx.filter_jit
-def _read(lines: _Lines, states: Array, thetas: Array, times: Array) -> Array:
+def _read(lines: _Lines, states: Array, thetas: Array, points: Array) -> Array:
     def row(y: Array, theta: Array, points: Array) -> Array:
         return jax.vmap(lambda y, point: _reading(lines, y, theta, point))(y, points)
 
-    return jax.vmap(row)(jnp.asarray(states), thetas, lines.model.points(times))
+    return jax.vmap(row)(states, thetas, points)
 
 
 @eqx.filter_jit
 def _differentiated(
-    lines: _Lines, states: Array, tangents: Array, thetas: Array, times: Array
+    lines: _Lines, states: Array, tangents: Array, thetas: Array, points: Array
 ) -> tuple[Array, Array]:
     def one(y: Array, columns: Array, theta: Array, point: Array) -> tuple[Array, Array]:
         def along(column: Array, direction: Array) -> Array:
@@ -201,4 +217,4 @@ def _differentiated(
         return _reading(lines, y, theta, point), derivatives
 
     rows = jax.vmap(one, in_axes=(0, 0, None, 0))
-    return jax.vmap(rows)(states, tangents, thetas, lines.model.points(times))
+    return jax.vmap(rows)(states, tangents, thetas, points)

@@ -48,6 +48,23 @@ class ODESolution(eqx.Module):
         work = int(self.work)
         return 1.0 - float(np.sum(np.asarray(self.steps))) / work if work else 0.0
 
+    def replaced(self, rows: Int[np.ndarray, " some"], again: "ODESolution") -> "ODESolution":
+        """The same with some rows from a second attempt, on the host."""
+
+        def merge(old: Any, new: Any) -> np.ndarray:
+            merged = np.array(old)
+            merged[rows] = new
+            return merged
+
+        return dataclasses.replace(
+            self,
+            states=merge(self.states, again.states),
+            status=merge(self.status, again.status),
+            steps=merge(self.steps, np.asarray(self.steps)[rows] + again.steps),
+            work=np.asarray(self.work + again.work),
+            retried=len(rows),
+        )
+
 
 class ODEModel(eqx.Module):
     """An initial value problem dy/dt = f(t, y, θ) whose parameters θ are unknown.
@@ -255,7 +272,7 @@ class ODEModel(eqx.Module):
             return solution
         grid = grid[failed] if grid.ndim == 2 else grid
         again = _solve_many(self.tightened(), values[failed], grid, mesh)
-        return _replaced(solution, failed, again)
+        return solution.replaced(failed, again)
 
     def sensitivities(
         self,
@@ -448,24 +465,6 @@ def _without_hidden(ensemble: EnsembleSolution) -> EnsembleSolution:
         finite &= np.isfinite(ensemble.tangents).all((1, 2, 3))
     hidden = (ensemble.status == SolveStatus.SUCCESS) & ~finite
     return ensemble._replace(status=np.where(hidden, int(SolveStatus.NON_FINITE), ensemble.status))
-
-
-def _replaced(first: ODESolution, rows: np.ndarray, again: ODESolution) -> ODESolution:
-    """A solution with some rows from a second attempt."""
-
-    def merge(old: Any, new: Any) -> np.ndarray:
-        merged = np.array(old)
-        merged[rows] = new
-        return merged
-
-    return dataclasses.replace(
-        first,
-        states=merge(first.states, again.states),
-        status=merge(first.status, again.status),
-        steps=merge(first.steps, first.steps[rows] + again.steps),
-        work=np.asarray(first.work + again.work),
-        retried=len(rows),
-    )
 
 
 def _with_traced_settings(model: ODEModel) -> ODEModel:

@@ -1,7 +1,7 @@
 """Partial differential equations with unknown parameters."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -10,15 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from .._x64 import in_x64, is_traced, require_x64
+from .._x64 import in_x64, is_traced
 from ..nn import Jet, all_pairs
 from ._derivatives import expansion
+from ._formula import Ansatz, Formula, Residual
 from ._ode import ODESolution
-from ._pde_solver import AbstractPDESolver
-
-# `residual(u, x, theta)` and `ansatz(n, x, theta)`.
-Residual = Callable[[Any, Any, Any], Any]
-Ansatz = Callable[[Any, Any, Any], Any]
+from ._pde_solver import AbstractPDESolver, Solved
 
 
 class PDEModel(eqx.Module):
@@ -118,7 +115,12 @@ class PDEModel(eqx.Module):
                 "`solver` must be a classical solver such as `MethodOfLines()`; got "
                 f"{type(self.solver).__name__}."
             )
-        self.solver.check(self)
+        self.solver.check(self.formula)
+
+    @property
+    def formula(self) -> Formula:
+        """The equation without the points."""
+        return Formula(self.residual, self.ansatz, self.coordinates, self.domain, self.states)
 
     @property
     def initial_time(self) -> float:
@@ -175,7 +177,7 @@ class PDEModel(eqx.Module):
         Returns:
             States that fulfill the initial and boundary conditions.
         """
-        return jax.vmap(lambda n, x: self.state(n, x, theta))(raw, points)
+        return jax.vmap(lambda n, x: self.formula.state(n, x, theta))(raw, points)
 
     def residuals(
         self,
@@ -193,26 +195,13 @@ class PDEModel(eqx.Module):
         Returns:
             The residual of each equation.
         """
+        formula = self.formula
 
         def one(value: Array, first: Array, second: Array, x: Array) -> Array:
-            bends = dict(zip(jet.pairs, second, strict=True))
-            n = expansion(value, first, bends, x)
-            return self.residual_of(lambda point: self.state(n(point), point, theta), x, theta)
+            n = expansion(value, first, dict(zip(jet.pairs, second, strict=True)), x)
+            return formula.residual_of(lambda y: formula.state(n(y), y, theta), x, theta)
 
         return jax.vmap(one, in_axes=(0, 1, 1, 0))(jet.value, jet.first, jet.second, points)
-
-    def state(self, raw: Array, x: Array, theta: Array) -> Float[Array, " state"]:
-        """The ansatz at one point, always a vector."""
-        single = len(self.states) == 1
-        return jnp.atleast_1d(jnp.asarray(self.ansatz(raw[0] if single else raw, x, theta)))
-
-    def residual_of(
-        self, u: Callable[[Any], Any], x: Array, theta: Array
-    ) -> Float[Array, " equation"]:
-        """The residual of a function with vector values at one point, always a vector."""
-        single = len(self.states) == 1
-        written = (lambda point: u(point)[0]) if single else u
-        return jnp.atleast_1d(jnp.asarray(self.residual(written, x, theta)))
 
     def second_derivatives(self, parameters: int) -> tuple[tuple[int, int], ...]:
         """Pairs of coordinates by which the equation differentiates twice.
@@ -331,14 +320,14 @@ class PDEModel(eqx.Module):
 @in_x64
 def _solve_one(model: PDEModel, theta: Any, times: Any) -> ODESolution:
     theta, times = jnp.asarray(theta, jnp.float64), jnp.asarray(times, jnp.float64)
-    return model.solver.solve(model, theta, times)
+    return _solution(times, model.solver.solve(model.formula, theta, model.points(times)))
 
 
 @in_x64
 def _solve_many(model: PDEModel, thetas: Any, times: Any, mesh: Any) -> ODESolution:
     thetas, rows, times = _rows(thetas, times)
-    solution = model.solver.solve_ensemble(model, thetas, rows, mesh=mesh)
-    return dataclasses.replace(solution, times=times)
+    found = model.solver.solve_ensemble(model.formula, thetas, model.points(rows), mesh=mesh)
+    return _solution(times, found)
 
 
 @in_x64
@@ -346,10 +335,14 @@ def _differentiate_many(
     model: PDEModel, thetas: Any, times: Any, mesh: Any, count: Any
 ) -> tuple[ODESolution, Array]:
     thetas, rows, times = _rows(thetas, times)
-    if is_traced(thetas, rows, count):
-        require_x64("`sensitivities`")
-    solution, tangents = model.solver.sensitivities(model, thetas, rows, mesh=mesh, count=count)
-    return dataclasses.replace(solution, times=times), tangents
+    found, tangents = model.solver.sensitivities(
+        model.formula, thetas, model.points(rows), mesh=mesh, count=count
+    )
+    return _solution(times, found), tangents
+
+
+def _solution(times: Array, found: Solved) -> ODESolution:
+    return ODESolution(times, *found)
 
 
 def _rows(thetas: Any, times: Any) -> tuple[Array, Array, Array]:

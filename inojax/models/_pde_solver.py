@@ -1,112 +1,158 @@
-"""Classical solvers of partial differential equations, which read the equation off a `PDEModel`."""
+"""Classical solvers of partial differential equations, which read the equation off a formula."""
 
 import abc
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ..solvers import SolveStatus
-from ._ode import ODESolution
+from ._formula import Formula
 
-if TYPE_CHECKING:
-    from ._pde import PDEModel
+
+class Solved(NamedTuple):
+    """What a classical solver found.
+
+    Attributes:
+        states: States at the points; NaN where there is no solution.
+        status: A `SolveStatus` for each solve.
+        steps: Steps taken.
+    """
+
+    states: Float[Array, "*batch point state"]
+    status: Int[Array, "*batch"]
+    steps: Int[Array, "*batch"]
 
 
 class AbstractPDESolver(eqx.Module):
-    """Solves the equation of a `PDEModel` in float64, with derivatives by the parameters.
+    """Solves an equation in float64, with derivatives by the parameters.
 
     To add one, subclass it and write `solve_ensemble` and `sensitivities`, which are called
     with 64-bit floats switched on, both from the host and inside transformations; `solve`,
-    differentiable by reverse and forward mode; `check`, which refuses models it cannot solve;
-    and `tightened`. All of them get places along the model's readings.
+    differentiable by reverse mode; `check`, which refuses what it cannot solve; and
+    `tightened`. Solvers that are pure functions subclass `AbstractDirectSolver`.
     """
 
-    def check(self, model: "PDEModel") -> None:
-        """Raise a ValueError if the solver does not suit a model."""
-        del model
+    def check(self, formula: Formula) -> None:
+        """Raise a ValueError if the solver does not suit an equation."""
+        del formula
 
     @abc.abstractmethod
     def tightened(self) -> "AbstractPDESolver":
         """The same solver with a smaller error."""
 
     @abc.abstractmethod
-    def solve(self, model: "PDEModel", theta: Array, times: Array) -> ODESolution:
+    def solve(
+        self,
+        formula: Formula,
+        theta: Float[Array, " parameter"],
+        points: Float[Array, "point coordinate"],
+    ) -> Solved:
         """Solve for one parameter vector, differentiably."""
 
     @abc.abstractmethod
     def solve_ensemble(
-        self, model: "PDEModel", thetas: Array, times: Array, *, mesh: Any
-    ) -> ODESolution:
-        """Solve for many parameter vectors, with a row of places for each."""
+        self,
+        formula: Formula,
+        thetas: Float[Array, "batch parameter"],
+        points: Float[Array, "batch point coordinate"],
+        *,
+        mesh: Any,
+    ) -> Solved:
+        """Solve for many parameter vectors, with points for each."""
 
     @abc.abstractmethod
     def sensitivities(
-        self, model: "PDEModel", thetas: Array, times: Array, *, mesh: Any, count: Any
-    ) -> tuple[ODESolution, Array]:
+        self,
+        formula: Formula,
+        thetas: Float[Array, "batch parameter"],
+        points: Float[Array, "batch point coordinate"],
+        *,
+        mesh: Any,
+        count: Any,
+    ) -> tuple[Solved, Float[Array, "batch point state parameter"]]:
         """Solve for many parameter vectors together with the derivatives by them."""
 
 
 class AbstractDirectSolver(AbstractPDESolver):
     """A solver that is a pure function of the parameters and the points.
 
-    Subclasses write `values`; nothing else is different for one parameter vector and for many.
+    Subclasses write `values` and `tightened`.
     """
 
     @abc.abstractmethod
     def values(
-        self, model: "PDEModel", theta: Float[Array, " parameter"], points: Array
+        self,
+        formula: Formula,
+        theta: Float[Array, " parameter"],
+        points: Float[Array, "point coordinate"],
     ) -> Float[Array, "point state"]:
         """The states at some points; NaN where there is no solution."""
 
-    def solve(self, model: "PDEModel", theta: Array, times: Array) -> ODESolution:
+    def solve(
+        self,
+        formula: Formula,
+        theta: Float[Array, " parameter"],
+        points: Float[Array, "point coordinate"],
+    ) -> Solved:
         """Solve for one parameter vector."""
-        return _wrapped(times, _values(self, model, theta, times))
+        return _solved(_values(self, formula, theta, points))
 
     def solve_ensemble(
-        self, model: "PDEModel", thetas: Array, times: Array, *, mesh: Any
-    ) -> ODESolution:
+        self,
+        formula: Formula,
+        thetas: Float[Array, "batch parameter"],
+        points: Float[Array, "batch point coordinate"],
+        *,
+        mesh: Any,
+    ) -> Solved:
         """Solve for many, vectorized."""
         del mesh
-        return _wrapped(times, _every(self, model, thetas, times))
+        return _solved(_every(self, formula, thetas, points))
 
     def sensitivities(
-        self, model: "PDEModel", thetas: Array, times: Array, *, mesh: Any, count: Any
-    ) -> tuple[ODESolution, Array]:
+        self,
+        formula: Formula,
+        thetas: Float[Array, "batch parameter"],
+        points: Float[Array, "batch point coordinate"],
+        *,
+        mesh: Any,
+        count: Any,
+    ) -> tuple[Solved, Float[Array, "batch point state parameter"]]:
         """Solve for many with derivatives, vectorized."""
         del mesh, count
-        states, tangents = _differentiated(self, model, thetas, times)
-        return _wrapped(times, states), tangents
+        states, tangents = _differentiated(self, formula, thetas, points)
+        return _solved(states), tangents
 
 
 @eqx.filter_jit
-def _values(solver: AbstractDirectSolver, model: "PDEModel", theta: Array, times: Array) -> Array:
-    return solver.values(model, theta, model.points(times))
+def _values(solver: AbstractDirectSolver, formula: Formula, theta: Array, points: Array) -> Array:
+    return solver.values(formula, theta, points)
 
 
 @eqx.filter_jit
-def _every(solver: AbstractDirectSolver, model: "PDEModel", thetas: Array, times: Array) -> Array:
-    return jax.vmap(lambda theta, row: _values(solver, model, theta, row))(thetas, times)
+def _every(solver: AbstractDirectSolver, formula: Formula, thetas: Array, points: Array) -> Array:
+    return jax.vmap(lambda *row: solver.values(formula, *row))(thetas, points)
 
 
 @eqx.filter_jit
 def _differentiated(
-    solver: AbstractDirectSolver, model: "PDEModel", thetas: Array, times: Array
+    solver: AbstractDirectSolver, formula: Formula, thetas: Array, points: Array
 ) -> tuple[Array, Array]:
-    def one(theta: Array, row: Array) -> tuple[Array, Array]:
+    def one(theta: Array, points: Array) -> tuple[Array, Array]:
         def states(theta: Array) -> tuple[Array, Array]:
-            found = _values(solver, model, theta, row)
+            found = solver.values(formula, theta, points)
             return found, found
 
         tangents, found = jax.jacfwd(states, has_aux=True)(theta)
         return found, tangents
 
-    return jax.vmap(one)(thetas, times)
+    return jax.vmap(one)(thetas, points)
 
 
-def _wrapped(times: Array, states: Array) -> ODESolution:
+def _solved(states: Array) -> Solved:
     finite = jnp.all(jnp.isfinite(states), axis=(-2, -1))
     status = jnp.where(finite, int(SolveStatus.SUCCESS), int(SolveStatus.NON_FINITE))
-    return ODESolution(times, states, status, jnp.ones_like(status))
+    return Solved(states, status, jnp.ones_like(status))

@@ -1,6 +1,7 @@
 """Local solution operators: a solution of an equation that knows how its parameters move it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ._jet import Jet, Pair
+from ._jet import Jet, Pair, channels_of, jets_of, tanh_channels
 from ._linear import Linear
 
 
@@ -117,11 +118,47 @@ class LocalOperator(eqx.Module):
             jet = jet.tanh().linear(layer)
         return jet
 
+    def local_jet(
+        self,
+        x: Float[Array, "point coordinate"],
+        theta: Float[Array, " parameter"],
+        pairs: Sequence[Pair],
+    ) -> tuple[Jet, list[Jet]]:
+        """Evaluate it with derivatives by the coordinates, and all of that by each parameter.
+
+        For losses: gradients by the weights are fast in reverse mode, and there is no forward
+        mode.
+
+        Args:
+            x: Points.
+            theta: The parameters.
+            pairs: Which second derivatives are wanted.
+
+        Returns:
+            The outputs with first and second derivatives, and the derivative of all of these by
+            each parameter.
+        """
+        coordinates, pairs = x.shape[1], tuple(pairs)
+        embedding = jnp.asarray(self.embedding)
+        first, *hidden, last = self.layers
+        bias = first.bias + theta @ embedding
+        start = Jet.coordinates(x, pairs).linear(_with_bias(first.weight, jnp.zeros_like(bias)))
+        channels = channels_of(start, embedding)
+        for layer in (*hidden, last):
+            hidden_channels: Any = tanh_channels(channels, bias, coordinates, pairs)
+            channels = hidden_channels @ layer.weight
+            bias = layer.bias
+        jet, tangents = jets_of(channels, coordinates, pairs)
+        return jet.shifted(bias[None]), tangents
+
 
 def _without_bias(weight: Array) -> Linear:
+    return _with_bias(weight, jnp.zeros(weight.shape[1], weight.dtype))
+
+
+def _with_bias(weight: Array, bias: Array) -> Linear:
     blank = Linear(*weight.shape, key=jr.key(0))
-    zero = jnp.zeros(weight.shape[1], weight.dtype)
-    return eqx.tree_at(lambda layer: (layer.weight, layer.bias), blank, (weight, zero))
+    return eqx.tree_at(lambda layer: (layer.weight, layer.bias), blank, (weight, bias))
 
 
 def _uniform(inputs: int, outputs: int, key: Key[Array, ""]) -> Linear:

@@ -11,6 +11,7 @@ from ._losses import losses as losses
 from ._overview import overview as overview
 from ._pairs import pairs as pairs
 from ._predictive import predictive as predictive
+from ._profiles import profiles as profiles
 from ._recovery import recovery as recovery
 from ._style import house_style as house_style, new_figure as new_figure
 from ._trajectories import trajectories as trajectories

@@ -17,7 +17,7 @@ def landscape(
     misfit: Float[np.ndarray, "row column"],
     *,
     points: Mapping[str, Float[np.ndarray, "point 2"]] | None = None,
-    paths: Float[np.ndarray, "path 2 2"] | None = None,
+    paths: Float[np.ndarray, "path step 2"] | None = None,
 ) -> Figure:
     """Show a misfit over two parameters, with points of interest and searches that crossed it.
 
@@ -29,7 +29,7 @@ def landscape(
         grid: Values of the two parameters, increasing.
         misfit: The misfit in any unit, NaN where there is none.
         points: Marked points, by their name.
-        paths: First and last point of each search, joined by a thin line.
+        paths: Points of each search, joined by a thin line.
 
     Returns:
         The figure.

@@ -70,7 +70,6 @@ def assert_refused(code: int, printed: str, message: str) -> None:
     assert "Traceback" not in printed
 
 
-@pytest.mark.slow
 def test_metrics_have_the_shape_of_every_experiment(finished: tuple[Path, str]):
     metrics = metrics_of(finished[0])
     assert list(metrics) == [
@@ -94,7 +93,6 @@ def test_metrics_have_the_shape_of_every_experiment(finished: tuple[Path, str]):
         assert limit["parameter_mse"] == rows[name]["parameter_mse"]
 
 
-@pytest.mark.slow
 def test_numbers_are_plausible(finished: tuple[Path, str]):
     rows = {row["method"]: row for row in metrics_of(finished[0])["rows"]}
     # Uniform on [0, 1] has variance 1/12; the mean over 128 x 25 values scatters by 1.6 %.
@@ -111,7 +109,6 @@ def test_numbers_are_plausible(finished: tuple[Path, str]):
     assert rows["ino"]["surrogate_trajectory_mse"] < 0.0559  # published
 
 
-@pytest.mark.slow
 def test_table_and_figures_are_there(finished: tuple[Path, str]):
     out, text = finished
     for word in ("prior mean", "regression", "ino", "bayes floor", "published", "loses"):
@@ -122,7 +119,6 @@ def test_table_and_figures_are_there(finished: tuple[Path, str]):
         assert len(image) > 10_000  # an empty canvas has a tenth of that
 
 
-@pytest.mark.slow
 def test_started_again_it_keeps_its_rows_and_inverts_readings(finished: tuple[Path, str]):
     out, before = finished[0], metrics_of(finished[0])
     again = run(out, "--observations", str(EXAMPLE))
@@ -165,7 +161,6 @@ def test_the_example_readings_come_from_the_rates_beside_them():
     assert not np.allclose(problem.parameters.to_unit(theta), 0.5, atol=0.2)
 
 
-@pytest.mark.slow
 def test_another_run_in_the_same_folder_is_refused(finished: tuple[Path, str]):
     result = run(finished[0], "--seed", "1")
     assert_refused(result.returncode, result.stderr, "holds a run of preset smoke, seed 0")

@@ -20,7 +20,7 @@ ROWS = {
     "lynx_hare": ["prior_center", "constant", "maximum_likelihood", "posterior"],
     "boehm": ["prior_center", "constant", "nominal", "least_squares", "posterior"],
 }
-NAMES = tuple(ROWS)
+NAMES = ("lynx_hare", pytest.param("boehm", marks=pytest.mark.slow))
 
 # What one run compiles serves the later ones; none of them is killed at work.
 COMPILED = tempfile.TemporaryDirectory()
@@ -55,7 +55,6 @@ def metrics_of(out: Path) -> dict:
     return json.loads((out / "metrics.json").read_text())
 
 
-@pytest.mark.slow
 def test_metrics_have_the_shape_of_every_experiment(finished: tuple[str, Path, str]):
     name, out, _ = finished
     metrics = metrics_of(out)
@@ -80,7 +79,6 @@ def test_metrics_have_the_shape_of_every_experiment(finished: tuple[str, Path, s
     assert 0.0 <= posterior["readings_inside"]["0.5"] <= posterior["readings_inside"]["0.9"] <= 1.0
 
 
-@pytest.mark.slow
 def test_known_values_stand_beside_ours(finished: tuple[str, Path, str]):
     name, out, text = finished
     rows = {row["method"]: row for row in metrics_of(out)["rows"]}
@@ -98,7 +96,6 @@ def test_known_values_stand_beside_ours(finished: tuple[str, Path, str]):
         assert len(image) > 10_000  # an empty canvas has a tenth of that
 
 
-@pytest.mark.slow
 def test_started_again_it_loads_what_it_has_found(finished: tuple[str, Path, str]):
     name, out, _ = finished
     before = metrics_of(out)
@@ -110,7 +107,6 @@ def test_started_again_it_loads_what_it_has_found(finished: tuple[str, Path, str
     assert metrics_of(out)["rows"] == before["rows"]
 
 
-@pytest.mark.slow
 def test_another_run_in_the_same_folder_is_refused(finished: tuple[str, Path, str]):
     name, out, _ = finished
     refused = run(name, out, "--seed", "1")
@@ -121,7 +117,7 @@ def test_another_run_in_the_same_folder_is_refused(finished: tuple[str, Path, st
 
 def test_an_unwritable_folder_is_refused(tmp_path: Path):
     (tmp_path / "file").touch()
-    for name in NAMES:
+    for name in ROWS:
         refused = run(name, tmp_path / "file" / "out")
         assert refused.returncode == 2
         assert re.search("`--out` .* cannot be written", refused.stderr)

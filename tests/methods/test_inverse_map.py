@@ -74,7 +74,6 @@ def unit_covariance(covariance):
 # --- How well ------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_the_known_posterior_is_recovered(inverter, cases):
     z, observations = cases
     mean, covariance = linear_posterior(observations)
@@ -97,7 +96,6 @@ def test_the_known_posterior_is_recovered(inverter, cases):
     np.testing.assert_allclose(curve.overall, [0.5, 0.9], atol=0.06)
 
 
-@pytest.mark.slow
 def test_gaps_are_answered_with_wider_intervals(problem, data, cases):
     z, observations = cases
     method = dataclasses.replace(TRAINED, thinned=0.7)
@@ -124,7 +122,6 @@ def test_gaps_are_answered_with_wider_intervals(problem, data, cases):
     np.testing.assert_array_equal(again.value, estimates.value)
 
 
-@pytest.mark.slow
 def test_laplace_covariances_are_learned(problem, data, cases):
     method = dataclasses.replace(TRAINED, spread=Spread.LAPLACE, labels=Labels.RANGE, steps=2000)
     inverter = method.fit(problem, data, progress=False, key=KEY)
@@ -140,7 +137,6 @@ def test_laplace_covariances_are_learned(problem, data, cases):
     assert np.mean(np.square(unit - z)) < 1.4 * limit
 
 
-@pytest.mark.slow
 def test_fresh_simulations_make_up_for_a_small_data_set(problem, cases):
     few = ij.simulate(problem, 40, progress=False, key=jr.key(1))
     z, observations = cases

@@ -58,7 +58,6 @@ def estimates(trained, cases):
     return jax.tree.map(np.asarray, invert_batch(trained, cases[1], key=KEY))
 
 
-@pytest.mark.slow
 def test_the_known_posterior_is_recovered(estimates, cases):
     z, observations = cases
     mean, covariance = linear_posterior(observations)
@@ -73,7 +72,6 @@ def test_the_known_posterior_is_recovered(estimates, cases):
     assert mean_squared_error(estimates.unit_value, mean) < 0.7 * limit
 
 
-@pytest.mark.slow
 def test_stated_spread_is_honest(estimates, cases):
     z, observations = cases
     width = 4.0
@@ -97,7 +95,6 @@ def with_rows(linear, times, key):
     return Observation.from_arrays(times, values, problem=linear)
 
 
-@pytest.mark.slow
 def test_longer_observations_are_sharper(trained, linear):
     times = np.linspace(0.55, 1.0, 12)
     long = with_rows(linear, times, jr.key(0))
@@ -114,7 +111,6 @@ def test_longer_observations_are_sharper(trained, linear):
     assert (np.abs(sharp.unit_value - mean) < 4.0 * deviation).all()
 
 
-@pytest.mark.slow
 def test_missing_readings_and_odd_numbers_of_rows_work(trained, linear):
     observation = with_rows(linear, np.array([0.3, 0.6, 0.8, 1.0]), jr.key(0))
     values = observation.values.copy()
@@ -133,7 +129,6 @@ def test_missing_readings_and_odd_numbers_of_rows_work(trained, linear):
     assert alone.std[0] > 0.6
 
 
-@pytest.mark.slow
 def test_padding_is_harmless(trained, observation):
     exact = trained(observation, key=KEY)
     # The rows fall into other groups, which is worse than one group but not wrong.

@@ -108,7 +108,6 @@ def test_unknown_levels_are_parameters(build):
     assert problem.parameters.names[-len(problem.channels) :] == problem.noise.scale
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("build", STANDARDIZED.values(), ids=STANDARDIZED)
 def test_shipped_spread_is_the_prior_predictive_one(build, key):
     problem = build(noise=1.0)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from .._linearization import Linearization
 from .._parameters import ParameterSpace
-from ._bilo_descent import check_positive_rate
+from ._descent import check_positive_rate
 from ._objective import UNIT_PRECISION, Penalty
 
 

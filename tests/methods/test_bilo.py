@@ -1,0 +1,241 @@
+"""BiLO where the answer is known, its theorem, and what it refuses."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import inojax as ij
+from inojax.methods import (
+    AdamDescent,
+    AdamSearch,
+    BiLO,
+    GaussNewtonDescent,
+    GaussNewtonSearch,
+    LeastSquares,
+    Penalty,
+    invert_batch,
+)
+from inojax.problems import fisher_kpp, lotka_volterra, scalar_poisson
+from tests.refuses import refuses
+
+KEY = jr.key(4)
+SMALL = BiLO(
+    width=32, descent=GaussNewtonDescent(points=64), pretraining=60, steps=80, penalty=Penalty.NONE
+)
+TRUTH = 2.0
+
+
+@pytest.fixture(scope="module")
+def rod():
+    return scalar_poisson(noise=0.1)
+
+
+@pytest.fixture(scope="module")
+def inverter(rod):
+    return SMALL.fit(rod, key=KEY)
+
+
+def exact(observation):
+    """The diffusivity of least squares: readings are sin(πx) / D."""
+    wave = np.sin(np.pi * np.asarray(observation.times))
+    return wave @ wave / (wave @ np.asarray(observation.values)[:, 0])
+
+
+@pytest.fixture(scope="module")
+def observations(rod):
+    """Three with the same truth, as a batch."""
+    seen = [rod.simulate(np.array([TRUTH]), key=key) for key in jr.split(KEY, 3)]
+    return jax.tree.map(lambda *xs: np.stack(xs), *seen)
+
+
+def one(observations, index):
+    return jax.tree.map(lambda x: x[index], observations)
+
+
+def test_it_finds_what_least_squares_finds(inverter, observations):
+    estimate = invert_batch(inverter, observations, key=KEY)
+    wanted = [exact(one(observations, index)) for index in range(3)]
+    # What is asked of it where the equation is hard.
+    np.testing.assert_allclose(estimate.value[:, 0], wanted, rtol=0.02)
+    single = inverter(one(observations, 1), key=KEY)
+    np.testing.assert_allclose(single.value[0], wanted[1], rtol=0.02)
+    assert single.reduced_chi2 > 0.0
+
+
+def test_its_intervals_are_those_of_the_linearized_posterior(inverter, observations):
+    estimate = invert_batch(inverter, observations, key=KEY)
+    for index in range(3):
+        value = exact(one(observations, index))
+        wave = np.sin(np.pi * np.asarray(observations.times[index]))
+        # u = sin(πx) / D, so log D is known within σ D / |sin(πx)|.
+        spread = 0.1 * value / np.sqrt(wave @ wave)
+        found = np.std(np.log(estimate.samples[index, :, 0]))
+        # 128 samples: four standard errors of a standard deviation are a quarter.
+        np.testing.assert_allclose(found, spread, rtol=0.25)
+
+
+def test_it_works_under_jit(inverter, observations):
+    whole = invert_batch(inverter, observations, key=KEY)
+    with jax.enable_x64(False):
+        keys = jr.split(KEY, 3)
+        traced = jax.jit(jax.vmap(lambda o, key: inverter(o, key=key)))(observations, keys)
+    np.testing.assert_allclose(traced.value, whole.value, rtol=1e-3)
+
+
+def test_the_operator_knows_the_solution_beside_its_parameters(inverter):
+    """u = sin(πx) / D at the guess, and to first order near it."""
+    x = np.linspace(0.0, 1.0, 21)[:, None]
+    wave = np.sin(np.pi * x)
+    np.testing.assert_allclose(inverter.predict(x, np.array([1.0])), wave, atol=2e-3)
+    for shift in (-0.1, 0.1):
+        found = np.asarray(inverter.predict(x, np.array([1.0 + shift])))
+        # What the second derivative adds is 1 %.
+        np.testing.assert_allclose(found, wave / (1.0 + shift), atol=0.02)
+
+
+def test_it_says_how_it_went(inverter, observations):
+    observation = one(observations, 0)
+    found = inverter.follow(observation, key=KEY)
+    assert found.path.shape == (SMALL.steps, 1)
+    np.testing.assert_allclose(found.path[0], 1.0)
+    np.testing.assert_allclose(found.theta, exact(observation), rtol=0.02)
+    assert found.misfit[-1] < 0.1 * found.misfit[0]
+    x = np.linspace(0.0, 1.0, 21)[:, None]
+    there = inverter.predict(x, found.theta, found.network)
+    np.testing.assert_allclose(there, np.sin(np.pi * x) / found.theta, atol=5e-3)
+
+
+def test_the_direct_gradient_is_the_hypergradient(inverter, observations):
+    """Theorem 2.1: with the equation solved, weights need not be differentiated."""
+    observation, theta = one(observations, 0), 1.0
+    x, y = (np.asarray(v, np.float64).ravel() for v in (observation.times, observation.values))
+    wave = np.sin(np.pi * x)
+
+    def misfit(theta):
+        states = inverter.predict(x[:, None], theta)[:, 0]
+        return jnp.mean(jnp.square(states - y))
+
+    direct = jax.grad(misfit)(jnp.array([theta]))[0]
+    # d/dD of the mean of (sin(πx) / D - y)², where the solution moves with D.
+    whole = np.mean(2.0 * (wave / theta - y) * -wave / theta**2)
+    np.testing.assert_allclose(direct, whole, rtol=0.01)
+    ignorant = dataclasses.replace(SMALL, residual_gradient=1e-12).fit(inverter.problem, key=KEY)
+    blind = jax.grad(lambda t: jnp.mean(ignorant.predict(x[:, None], t)[:, 0] - y))(jnp.ones(1))
+    informed = jax.grad(lambda t: jnp.mean(inverter.predict(x[:, None], t)[:, 0] - y))(jnp.ones(1))
+    exactly = np.mean(-wave)
+    assert abs(informed[0] - exactly) < 0.1 * abs(blind[0] - exactly)
+
+
+def test_a_trained_embedding_cheats():
+    """It makes the residual's derivative small by forgetting the parameters it does not need.
+
+    Weighted far above the residual, the derivative by D is -π² sin(πx) / D + D ∂²u'/∂x², which
+    vanishes where the network has forgotten D only if the ansatz carries it; so D is left out.
+    """
+    problem = _with_idle_parameter()
+    wanted = {"residual_gradient": 10.0, "pretraining": 300, "descent": AdamDescent(3e-3)}
+    sizes = {}
+    for train in (False, True):
+        method = dataclasses.replace(SMALL, **wanted, train_embedding=train)
+        network = method.fit(problem, key=KEY).network
+        sizes[train] = float(np.linalg.norm(network.embedding[1]))
+    # A parameter without effect: only the embedding that is trained shrinks to hide it.
+    assert sizes[True] < 0.7 * sizes[False]
+
+
+def _with_idle_parameter():
+    rod = scalar_poisson()
+    unknown = (
+        *rod.parameters.parameters,
+        dataclasses.replace(rod.parameters.parameters[0], name="idle"),
+    )
+    return ij.InverseProblem("idle", ij.ParameterSpace(unknown), rod.model, rod.sensors, rod.noise)
+
+
+def test_a_network_without_parameters_moves_nowhere(rod, observations):
+    """The frozen embedding is what carries parameters into the network."""
+    inverter = SMALL.fit(rod, key=KEY)
+    blind = eqx.tree_at(lambda i: i.network.embedding, inverter, np.zeros((1, 32), np.float32))
+    x = np.linspace(0.0, 1.0, 5)[:, None]
+    np.testing.assert_array_equal(blind.predict(x, np.ones(1)), blind.predict(x, 2.0 * np.ones(1)))
+
+
+def test_the_published_schedule_descends(rod, observations):
+    method = dataclasses.replace(BiLO.published(pretraining=400, steps=400), width=32)
+    inverter = method.fit(rod, key=KEY)
+    assert inverter.losses[-1] < 1e-2 * inverter.losses[0]
+    found = inverter.follow(one(observations, 0), key=KEY)
+    # Steps of a thousandth each, all of them upward.
+    assert 1.2 < found.theta[0] < 1.45
+    assert found.misfit[-1] < found.misfit[0]
+
+
+def test_priors_hold_estimates_back(rod, observations):
+    observation = one(observations, 0)
+    free = SMALL.fit(rod, key=KEY)(observation, key=KEY).value[0]
+    held = dataclasses.replace(SMALL, penalty=Penalty.DENSITY)
+    value = held.fit(rod, key=KEY)(observation, key=KEY).value[0]
+    wave = np.sin(np.pi * np.asarray(observation.times))
+    y = np.asarray(observation.values)[:, 0]
+    grid = np.linspace(1.0, 4.0, 30_001)
+    misfit = 0.5 * np.sum((wave / grid[:, None] - y) ** 2, axis=1) / 0.1**2
+    density = np.log(grid) + 0.5 * np.log(grid) ** 2  # minus that of a standard log-normal
+    np.testing.assert_allclose(value, grid[np.argmin(misfit + density)], rtol=0.02)
+    assert value < free
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 0}, "`width` must be at least 1"),
+        ({"steps": 0}, "`steps` must be at least 1"),
+        ({"residual_gradient": 0.0}, "`residual_gradient` must be positive"),
+    ],
+)
+def test_bad_settings_are_refused(change, message):
+    with refuses(ValueError, message):
+        dataclasses.replace(SMALL, **change)
+
+
+def test_bad_rates_are_refused():
+    for kind in (AdamDescent, GaussNewtonDescent, AdamSearch, GaussNewtonSearch):
+        with refuses(ValueError, "`learning_rate` must be positive; got 0.0"):
+            kind(learning_rate=0.0)
+    with refuses(ValueError, "`points` must be at least 1"):
+        GaussNewtonDescent(points=0)
+    with refuses(ValueError, "`reach` must be positive"):
+        GaussNewtonSearch(reach=-1.0)
+
+
+def test_bad_problems_and_guesses_are_refused(rod):
+    with refuses(TypeError, "`problem` must have a `PDEModel`"):
+        SMALL.fit(lotka_volterra(), key=KEY)
+    for guess in ((1.0, 2.0), (0.0,), (np.nan,)):
+        with refuses(ValueError, "`guess` must be a finite number other than zero for each"):
+            dataclasses.replace(SMALL, guess=guess).fit(rod, key=KEY)
+
+
+def test_a_diverging_run_says_so(rod):
+    wild = dataclasses.replace(SMALL, descent=AdamDescent(1e12))
+    with refuses(RuntimeError, "The residual is no longer finite after 60 steps"):
+        wild.fit(rod, key=KEY)
+
+
+def test_least_squares_reads_the_same_problem():
+    """Fisher-KPP at nine readings: the information of the published setting."""
+    problem = fisher_kpp(noise=1e-2)
+    _, tangents = problem.model.sensitivities(np.array([[TRUTH, TRUTH]]))
+    # pde.md, section 2: norms 0.104 and 0.506, standard deviations 0.73 and 0.15.
+    np.testing.assert_allclose(np.linalg.norm(tangents[0, :, 0], axis=0), [0.104, 0.506], atol=6e-4)
+    fisher = tangents[0, :, 0].T @ tangents[0, :, 0] / 1e-4
+    deviations = np.sqrt(np.diag(np.linalg.inv(fisher)))
+    np.testing.assert_allclose(deviations, [0.73, 0.15], rtol=0.02)
+    precise = fisher_kpp(noise=1e-5)
+    observation = precise.simulate(np.array([TRUTH, TRUTH]), key=KEY)
+    estimate = LeastSquares(starts=2, candidates=0).fit(precise, key=KEY)(observation, key=KEY)
+    np.testing.assert_allclose(estimate.value, TRUTH, rtol=5e-3)
