@@ -102,7 +102,7 @@ def _pair(rows: Sequence[Row], keys: tuple[str, str], names: tuple[str, str]) ->
     figure = new_figure(9.0, 3.6)
     panels = figure.subplots(1, 2)
     for axes, key, name in zip(panels, keys, names, strict=True):
-        labels = [f"{r['method']}\n{kind_of(r)}" for r in rows]
+        labels = [f"{r['method'].replace('_covariance', ', Laplace')}\n{kind_of(r)}" for r in rows]
         theirs = [(r.get("published") or {}).get(key) or np.nan for r in rows]
         _beside(axes, labels, [r[key] for r in rows], theirs)
         axes.set_title(name)

@@ -89,7 +89,7 @@ class Size:
 
 
 _OURS = BiLO(penalty=Penalty.NONE, guess=GUESS)
-_QUICK_PINN = PINN(width=64, descent=GaussNewtonDescent(), pretraining=100, steps=150, guess=GUESS)
+_QUICK_PINN = PINN(width=64, descent=GaussNewtonDescent(), pretraining=80, steps=300, guess=GUESS)
 _WEIGHTS = (0.1, 1.0, 10.0)
 SIZES = {
     Preset.SMOKE: Size(

@@ -30,6 +30,6 @@ _MESSAGES = {
     EstimateStatus.NOT_CHECKED: "The model has not been solved again at the estimate.",
     EstimateStatus.NOT_MIXED: (
         "The chains of the sampler do not agree or are too short: treat the spread as a guess, and "
-        "run more `warmup` and `draws`."
+        "give `Posterior` more `warmup` and `draws`, or `SequentialMonteCarlo` more `particles`."
     ),
 }

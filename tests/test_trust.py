@@ -16,6 +16,7 @@ def ticket(**changes):
         "status": np.array(int(EstimateStatus.OK)),
         "reduced_chi2": np.array(1.02),
         "p_value": np.array(0.4),
+        "best_p_value": np.array(np.nan),
         "explanations": np.array(1),
         "exact": False,
         "noise_known": True,
@@ -52,6 +53,20 @@ CASES = {
     "misfit, never tested": (POOR | {"vetting": None}, Verdict.CHECK, "Refine it"),
     "misfit of the best fit": (
         POOR | {"vetting": None, "exact": True}, Verdict.DO_NOT_TRUST, "best that the real solver"
+    ),
+    "mean between explanations": (
+        POOR | {"vetting": None, "exact": True, "best_p_value": np.array(0.3)},
+        Verdict.CHECK, "between explanations",
+    ),
+    "misfit of chains apart": (
+        POOR | {"vetting": None, "exact": True, "status": np.array(int(EstimateStatus.NOT_MIXED))},
+        Verdict.DO_NOT_TRUST, "by more than their noise",
+    ),
+    "one narrow interval of many": (
+        {"vetting": vetting(coverage=np.array([0.5, *[0.95] * 11]))}, Verdict.CHECK, "worst"
+    ),
+    "chance among many intervals": (
+        {"vetting": vetting(coverage=np.array([0.86, *[0.9] * 11]))}, Verdict.TRUST, "explains"
     ),
     "never tested": ({"vetting": None}, Verdict.CHECK, "never been tested"),
     "exact, never tested": ({"vetting": None, "exact": True}, Verdict.TRUST, "explains"),

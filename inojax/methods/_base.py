@@ -22,6 +22,8 @@ from ..train import TrainLog
 
 # Optima of less weight are no explanations worth a warning.
 _WORTH_WARNING = 0.05
+# Samples that are looked at where the point of an estimate does not fit.
+_TRIED = 32
 
 
 class AbstractInverter(eqx.Module):
@@ -94,6 +96,9 @@ class AbstractInverter(eqx.Module):
         checked = resimulate(self.problem, estimate, observation)
         exact = isinstance(self, AbstractExactInverter)
         ticket = issue_ticket(self.problem, checked, observation, exact=exact)
+        if exact and float(ticket.p_value) < P_VALUE:
+            best = _best_p_value(self.problem, checked, observation)
+            ticket = eqx.tree_at(lambda t: t.best_p_value, ticket, np.asarray(best))
         return eqx.tree_at(lambda e: e.ticket, checked, ticket, is_leaf=lambda x: x is None)
 
     # Equinox hashes a module by its leaves, which arrays do not allow; `jax.jit(inverter)`
@@ -281,6 +286,20 @@ def resimulate(problem: InverseProblem, estimate: Estimate, observation: Observa
     return _with_verdict(estimate, chi2 / count, status)
 
 
+def _best_p_value(problem: InverseProblem, estimate: Estimate, observation: Observation) -> float:
+    """The p-value of the best fit among an estimate's samples and optima."""
+    thetas = np.empty((0, problem.parameters.size))
+    if estimate.samples is not None:
+        samples = np.asarray(estimate.samples, np.float64)
+        thetas = samples[np.linspace(0, len(samples) - 1, _TRIED).astype(int)]
+    if estimate.optima is not None:
+        thetas = np.concatenate([thetas, np.asarray(estimate.optima.value, np.float64)[:1]])
+    count = int(np.sum(observation.mask))
+    found = [np.sum(np.square(problem.whitened_residual(t, observation))) for t in thetas]
+    finite = [chi2 for chi2 in found if np.isfinite(chi2)]
+    return float(chdtrc(count, min(finite))) if finite else float("nan")
+
+
 def _with_verdict(estimate: Estimate, reduced: float, status: EstimateStatus) -> Estimate:
     def verdict(e: Estimate) -> tuple[Any, Any]:
         return e.reduced_chi2, e.status
@@ -312,6 +331,7 @@ def issue_ticket(
         status=np.asarray(estimate.status),
         reduced_chi2=reduced,
         p_value=np.asarray(chdtrc(count, reduced * count)),
+        best_p_value=np.full(reduced.shape, np.nan),
         explanations=explanations,
         exact=exact,
         noise_known=not _estimates_noise(problem),

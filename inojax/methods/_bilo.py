@@ -60,8 +60,8 @@ class BiLO(eqx.Module):
     descent: AbstractDescent = GaussNewtonDescent()
     search: AbstractSearch = GaussNewtonSearch()
     penalty: Penalty = Penalty.DENSITY
-    pretraining: int = 100
-    steps: int = 150
+    pretraining: int = 80
+    steps: int = 100
     guess: tuple[float, ...] | None = None
     draws: int = 128
 

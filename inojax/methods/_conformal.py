@@ -87,8 +87,12 @@ class ConformalInverter(AbstractInverter):
     def _correct(self, estimate: Estimate, keys: Key[Array, " batch"]) -> Estimate:
         value, samples = jnp.asarray(estimate.unit_value), jnp.asarray(estimate.samples)
         corrected = jax.vmap(self._corrected)(value, samples, keys)
-        # A failure of the inner inverter stays one.
-        return eqx.tree_at(lambda e: e.status, corrected, jnp.asarray(estimate.status))
+
+        # The point, its status, optima and diagnostics stay what they were.
+        def spread(e: Estimate) -> Any:
+            return e.std, e.samples
+
+        return eqx.tree_at(spread, estimate, spread(corrected))
 
     def _corrected(
         self,

@@ -129,7 +129,8 @@ class GaussNewtonDescent(AbstractDescent):
     Attributes:
         points: Points drawn for each step.
         learning_rate: Share of the step that is taken, at first.
-        final_rate: Factor by which that share has shrunk at the end.
+        final_rate: Factor by which that share shrinks over the last third of the run, so that
+            the noise of drawn points averages out.
         damping: Damping in units of the mean eigenvalue of the rows' products, at least what
             single precision needs.
 
@@ -178,9 +179,14 @@ class GaussNewtonDescent(AbstractDescent):
         products = slopes @ slopes.T
         ridge = self.damping * jnp.trace(products) + 1e-30
         factor = jax.scipy.linalg.cho_factor(products + ridge * jnp.eye(found.size))
-        rate = self.learning_rate * self.final_rate**progress
+        rate = self.learning_rate * last_third(self.final_rate, progress)
         step = slopes.T @ jax.scipy.linalg.cho_solve(factor, found)
         return weights - rate * step, state, jnp.sum(jnp.square(found))
+
+
+def last_third(factor: float, progress: Float[Array, ""]) -> Float[Array, ""]:
+    """One over two thirds of a run, then geometrically down to a factor."""
+    return factor ** jnp.maximum(3.0 * progress - 2.0, 0.0)
 
 
 def check_positive_rate(rate: float) -> None:

@@ -51,12 +51,14 @@ def temper(
     def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
         middle = 0.5 * (low + high)
-        good = enough(middle)
+        good = enough(jnp.exp(middle))
         return jnp.where(good, middle, low), jnp.where(good, high, middle)
 
+    # Log ratios may be of any size, and so may be the power they bear.
     one = jnp.ones((), ratio.dtype)
-    low, _ = lax.fori_loop(0, _HALVINGS, halve, (0.0 * one, one))
-    power = jnp.where(enough(one), one, low)
+    smallest = jnp.log(jnp.finfo(ratio.dtype).tiny)
+    low, _ = lax.fori_loop(0, _HALVINGS, halve, (smallest, 0.0 * one))
+    power = jnp.where(enough(one), one, jnp.exp(low))
     return tempered(power), power
 
 

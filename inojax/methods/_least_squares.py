@@ -156,10 +156,10 @@ class LeastSquaresInverter(AbstractExactInverter):
         return jax.vmap(self._chosen)(found, density, keys)
 
     def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        if self.first is not None:
-            guesses = self._guesses(self.first._on_host(observations, split_each(keys)[0]))
-        else:
-            with jax.enable_x64(True):
+        with jax.enable_x64(True):  # a network enters single precision by itself
+            if self.first is not None:
+                guesses = self._guesses(self.first._on_host(observations, split_each(keys)[0]))
+            else:
                 guesses = self._starts(keys)
         # What is compiled must not depend on where the starts come from.
         alone = LeastSquaresInverter(
@@ -179,12 +179,18 @@ class LeastSquaresInverter(AbstractExactInverter):
     def _guesses(self, estimate: Estimate) -> Array:
         """Unit coordinates that an estimate suggests: itself, then samples of it."""
         guesses = jnp.asarray(estimate.unit_value)[:, None]
-        if self.method.starts > 1 and estimate.samples is not None:
+        if self.method.starts > 1 and estimate.samples is None:
+            raise ValueError(
+                f"`inverter` must give samples to begin {self.method.starts} `starts` at; this one "
+                "gives points alone. Set `starts` to 1."
+            )
+        if self.method.starts > 1:
             samples = jnp.asarray(estimate.samples)
             index = np.linspace(0, samples.shape[1] - 1, self.method.starts - 1).astype(int)
             unit = jnp.asarray(self.problem.parameters.to_unit(samples[:, index]))
             guesses = jnp.concatenate([guesses, unit], axis=1)
-        return guesses
+        # Where the first inverter failed, starts are at the center.
+        return jnp.where(jnp.isfinite(guesses), guesses, 0.5)
 
     def _minimize(
         self, observations: Observation, keys: Array, guesses: Array, count: Any

@@ -77,7 +77,7 @@ def find_peaks(objective: Objective, minimum: Minimum, *, key: Array) -> Peaks:
     evidence = jnp.where(known, evidence, -jnp.inf)
     weight = jax.nn.log_softmax(jnp.where(jnp.any(known), evidence, 0.0))
     weight = jnp.where(known, weight, -jnp.inf)
-    starts = _shares(x, local.hessian, known)
+    starts = _shares(x, local.hessian, known, jnp.isfinite(value[order]))
     return Peaks(x, known, likelihood.value, gradient, precision, mass, weight, starts)
 
 
@@ -132,12 +132,14 @@ def _regular(hessian: Array) -> Array:
     return hessian + jnp.diag(_SINGULAR * diagonal + 1e-300)
 
 
-def _shares(x: Array, hessian: Array, known: Array) -> Array:
-    """Share of the points that lie nearest to each of the known ones, in its own metric."""
+def _shares(x: Array, hessian: Array, known: Array, ended: Array) -> Array:
+    """Share of the points that lie nearest to each of the known ones, in its own metric.
+
+    A start that failed, or was given up, counts for none.
+    """
     distances = jnp.where(known[None, :], _distances(x, hessian).T, jnp.inf)
-    # Where a start failed its distance is no number; it counts for none.
     nearest = jax.nn.one_hot(jnp.argmin(distances, axis=1), len(x), dtype=x.dtype)
-    ended = jnp.isfinite(jnp.min(distances, axis=1))
+    ended = ended & jnp.isfinite(jnp.min(distances, axis=1))
     return jnp.sum(jnp.where(ended[:, None], nearest, 0.0), axis=0) / len(x)
 
 

@@ -151,10 +151,12 @@ class PosteriorInverter(AbstractExactInverter):
         return jax.vmap(lambda key: jr.uniform(key, shape, jnp.float64))(keys)
 
     def _starts(self, estimate: Estimate) -> Float[Array, "batch sample parameter"]:
-        if estimate.samples is None or np.shape(estimate.samples)[1] < self.method.chains:
+        # The spread of the samples sets the first steps, so one would not do.
+        least = max(2, self.method.chains)
+        if estimate.samples is None or np.shape(estimate.samples)[1] < least:
             raise ValueError(
-                f"`inverter` must give at least {self.method.chains} samples, one for each of the "
-                "`chains`. Set its `draws` higher."
+                f"`inverter` must give at least {least} samples, one for each of the `chains`. "
+                "Set its `draws` higher."
             )
         samples = jnp.asarray(estimate.samples, jnp.float64)
         unit = jnp.asarray(self.problem.parameters.to_unit(samples))

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from .._linearization import Linearization
 from .._parameters import ParameterSpace
-from ._descent import check_positive_rate
+from ._descent import check_positive_rate, last_third
 from ._objective import UNIT_PRECISION, Penalty
 
 
@@ -153,10 +153,9 @@ class GaussNewtonSearch(AbstractSearch):
         size = jnp.sqrt(jnp.maximum(jnp.diagonal(curvature), 1e-30))
         alike = curvature / (size[:, None] * size[None, :])
         matrix = alike + self.damping * jnp.eye(len(x), dtype=x.dtype)
-        change = -jnp.linalg.solve(matrix, gradient / size) / size
-        share = jnp.minimum(1.0, self.reach / jnp.max(jnp.abs(change)))
-        rate = self.learning_rate * self.final_rate ** jnp.maximum(3.0 * progress - 2.0, 0.0)
-        return x + rate * share * change, state
+        rate = self.learning_rate * last_third(self.final_rate, progress)
+        change = -rate * jnp.linalg.solve(matrix, gradient / size) / size
+        return x + change * jnp.minimum(1.0, self.reach / jnp.max(jnp.abs(change))), state
 
 
 def penalty_of(

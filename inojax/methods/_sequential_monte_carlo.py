@@ -149,8 +149,9 @@ class SequentialMonteCarloInverter(AbstractExactInverter):
     def _estimate(self, particles: "Particles", key: Array) -> Estimate:
         """Pool the populations of one observation."""
         size = self.problem.parameters.size
-        possible = jnp.any(jnp.isfinite(particles.log_evidence))
-        share = jax.nn.softmax(jnp.where(possible, particles.log_evidence, 0.0))
+        known = jnp.isfinite(particles.log_evidence)
+        evidence = jnp.where(known, particles.log_evidence, -jnp.inf)
+        share = jax.nn.softmax(jnp.where(jnp.any(known), evidence, 0.0))
         each = self.method.particles
         index = resample(jnp.repeat(share / each, each), self.method.draws, key=key)
         z = jax.nn.sigmoid(particles.x.reshape(-1, size))
@@ -158,7 +159,7 @@ class SequentialMonteCarloInverter(AbstractExactInverter):
         estimate = estimate_from_cloud(self.problem, mean, z[index])
         finished = jnp.all(particles.power >= 1.0)
         status = jnp.where(finished, estimate.status, int(EstimateStatus.NOT_MIXED))
-        status = jnp.where(possible, status, int(EstimateStatus.SOLVER_FAILED))
+        status = jnp.where(jnp.any(known), status, int(EstimateStatus.SOLVER_FAILED))
         return eqx.tree_at(lambda e: e.status, estimate, status)
 
 
@@ -294,7 +295,9 @@ def _reweighed(particles: Particles, key: Array) -> tuple[Particles, _Walkers]:
     left = 1.0 - particles.power
     weights, share = temper(left * value, jnp.zeros_like(value), _EFFECTIVE * walks * moves)
     power = jnp.where(share >= 1.0, 1.0, particles.power + share * left)
-    gain = jax.nn.logsumexp(share * left * value) - jnp.log(float(walks * moves))
+    # A particle that is impossible counts as zero at any power.
+    ratio = jnp.where(jnp.isfinite(value), share * left * value, -jnp.inf)
+    gain = jax.nn.logsumexp(ratio) - jnp.log(float(walks * moves))
     index = jr.permutation(order_key, resample(weights, walks, key=walk_key))
     others = x[resample(weights, walks * moves, key=other_key)]
     changed = particles._replace(power=power, log_evidence=particles.log_evidence + gain)

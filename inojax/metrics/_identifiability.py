@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Key
 
 from .._inverse_problem import InverseProblem
 from .._sensors import Sensors
-from ..noise import Gaussian, LogNormal
+from ..noise import AR1, Gaussian, LogNormal
 from ._bayes_floor import BayesFloor, floor_of
 from ._information import PRIOR_PRECISION, CaseInformation, case_information
 from ._sloppy import find_sloppy
@@ -214,7 +214,12 @@ def _measured_by(problem: InverseProblem, sensors: Sensors) -> InverseProblem:
             f"{type(sensors).__name__}."
         )
     noise = problem.noise
-    if isinstance(noise, Gaussian | LogNormal) and isinstance(noise.scale, tuple):
+    if isinstance(noise, AR1):
+        inner = InverseProblem(
+            problem.name, problem.parameters, problem.model, problem.sensors, noise.inner
+        )
+        noise = dataclasses.replace(noise, inner=_measured_by(inner, sensors).noise)
+    elif isinstance(noise, Gaussian | LogNormal) and isinstance(noise.scale, tuple):
         channels = problem.model.states if sensors.channels is None else sensors.channels
         same = sensors.observable is problem.sensors.observable
         foreign = [name for name in channels if not same or name not in problem.channels]

@@ -9,14 +9,12 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-import inojax as ij
 from inojax.methods import (
     AdamDescent,
     AdamSearch,
     BiLO,
     GaussNewtonDescent,
     GaussNewtonSearch,
-    LeastSquares,
     Penalty,
     invert_batch,
 )
@@ -107,7 +105,7 @@ def test_it_says_how_it_went(inverter, observations):
     assert found.misfit[-1] < 0.1 * found.misfit[0]
     x = np.linspace(0.0, 1.0, 21)[:, None]
     there = inverter.predict(x, found.theta, found.network)
-    np.testing.assert_allclose(there, np.sin(np.pi * x) / found.theta, atol=5e-3)
+    np.testing.assert_allclose(there, np.sin(np.pi * x) / float(found.theta[0]), atol=5e-3)
 
 
 def test_the_direct_gradient_is_the_hypergradient(inverter, observations):
@@ -129,32 +127,6 @@ def test_the_direct_gradient_is_the_hypergradient(inverter, observations):
     informed = jax.grad(lambda t: jnp.mean(inverter.predict(x[:, None], t)[:, 0] - y))(jnp.ones(1))
     exactly = np.mean(-wave)
     assert abs(informed[0] - exactly) < 0.1 * abs(blind[0] - exactly)
-
-
-def test_a_trained_embedding_cheats():
-    """It makes the residual's derivative small by forgetting the parameters it does not need.
-
-    Weighted far above the residual, the derivative by D is -π² sin(πx) / D + D ∂²u'/∂x², which
-    vanishes where the network has forgotten D only if the ansatz carries it; so D is left out.
-    """
-    problem = _with_idle_parameter()
-    wanted = {"residual_gradient": 10.0, "pretraining": 300, "descent": AdamDescent(3e-3)}
-    sizes = {}
-    for train in (False, True):
-        method = dataclasses.replace(SMALL, **wanted, train_embedding=train)
-        network = method.fit(problem, key=KEY).network
-        sizes[train] = float(np.linalg.norm(network.embedding[1]))
-    # A parameter without effect: only the embedding that is trained shrinks to hide it.
-    assert sizes[True] < 0.7 * sizes[False]
-
-
-def _with_idle_parameter():
-    rod = scalar_poisson()
-    unknown = (
-        *rod.parameters.parameters,
-        dataclasses.replace(rod.parameters.parameters[0], name="idle"),
-    )
-    return ij.InverseProblem("idle", ij.ParameterSpace(unknown), rod.model, rod.sensors, rod.noise)
 
 
 def test_a_network_without_parameters_moves_nowhere(rod, observations):
@@ -221,13 +193,13 @@ def test_bad_problems_and_guesses_are_refused(rod):
 
 
 def test_a_diverging_run_says_so(rod):
-    wild = dataclasses.replace(SMALL, descent=AdamDescent(1e12))
+    wild = dataclasses.replace(SMALL, descent=AdamDescent(1e30))
     with refuses(RuntimeError, "The residual is no longer finite after 60 steps"):
         wild.fit(rod, key=KEY)
 
 
-def test_least_squares_reads_the_same_problem():
-    """Fisher-KPP at nine readings: the information of the published setting."""
+def test_fisher_kpp_holds_the_published_information():
+    """Nine readings at the published truth."""
     problem = fisher_kpp(noise=1e-2)
     _, tangents = problem.model.sensitivities(np.array([[TRUTH, TRUTH]]))
     # pde.md, section 2: norms 0.104 and 0.506, standard deviations 0.73 and 0.15.
@@ -235,7 +207,3 @@ def test_least_squares_reads_the_same_problem():
     fisher = tangents[0, :, 0].T @ tangents[0, :, 0] / 1e-4
     deviations = np.sqrt(np.diag(np.linalg.inv(fisher)))
     np.testing.assert_allclose(deviations, [0.73, 0.15], rtol=0.02)
-    precise = fisher_kpp(noise=1e-5)
-    observation = precise.simulate(np.array([TRUTH, TRUTH]), key=KEY)
-    estimate = LeastSquares(starts=2, candidates=0).fit(precise, key=KEY)(observation, key=KEY)
-    np.testing.assert_allclose(estimate.value, TRUTH, rtol=5e-3)

@@ -21,7 +21,7 @@ from inojax.methods import (
 from inojax.methods._base import estimate_from_cloud
 from inojax.methods._importance import resample, weights_of
 from inojax.methods._levenberg_marquardt import Local, Minimum
-from inojax.methods._linear_posterior import log_mass_in_box
+from inojax.methods._linear_posterior import log_mass_in_box, sample_in_box
 from inojax.methods._objective import Objective
 from inojax.methods._peaks import find_peaks
 from tests.helpers import (
@@ -229,6 +229,20 @@ def test_the_solver_corrects_what_the_linearization_says(coordinates, reading):
     optima = estimate.optima
     assert optima.count == 2
     np.testing.assert_allclose(weight_above(optima), weight[theta > 0.0].sum(), atol=0.04)
+
+
+@pytest.mark.parametrize("distance", [0.0, 3.0, 30.0, 300.0])
+def test_a_pull_out_of_the_prior_narrows_no_other_direction(distance):
+    """The likelihood's top lies so many standard deviations of 0.01 outside, in one direction."""
+    with jax.enable_x64(True):
+        point, pull = jnp.array([0.0, 0.5]), jnp.array([100.0 * distance, 0.0])
+        samples = sample_in_box(point, pull, 1e4 * jnp.eye(2), 2000, key=KEY)
+    samples = np.asarray(samples)
+    # 2,000 samples: four standard errors.
+    np.testing.assert_allclose(samples[:, 1].std(), 0.01, rtol=0.07)
+    assert abs(samples[:, 1].mean() - 0.5) < 4.0 * 0.01 / np.sqrt(2000)
+    exact = scipy.stats.truncnorm(distance, np.inf, loc=-0.01 * distance, scale=0.01)
+    np.testing.assert_allclose(samples[:, 0].mean(), exact.mean(), rtol=0.1)
 
 
 @pytest.mark.parametrize("reading", [1.0, 1.1])

@@ -9,6 +9,7 @@ import pytest
 
 import inojax as ij
 from inojax.methods import LeastSquares, SequentialMonteCarlo, invert_batch
+from inojax.methods._sequential_monte_carlo import Particles, _reweighed
 from tests.helpers import HIGHEST, LOWEST, linear_gaussian, optimizations
 from tests.refuses import refuses
 
@@ -87,6 +88,9 @@ def test_two_explanations_weigh_the_same_and_both_are_listed(squared):
     estimate = inverter(read(squared, 1.44), key=KEY)
     share = (np.asarray(estimate.samples)[:, 0] > 0.0).mean()
     assert abs(share - 0.5) < 0.1
+    # Their mean fits nothing, but that is not the model's fault.
+    assert estimate.ticket.verdict is ij.Verdict.CHECK
+    assert "between explanations" in estimate.ticket.reasons[0]
     estimate = LeastSquares(starts=32).refine(inverter)(read(squared, 1.44), key=KEY)
     assert estimate.optima is not None
     known = np.isfinite(np.asarray(estimate.optima.misfit))
@@ -123,6 +127,34 @@ def test_starts_are_counted_where_they_end(squared):
     assert starts[known].min() > 0.0
     assert starts.sum() == pytest.approx(1.0)
     assert np.all(starts[~known] == 0.0)
+
+
+def test_starts_that_fail_count_for_no_optimum(squared):
+    """Where the equation has no solution for negative values, only the positive optimum is left."""
+    model = squared.model.replace(
+        vector_field=lambda t, y, theta: jnp.where(theta[:1] < 0.0, jnp.nan, theta[:1] ** 2)
+    )
+    parts = squared.parameters, model, squared.sensors, squared.noise
+    problem = ij.InverseProblem("half", *parts)
+    inverter = LeastSquares(starts=16, candidates=0).fit(problem, key=KEY)
+    estimate = inverter(read(problem, 1.44), key=KEY)
+    starts = np.asarray(estimate.optima.starts)
+    np.testing.assert_allclose(estimate.optima.value[0], 1.2, atol=0.1)
+    assert starts[0] < 0.85  # two fifths of the prior are negative
+    assert starts[1:].sum() == 0.0
+
+
+def test_likelihoods_of_any_size_can_be_tempered():
+    """A scale of 1e20, and particles that are impossible."""
+    value = -1e20 * np.linspace(0.0, 1.0, 64) ** 2
+    value[::4] = -np.inf
+    with jax.enable_x64(True):
+        x = jnp.zeros((1, 8, 8, 1))
+        rows = jnp.zeros(1)
+        start = Particles(x, jnp.asarray(value).reshape(1, 8, 8), rows, rows, rows)
+        found, _ = _reweighed(start, jr.split(KEY, 1))
+        assert 0.0 < found.power[0] < 1e-15
+        assert np.isfinite(found.log_evidence[0])
 
 
 def test_a_batch_under_jit_gives_what_the_host_gives(squared):

@@ -240,3 +240,14 @@ def test_bad_input_is_refused():
     )  # fmt: skip
     with refuses(ValueError, "`sensors` reads z, for which the problem's noise has no level"):
         identifiability(levels, ij.Sensors(ij.RandomTimes(2), channels=("x", "z")), key=key)
+
+
+def test_levels_of_correlated_noise_stay_with_their_channels(key):
+    """Reversed channels see what they saw, each with its own level."""
+    whole = linear_gaussian()
+    noise = ij.noise.AR1(ij.noise.Gaussian((0.1, 1.0, 10.0)), correlation=0.5, step=0.1)
+    sensors = ij.Sensors(ij.FixedTimes(LINEAR_TIMES[[4]]))
+    problem = ij.InverseProblem("levels", whole.parameters, whole.model, sensors, noise)
+    turned = ij.Sensors(ij.FixedTimes(LINEAR_TIMES[[4]]), channels=("z", "y", "x"))
+    straight, reverse = (identifiability(problem, s, 16, key=key) for s in (None, turned))
+    np.testing.assert_allclose(reverse.posterior_std, straight.posterior_std, rtol=1e-9)
