@@ -320,3 +320,24 @@ def test_landscape_refuses_what_does_not_fit():
         plot.landscape(("a", "b"), grid, np.full((4, 5), np.nan))
     with refuses(ValueError, r"`points` of 'truth' must have shape \(point, 2\); got \(1, 3\)"):
         plot.landscape(("a", "b"), grid, np.ones((4, 5)), points={"truth": np.ones((1, 3))})
+
+
+def test_profiles_show_curves_and_readings():
+    x = np.linspace(0.0, 1.0, 9)
+    panels = {
+        name: {"exact": np.sin(x + shift), "found": np.cos(x)}
+        for shift, name in enumerate(("first", "second", "third", "fourth"))
+    }
+    dots = {"second": (np.array([0.2, 0.4]), np.array([0.1, 0.3]))}
+    figure = plot.profiles(x, panels, dots=dots)
+    assert_drawn(figure, 4)
+    used = [axes for axes in figure.get_axes() if axes.lines]
+    assert [len(axes.lines) for axes in used] == [2, 3, 2, 2]
+    assert [axes.get_title() for axes in used] == list(panels)
+
+
+def test_profiles_refuse_what_does_not_fit():
+    with refuses(ValueError, "`panels` must hold at least one"):
+        plot.profiles(np.ones(3), {})
+    with refuses(ValueError, "curve 'exact' of shape \\(2,\\) in 'one'"):
+        plot.profiles(np.ones(3), {"one": {"exact": np.ones(2)}})
