@@ -35,7 +35,9 @@ _REPEATS = 8  # draws of the noise for each sample
 _GRID = 121
 _OPTIONAL = {"optima": ij.Optima, "diagnostics": ij.Diagnostics}
 # What single estimates of exact methods carry: without vetting.
-_TICKET = ("status", "reduced_chi2", "p_value", "explanations", "exact", "noise_known")
+_TICKET = (
+    "status", "reduced_chi2", "p_value", "best_p_value", "explanations", "exact", "noise_known",
+)  # fmt: skip
 _PLAIN = ("value", "unit_value", "std", "samples", "reduced_chi2", "status")
 
 

@@ -7,7 +7,6 @@ from ._calls import (
 )
 from ._collocation import Collocation as Collocation
 from ._derivatives import (
-    Function as Function,
     divergence as divergence,
     gradient as gradient,
     laplacian as laplacian,

@@ -1,5 +1,8 @@
 """Fisher-KPP: a population that spreads and grows, seen once at the end."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -7,7 +10,7 @@ from jaxtyping import Array, Float
 from .._inverse_problem import InverseProblem
 from .._parameters import Parameter, ParameterSpace
 from .._sensors import FixedTimes, Sensors
-from ..models import Function, MethodOfLines, PDEModel, partial
+from ..models import MethodOfLines, PDEModel, partial
 from ..noise import Gaussian
 
 # The published equation has its unknowns in units of these.
@@ -59,7 +62,7 @@ def fisher_kpp(*, noise: float = 1e-3, readings: int = 9) -> InverseProblem:
 
 
 def _residual(
-    u: Function, x: Float[Array, " two"], theta: Float[Array, " parameter"]
+    u: Callable[[Any], Any], x: Float[Array, " two"], theta: Float[Array, " parameter"]
 ) -> Float[Array, ""]:
     diffusion, growth = DIFFUSION * theta[0], GROWTH * theta[1]
     density = u(x)

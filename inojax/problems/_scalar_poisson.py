@@ -1,5 +1,8 @@
 """The simplest of all: a Poisson equation with one unknown, solved by a sine."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -7,7 +10,7 @@ from jaxtyping import Array, Float
 from .._inverse_problem import InverseProblem
 from .._parameters import Parameter, ParameterSpace
 from .._sensors import FixedTimes, Sensors
-from ..models import Collocation, Function, PDEModel, partial
+from ..models import Collocation, PDEModel, partial
 from ..noise import Gaussian
 
 
@@ -50,7 +53,7 @@ def scalar_poisson(*, noise: float = 0.1, readings: int = 11) -> InverseProblem:
 
 
 def _residual(
-    u: Function, x: Float[Array, " one"], theta: Float[Array, " parameter"]
+    u: Callable[[Any], Any], x: Float[Array, " one"], theta: Float[Array, " parameter"]
 ) -> Float[Array, ""]:
     return theta[0] * partial(u, 0, 0)(x) + jnp.pi**2 * jnp.sin(jnp.pi * x[0])
 

@@ -242,7 +242,8 @@ def test_a_pull_out_of_the_prior_narrows_no_other_direction(distance):
     np.testing.assert_allclose(samples[:, 1].std(), 0.01, rtol=0.07)
     assert abs(samples[:, 1].mean() - 0.5) < 4.0 * 0.01 / np.sqrt(2000)
     exact = scipy.stats.truncnorm(distance, np.inf, loc=-0.01 * distance, scale=0.01)
-    np.testing.assert_allclose(samples[:, 0].mean(), exact.mean(), rtol=0.1)
+    # Where even float64 has no tail left, 37 standard deviations out, all lies at the end.
+    np.testing.assert_allclose(samples[:, 0].mean(), exact.mean(), rtol=0.1, atol=4e-5)
 
 
 @pytest.mark.parametrize("reading", [1.0, 1.1])
