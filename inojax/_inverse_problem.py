@@ -84,6 +84,8 @@ class InverseProblem(eqx.Module):
             self._check_channels()
         else:
             _check_observable(self)
+        if isinstance(self.model, PDEModel):
+            self.model.check(self.parameters.size)
         self.sensors.times.check(self.model.times)
         self.noise.check(len(self.channels))
 

@@ -50,6 +50,7 @@ SHARED = {
     "_peaks",
     "_search",
     "_map_examples",
+    "_network_identity",
     "_series",
     "_storage",
     "_training_data",

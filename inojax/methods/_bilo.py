@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Key
+from jaxtyping import Array, Float, Key
 
 from .._estimate import Estimate
 from .._inverse_problem import InverseProblem
@@ -16,10 +16,17 @@ from .._x64 import in_x32
 from ..data import Dataset
 from ..nn import LocalOperator
 from ..train import TrainLog
-from ._base import AbstractNetworkInverter, estimate_from_cloud
+from ._base import estimate_from_cloud
 from ._checks import check_counts, describe_settings
 from ._descent import AbstractDescent, AdamDescent, GaussNewtonDescent, Target, nothing
-from ._equation import Equation, Weights, check_losses, equation_of, run_descent
+from ._equation import (
+    AbstractEquationInverter,
+    Equation,
+    Weights,
+    check_losses,
+    equation_of,
+    run_descent,
+)
 from ._objective import Penalty
 from ._search import AbstractSearch, AdamSearch, GaussNewtonSearch, penalized
 
@@ -155,7 +162,7 @@ class LocalSolution(NamedTuple):
     misfit: Float[Array, " step"]
 
 
-class BiLOInverter(AbstractNetworkInverter):
+class BiLOInverter(AbstractEquationInverter[LocalSolution]):
     """A pretrained local operator, from `BiLO.fit`.
 
     Attributes:
@@ -176,45 +183,12 @@ class BiLOInverter(AbstractNetworkInverter):
     settings: str = eqx.field(static=True)
     logs: tuple[TrainLog, ...] = ()
 
-    @in_x32
-    def follow(self, observation: Observation, *, key: Key[Array, ""]) -> LocalSolution:
-        """Move parameters and operator to an observation and say how they went.
-
-        Args:
-            observation: A single observation.
-            key: Source of points.
-
-        Returns:
-            The local solution; `predict` evaluates it.
-        """
-        self.problem.check_observation(observation)
+    def _follow(self, observation: Observation, key: Key[Array, ""]) -> LocalSolution:
         return _follow(self, observation, key)
-
-    def predict(
-        self,
-        points: Float[ArrayLike, "point coordinate"],
-        theta: Float[ArrayLike, " parameter"],
-        network: LocalOperator | None = None,
-    ) -> Float[Array, "point state"]:
-        """Evaluate a local operator, boundary conditions included.
-
-        Args:
-            points: Where.
-            theta: Physical parameter values, near those that the operator was trained at.
-            network: The operator; by default the one at the guess.
-
-        Returns:
-            The states.
-        """
-        network = self.network if network is None else network
-        return self.equation.states(network, jnp.asarray(theta), jnp.asarray(points))
-
-    def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        return jax.vmap(self._invert_one)(observations, keys)
 
     def _invert_one(self, observation: Observation, key: Key[Array, ""]) -> Estimate:
         follow_key, draw_key = jr.split(key)
-        found = _follow(self, observation, follow_key)
+        found = self._follow(observation, follow_key)
         space = self.problem.parameters
         cloud = self._cloud(found, observation, draw_key)
         value = jnp.asarray(space.to_unit(found.theta))

@@ -11,7 +11,7 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Float, Key
 
-from ._checks import check_counts
+from ._checks import check_counts, check_positive
 
 
 class Target(NamedTuple):
@@ -92,7 +92,7 @@ class AdamDescent(AbstractDescent):
 
     def __check_init__(self) -> None:
         """Refuse a learning rate that is not positive."""
-        check_positive_rate(self.learning_rate)
+        check_positive(self, "learning_rate")
 
     @property
     def _optimizer(self) -> optax.GradientTransformation:
@@ -114,7 +114,6 @@ class AdamDescent(AbstractDescent):
     ) -> tuple[Float[Array, " weight"], Any, Float[Array, ""]]:
         """One step of Adam."""
         del progress, key
-
         value, slope = jax.value_and_grad(target.loss)(weights, region.lattice)
         updates, state = self._optimizer.update(slope, state)
         return optax.apply_updates(weights, updates), state, value  # pyright: ignore
@@ -131,8 +130,8 @@ class GaussNewtonDescent(AbstractDescent):
         learning_rate: Share of the step that is taken, at first.
         final_rate: Factor by which that share shrinks over the last third of the run, so that
             the noise of drawn points averages out.
-        damping: Damping in units of the mean eigenvalue of the rows' products, at least what
-            single precision needs.
+        damping: Damping as a share of the trace of the rows' products; single precision wants
+            about 1e-7 or more.
 
     Source:
         Müller and Zeinhofer, Achieving high accuracy with PINNs via energy natural gradient
@@ -146,9 +145,9 @@ class GaussNewtonDescent(AbstractDescent):
     damping: float = 1e-6
 
     def __check_init__(self) -> None:
-        """Refuse no points and rates out of range."""
+        """Refuse no points, and rates and damping that are not positive."""
         check_counts(self, "points")
-        check_positive_rate(self.learning_rate)
+        check_positive(self, "learning_rate", "final_rate", "damping")
 
     def init(self, weights: Float[Array, " weight"]) -> Any:
         """Nothing is kept between steps."""
@@ -187,9 +186,3 @@ class GaussNewtonDescent(AbstractDescent):
 def last_third(factor: float, progress: Float[Array, ""]) -> Float[Array, ""]:
     """One over two thirds of a run, then geometrically down to a factor."""
     return factor ** jnp.maximum(3.0 * progress - 2.0, 0.0)
-
-
-def check_positive_rate(rate: float) -> None:
-    """Refuse a learning rate that is not positive."""
-    if not rate > 0.0:
-        raise ValueError(f"`learning_rate` must be positive; got {rate!r}.")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import enum
-import hashlib
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -39,6 +38,7 @@ from ._encoding import Encoder, thin
 from ._fresh import Simulator, fresh_simulator
 from ._laplace_targets import with_targets
 from ._map_examples import Examples, MapData
+from ._network_identity import digest_network, say_something
 from ._series import Inputs, Labels, SeriesEncoder, measure_series
 from ._training_data import batch_keys
 
@@ -86,7 +86,7 @@ class InverseMapInverter(AbstractNetworkInverter):
     logs: tuple[TrainLog, ...] = ()
 
     def _check_loaded(self) -> None:
-        found = _probe(self.network, self.encoder)
+        found = say_something(self.network, self.encoder.shape)
         # Another version of the compiler may round otherwise.
         if not np.allclose(found, self.probe, rtol=1e-2, atol=1e-3 * np.abs(self.probe).max()):
             raise ValueError(
@@ -156,27 +156,6 @@ class InverseMapInverter(AbstractNetworkInverter):
         with jax.enable_x64(False):
             found = _moments(self, self.encoder.placed(observations))
         return jax.tree.map(np.asarray, found)
-
-
-@eqx.filter_jit
-def _say(network: Any, x: Array) -> Array:
-    return network(x)
-
-
-def _probe(network: Any, encoder: SeriesEncoder) -> Float[np.ndarray, " output"]:
-    x = np.sin(np.arange(np.prod(encoder.shape), dtype=np.float32)).reshape(encoder.shape)
-    with jax.enable_x64(False):
-        return np.asarray(_say(network, jnp.asarray(x)))
-
-
-def _digest(network: Any, x: jax.ShapeDtypeStruct) -> str:
-    """What a network computes, with all its numbers: settings only name what made it."""
-    program, _, _ = eqx.filter_make_jaxpr(network)(x)
-    digest = hashlib.sha256(str(program).encode())
-    arrays = [leaf for leaf in jax.tree.leaves(network) if eqx.is_array(leaf)]
-    for array in (*arrays, *program.consts):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 @eqx.filter_jit
@@ -327,7 +306,9 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
             examples = examples._replace(train=Examples(data.z[:0], data.states[:0]))
         network = self._network(problem, encoder, init_key)
         x = jax.ShapeDtypeStruct(encoder.shape, jnp.float32)
-        trainer = session.trainer("inverse_map", self, depends_on=(self, _digest(network, x)))
+        trainer = session.trainer(
+            "inverse_map", self, depends_on=(self, digest_network(network, x))
+        )
         if self.constant_rate:
             trainer = dataclasses.replace(trainer, optimizer=optax.adam(self.learning_rate))
         trained = trainer.fit(
@@ -356,7 +337,7 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
             problem=problem,
             encoder=encoder,
             network=network,
-            probe=_probe(network, encoder),
+            probe=say_something(network, encoder.shape),
             spread=self.spread,
             draws=self.draws,
             settings=describe_settings(self),

@@ -105,7 +105,8 @@ class LeastSquares(eqx.Module):
     def refine(self, inverter: AbstractInverter) -> "LeastSquaresInverter":
         """Make an inverter that starts where another one ends.
 
-        The first start is the other's estimate, further ones are samples of it.
+        The first start is the other's estimate, further ones are samples of it, or of the prior
+        where it has none.
 
         Args:
             inverter: Any inverter.
@@ -145,7 +146,7 @@ class LeastSquaresInverter(AbstractExactInverter):
         if self.first is not None:
             # Networks run in float32.
             single = in_precision(observations, jnp.float32)
-            guesses = self._guesses(self.first._invert(single, split_each(keys)[0]))
+            guesses = self._guesses(self.first._invert(single, split_each(keys)[0]), keys)
         else:
             guesses = self._starts(keys)
         observations = in_precision(observations, jnp.float64)
@@ -158,7 +159,9 @@ class LeastSquaresInverter(AbstractExactInverter):
     def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
         with jax.enable_x64(True):  # a network enters single precision by itself
             if self.first is not None:
-                guesses = self._guesses(self.first._on_host(observations, split_each(keys)[0]))
+                guesses = self._guesses(
+                    self.first._on_host(observations, split_each(keys)[0]), keys
+                )
             else:
                 guesses = self._starts(keys)
         # What is compiled must not depend on where the starts come from.
@@ -176,15 +179,12 @@ class LeastSquaresInverter(AbstractExactInverter):
         # These rows are small: the same shapes of calls as above serve them.
         return in_calls(_choose_block, alone, (found, density, key_data), sensitivities=True)
 
-    def _guesses(self, estimate: Estimate) -> Array:
-        """Unit coordinates that an estimate suggests: itself, then samples of it."""
+    def _guesses(self, estimate: Estimate, keys: Key[Array, " batch"]) -> Array:
+        """Unit coordinates that an estimate suggests: itself, then samples of it or the prior."""
         guesses = jnp.asarray(estimate.unit_value)[:, None]
-        if self.method.starts > 1 and estimate.samples is None:
-            raise ValueError(
-                f"`inverter` must give samples to begin {self.method.starts} `starts` at; this one "
-                "gives points alone. Set `starts` to 1."
-            )
-        if self.method.starts > 1:
+        if estimate.samples is None:
+            guesses = jnp.concatenate([guesses, self._starts(keys)[:, 1:]], axis=1)
+        elif self.method.starts > 1:
             samples = jnp.asarray(estimate.samples)
             index = np.linspace(0, samples.shape[1] - 1, self.method.starts - 1).astype(int)
             unit = jnp.asarray(self.problem.parameters.to_unit(samples[:, index]))

@@ -1,9 +1,6 @@
 """PINN: one network for the solution, trained on equation and readings at once."""
 
-from typing import Any
-
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -16,10 +13,17 @@ from .._x64 import in_x32
 from ..data import Dataset
 from ..nn import LocalOperator
 from ..train import TrainLog
-from ._base import AbstractNetworkInverter, estimate_from_point
+from ._base import estimate_from_point
 from ._checks import check_counts, check_positive, describe_settings
 from ._descent import AbstractDescent, AdamDescent, Target, nothing
-from ._equation import Equation, Weights, check_losses, equation_of, run_descent
+from ._equation import (
+    AbstractEquationInverter,
+    Equation,
+    Weights,
+    check_losses,
+    equation_of,
+    run_descent,
+)
 from ._search import AbstractSearch, AdamSearch
 
 
@@ -116,7 +120,7 @@ class PINNSolution(eqx.Module):
     losses: Float[Array, " step"]
 
 
-class PINNInverter(AbstractNetworkInverter):
+class PINNInverter(AbstractEquationInverter[PINNSolution]):
     """A network pretrained at the guess, from `PINN.fit`.
 
     Attributes:
@@ -137,44 +141,11 @@ class PINNInverter(AbstractNetworkInverter):
     settings: str = eqx.field(static=True)
     logs: tuple[TrainLog, ...] = ()
 
-    @in_x32
-    def follow(self, observation: Observation, *, key: Key[Array, ""]) -> PINNSolution:
-        """Descend for one observation and say how it went.
-
-        Args:
-            observation: A single observation.
-            key: Source of points.
-
-        Returns:
-            Parameters, network and losses.
-        """
-        self.problem.check_observation(observation)
+    def _follow(self, observation: Observation, key: Key[Array, ""]) -> PINNSolution:
         return _follow(self, observation, key)
 
-    def predict(
-        self,
-        points: Float[Any, "point coordinate"],
-        theta: Float[Any, " parameter"],
-        network: LocalOperator | None = None,
-    ) -> Float[Array, "point state"]:
-        """Evaluate a network, boundary conditions included.
-
-        Args:
-            points: Where.
-            theta: Physical parameter values, on which the boundary conditions may depend.
-            network: The network; by default the one at the guess.
-
-        Returns:
-            The states.
-        """
-        network = self.network if network is None else network
-        return self.equation.states(network, jnp.asarray(theta), jnp.asarray(points))
-
-    def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        return jax.vmap(self._invert_one)(observations, keys)
-
     def _invert_one(self, observation: Observation, key: Key[Array, ""]) -> Estimate:
-        theta = _follow(self, observation, key).theta
+        theta = self._follow(observation, key).theta
         return estimate_from_point(
             self.problem, jnp.asarray(self.problem.parameters.to_unit(theta))
         )

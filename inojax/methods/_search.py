@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 
 from .._linearization import Linearization
 from .._parameters import ParameterSpace
-from ._descent import check_positive_rate, last_third
+from ._checks import check_positive
+from ._descent import last_third
 from ._objective import UNIT_PRECISION, Penalty
 
 
@@ -62,7 +63,7 @@ class AdamSearch(AbstractSearch):
 
     def __check_init__(self) -> None:
         """Refuse a learning rate that is not positive."""
-        check_positive_rate(self.learning_rate)
+        check_positive(self, "learning_rate")
 
     @property
     def _optimizer(self) -> optax.GradientTransformation:
@@ -118,9 +119,7 @@ class GaussNewtonSearch(AbstractSearch):
 
     def __check_init__(self) -> None:
         """Refuse rates and a reach that are not positive."""
-        check_positive_rate(self.learning_rate)
-        if not self.reach > 0.0:
-            raise ValueError(f"`reach` must be positive; got {self.reach!r}.")
+        check_positive(self, "learning_rate", "final_rate", "reach", "damping")
 
     def coordinates(
         self, space: ParameterSpace, theta: Float[Array, " parameter"], guess: Array

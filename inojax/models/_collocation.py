@@ -9,6 +9,9 @@ from ._derivatives import expansion
 from ._formula import Formula
 from ._pde_solver import AbstractDirectSolver
 
+# Newton's last step, relative to the solution, where it has found one: it converges by squares.
+_ARRIVED = 1e-6
+
 
 class Grid:
     """Chebyshev points of an interval, ends included, with what polynomials need there.
@@ -65,7 +68,8 @@ class Collocation(AbstractDirectSolver):
 
     Attributes:
         nodes: Chebyshev points, ends included.
-        iterations: Newton steps; a linear equation needs one.
+        iterations: Newton steps; a linear equation needs one. A solution that they do not reach
+            is NaN and has a status that says so.
 
     Source:
         Trefethen, Spectral Methods in MATLAB (2000), chapters 6, 7 and 13.
@@ -87,6 +91,10 @@ class Collocation(AbstractDirectSolver):
                 "`Collocation` solves equations in one coordinate; this one has "
                 f"{', '.join(formula.coordinates)}. Use `MethodOfLines` where one of them is time."
             )
+
+    def edges(self, formula: Formula) -> Float[np.ndarray, "point coordinate"]:
+        """Both ends."""
+        return np.array(formula.domain).T
 
     def tightened(self) -> "Collocation":
         """Twice the intervals and iterations."""
@@ -126,5 +134,9 @@ class Collocation(AbstractDirectSolver):
             lambda y, _: (newton(y, fixed), None), start, length=self.iterations
         )
         # A last step from the solution has the derivative of the implicit function theorem.
-        inner = newton(jax.lax.stop_gradient(inner), theta)
-        return grid.weights(points[:, 0]) @ whole(inner, theta)
+        inner = jax.lax.stop_gradient(inner)
+        last = newton(inner, theta)
+        moved = jnp.max(jnp.abs(last - inner))
+        arrived = moved <= _ARRIVED * (1.0 + jnp.max(jnp.abs(inner)))
+        states = grid.weights(points[:, 0]) @ whole(last, theta)
+        return jnp.where(arrived, states, jnp.nan)

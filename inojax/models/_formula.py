@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 # `residual(u, x, theta)` and `ansatz(n, x, theta)`.
@@ -44,6 +46,51 @@ class Formula(eqx.Module):
     ) -> Float[Array, " state"]:
         """The state where the ansatz leaves no choice, as at a boundary."""
         return self.state(jnp.zeros(len(self.states), x.dtype), x, theta)
+
+    def check(self, parameters: int, edges: Float[np.ndarray, "point coordinate"]) -> None:
+        """Refuse an ansatz or a residual of another shape, and edges without a condition.
+
+        Args:
+            parameters: Number of parameters.
+            edges: Points where a classical solver takes the state from the ansatz alone; without
+                any, it may also have another number of equations than of states.
+
+        Raises:
+            ValueError: If a shape is wrong, or the ansatz at an edge depends on the network.
+        """
+        with jax.ensure_compile_time_eval():
+            theta = jnp.linspace(0.7, 1.3, parameters)  # any generic values will do
+            self._check_shapes(theta, solved=len(edges) > 0)
+            for edge in edges:
+                self._check_edge(edge, theta)
+
+    def _check_shapes(self, theta: Array, *, solved: bool) -> None:
+        center = jnp.mean(jnp.asarray(self.domain), axis=1)
+        ones = jnp.ones(len(self.states))
+        names = f"each of the states {', '.join(self.states)}"
+        shape = jax.eval_shape(self.state, ones, center, theta).shape
+        if shape != ones.shape:
+            raise ValueError(f"`ansatz` must return one value for {names}; got shape {shape}.")
+
+        def u(x: Array) -> Array:
+            return self.state(jnp.sin(jnp.sum(x)) * ones, x, theta)
+
+        shape = jax.eval_shape(lambda x: self.residual_of(u, x, theta), center).shape
+        if len(shape) != 1 or (solved and shape != ones.shape):
+            raise ValueError(f"`residual` must return one value for {names}; got shape {shape}.")
+
+    def _check_edge(self, edge: np.ndarray, theta: Array) -> None:
+        x, ones = jnp.asarray(edge), jnp.ones(len(self.states))
+        low, high = (self.state(raw * ones, x, theta) for raw in (-1.0, 1.0))
+        if np.allclose(low, high, rtol=1e-6, atol=1e-6, equal_nan=True):
+            return
+        named = zip(self.coordinates, edge, strict=True)
+        where = ", ".join(f"{name} = {value:g}" for name, value in named)
+        raise ValueError(
+            f"`ansatz` must give the state at {where} whatever `n` is, since the solver takes "
+            "initial and boundary values from it. Multiply `n` by what vanishes there, or use a "
+            "solver of your own (`AbstractDirectSolver`)."
+        )
 
     def residual_of(
         self,

@@ -49,6 +49,16 @@ class MethodOfLines(AbstractPDESolver):
                 f"one has {', '.join(formula.coordinates)}. Name time by `MethodOfLines(time=...)`."
             )
 
+    def edges(self, formula: Formula) -> Float[np.ndarray, "point coordinate"]:
+        """Some points of the start and of both ends."""
+        lines = _Lines(formula, self)
+        (begin, end), (low, high) = formula.domain[lines.clock], formula.domain[1 - lines.clock]
+        inside = np.array([0.3, 0.7])
+        start = [(x, begin) for x in low + inside * (high - low)]
+        sides = [(x, t) for x in (low, high) for t in begin + inside * (end - begin)]
+        points = np.array([*start, *sides])
+        return points[:, ::-1] if lines.clock == 0 else points
+
     def tightened(self) -> "MethodOfLines":
         """Twice the intervals, and tolerances 100 times tighter."""
         return MethodOfLines(2 * self.nodes - 1, self.time, 1e-2 * self.rtol, 1e-2 * self.atol)

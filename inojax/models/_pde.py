@@ -91,8 +91,7 @@ class PDEModel(eqx.Module):
             state_unit: Unit of the states.
 
         Raises:
-            ValueError: If points lie outside of the domain, shapes disagree, names repeat, or
-                the residual or the ansatz returns another shape than it must.
+            ValueError: If points lie outside of the domain, shapes disagree or names repeat.
         """
         self.residual = residual
         self.ansatz = ansatz
@@ -116,6 +115,18 @@ class PDEModel(eqx.Module):
                 f"{type(self.solver).__name__}."
             )
         self.solver.check(self.formula)
+
+    def check(self, parameters: int) -> None:
+        """Refuse an ansatz or a residual that does not fit the states or the solver.
+
+        Args:
+            parameters: Number of parameters.
+
+        Raises:
+            ValueError: If one returns another shape than it must, or the ansatz leaves initial
+                or boundary values open that the solver takes from it.
+        """
+        self.formula.check(parameters, self.solver.edges(self.formula))
 
     @property
     def formula(self) -> Formula:

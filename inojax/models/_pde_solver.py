@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..solvers import SolveStatus
@@ -31,13 +32,18 @@ class AbstractPDESolver(eqx.Module):
 
     To add one, subclass it and write `solve_ensemble` and `sensitivities`, which are called
     with 64-bit floats switched on, both from the host and inside transformations; `solve`,
-    differentiable by reverse mode; `check`, which refuses what it cannot solve; and
-    `tightened`. Solvers that are pure functions subclass `AbstractDirectSolver`.
+    differentiable by reverse mode; `check`, which refuses what it cannot solve; `edges`, if it
+    takes initial or boundary values from the ansatz; and `tightened`. Solvers that are pure
+    functions subclass `AbstractDirectSolver`.
     """
 
     def check(self, formula: Formula) -> None:
         """Raise a ValueError if the solver does not suit an equation."""
         del formula
+
+    def edges(self, formula: Formula) -> Float[np.ndarray, "point coordinate"]:
+        """Some points where the solver takes the state from the ansatz alone; none by default."""
+        return np.zeros((0, len(formula.coordinates)))
 
     @abc.abstractmethod
     def tightened(self) -> "AbstractPDESolver":

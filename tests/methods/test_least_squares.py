@@ -18,7 +18,7 @@ from inojax.methods import (
     Point,
     invert_batch,
 )
-from inojax.methods._base import estimate_from_cloud
+from inojax.methods._base import estimate_from_cloud, estimate_from_point
 from inojax.methods._importance import resample, weights_of
 from inojax.methods._levenberg_marquardt import Local, Minimum
 from inojax.methods._linear_posterior import log_mass_in_box, sample_in_box
@@ -410,6 +410,26 @@ def test_refining_starts_where_another_inverter_ends():
         np.testing.assert_allclose(refined.value, [optimum], atol=1e-4)
     with refuses(TypeError, "`inverter` must be a fitted inverter"):
         LeastSquares().refine(LeastSquares())
+
+
+class BarePoint(Guess):
+    """Answers without any uncertainty."""
+
+    def _invert(self, observations, keys):
+        z = self.problem.parameters.to_unit(jnp.full((len(keys), 1), self.answer))
+        return jax.vmap(lambda z: estimate_from_point(self.problem, z))(z)
+
+
+@pytest.mark.parametrize("answer", [0.5, np.nan])
+def test_behind_a_point_further_starts_are_of_the_prior(answer):
+    """So both optima are found, also where the point is none."""
+    problem = squared()
+    observation = ij.Observation.from_arrays([1.0, 2.0], [[0.49], [0.98]], problem=problem)
+    method = LeastSquares(starts=8, penalty=Penalty.DENSITY, candidates=0)
+    estimate = method.refine(BarePoint(problem, answer))(observation, key=KEY)
+    assert estimate.optima is not None
+    values = np.asarray(estimate.optima.value)[np.asarray(estimate.optima.starts) > 0.0, 0]
+    np.testing.assert_allclose(sorted(values), [-0.7, 0.7], atol=1e-3)
 
 
 def test_it_works_under_jit_and_vmap(inverter, estimates, cases):

@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 
+import inojax as ij
 from inojax.models import (
     Collocation,
     MethodOfLines,
@@ -240,6 +242,13 @@ def test_a_solve_that_finds_nothing_has_a_status():
     assert np.isnan(solution.states[1]).any()
 
 
+def test_newton_that_finds_nothing_says_so():
+    """Beyond λ = 3.51 Bratu's equation has no solution."""
+    thetas = np.array([[3.0], [4.0], [10.0]])
+    success, nothing = SolveStatus.SUCCESS, SolveStatus.NON_FINITE
+    assert bratu().solve_ensemble(thetas).status.tolist() == [success, nothing, nothing]
+
+
 # --- Bad input ----------------------------------------------------------------------------------
 
 
@@ -286,3 +295,27 @@ def test_parameters_of_another_shape_are_refused():
 def test_tracing_needs_double_precision():
     with jax.enable_x64(False), refuses(RuntimeError, "64-bit"):
         jax.jit(lambda theta: heat().solve(theta).states)(jnp.ones(2))
+
+
+def as_problem(model):
+    unknown = tuple(ij.Parameter(name, dist.LogNormal(0.0, 1.0)) for name in ("a", "b"))
+    sensors = ij.Sensors(ij.FixedTimes(tuple(model.times)))
+    noise = ij.noise.Gaussian(1.0)
+    return ij.InverseProblem("heat", ij.ParameterSpace(unknown), model, sensors, noise)
+
+
+def test_what_the_solver_takes_from_the_ansatz_must_be_there():
+    assert as_problem(heat()).channels == ("u",)
+    for ansatz, where in (
+        (lambda n, x, theta: x[0] * (1.0 - x[0]) * n, "x = 0.3, t = 0 "),
+        (lambda n, x, theta: x[0] * x[1] * n, "x = 1, t = 0.3 "),
+    ):
+        with refuses(ValueError, f"`ansatz` must give the state at {where}whatever `n` is"):
+            as_problem(heat(ansatz=ansatz))
+
+
+def test_shapes_are_told_when_the_problem_is_made():
+    with refuses(ValueError, r"`ansatz` must return one value for each .* u; got shape \(2,\)"):
+        as_problem(heat(ansatz=lambda n, x, theta: jnp.stack([n, n])))
+    with refuses(ValueError, r"`residual` must return one value for each .* u; got shape \(2,\)"):
+        as_problem(heat(lambda u, x, theta: jnp.stack([u(x), u(x)])))

@@ -39,6 +39,46 @@ def test_jets_are_derivatives(coordinates):
         np.testing.assert_allclose(found, wanted, atol=2e-6)
 
 
+@pytest.mark.parametrize("pairs", [(), ((0, 0),), all_pairs(2)])
+def test_derivatives_by_parameters_go_along(pairs):
+    """Values and reverse mode of what is written by hand, against differentiation of `jet`."""
+    network = LocalOperator(2, 2, 3, width=9, key=KEY)
+    x = jr.uniform(jr.key(1), (POINTS, 2))
+    theta = jnp.array([0.3, -1.2])
+
+    def by_hand(network, x, theta):
+        jet, tangents = network.local_jet(x, theta, pairs)
+        return jax.tree.leaves((jet, jax.tree.map(lambda *rows: jnp.stack(rows), *tangents)))
+
+    def differentiated(network, x, theta):
+        def of(theta):
+            return network.jet(x, theta, pairs)
+
+        tangents = jax.vmap(lambda row: jax.jvp(of, (theta,), (row,))[1])(jnp.eye(2))
+        return jax.tree.leaves((of(theta), tangents))
+
+    found, wanted = (f(network, x, theta) for f in (by_hand, differentiated))
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-6)
+
+    def gradient(f):
+        @eqx.filter_grad
+        def of(arguments):
+            return sum(
+                jnp.sum(jnp.cos(jnp.arange(leaf.size) + k) * leaf.ravel())
+                for k, leaf in enumerate(f(*arguments))
+            )
+
+        leaves = jax.tree.leaves(of((network, x, theta)))
+        return [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
+
+    found, wanted = gradient(by_hand), gradient(differentiated)
+    assert len(found) >= 10  # weights and biases of four layers, points, parameters
+    for one, other in zip(found, wanted, strict=True):
+        # Sums of some hundred numbers near one, in single precision.
+        np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-5)
+
+
 def test_only_the_pairs_asked_for_are_computed():
     network = LocalOperator(2, 1, width=9, key=KEY)
     x = jr.uniform(jr.key(1), (POINTS, 2))
