@@ -27,8 +27,9 @@ def alarms(
         key: Source of randomness.
 
     Returns:
-        Shares of cases flagged, and for each missing term how far its absence moves the readings:
-        root mean square in standard deviations of the noise, the median case.
+        Shares of cases flagged; for each missing term also how far its absence moves the readings
+        (root mean square in standard deviations of the noise, the median case), and over all
+        terms together.
     """
     problem, keys = inverter.problem, jax.random.split(key, 4)
     some = np.arange(10 * each) % len(dataset)
@@ -51,6 +52,7 @@ def alarms(
         "false_alarms": float(flagged[0].mean()),
         "noise_tenfold": float(flagged[1].mean()),
         "cases_each_missing_term": each,
+        "any_missing_term": float(flagged[2].mean()),
         "missing_term": dict(
             zip(names, flagged[2].reshape(len(names), each).mean(axis=1).tolist(), strict=True)
         ),
@@ -70,8 +72,8 @@ def describe(found: dict[str, Any]) -> str:
     rest = f"; the others: {', '.join(others)}" if others else ""
     return (
         f"Alarms: {found['false_alarms']:.1%} false, {found['noise_tenfold']:.1%} of readings with "
-        f"ten times the noise. Without one reaction: at least 95 % for {len(sure)} of "
-        f"{len(missing)}{rest}."
+        f"ten times the noise. Without one reaction: {found['any_missing_term']:.1%} of all cases, "
+        f"at least 95 % for {len(sure)} of {len(missing)}{rest}."
     )
 
 

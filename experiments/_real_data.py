@@ -36,7 +36,8 @@ _GRID = 121
 _OPTIONAL = {"optima": ij.Optima, "diagnostics": ij.Diagnostics}
 # What single estimates of exact methods carry: without vetting.
 _TICKET = (
-    "status", "reduced_chi2", "p_value", "best_p_value", "explanations", "exact", "noise_known",
+    "status", "reduced_chi2", "p_value", "best_p_value", "explanations", "solver_power", "exact",
+    "corrected", "noise_known",
 )  # fmt: skip
 _PLAIN = ("value", "unit_value", "std", "samples", "reduced_chi2", "status")
 
@@ -181,7 +182,7 @@ def read_estimate(path: Path, problem: ij.InverseProblem) -> ij.Estimate:
     plain = {name: array for name, array in arrays.items() if "." not in name}
     if "ticket.status" in arrays:
         told: dict[str, Any] = {name: arrays[f"ticket.{name}"] for name in _TICKET}
-        told |= {name: bool(told[name]) for name in ("exact", "noise_known")}
+        told |= {name: bool(told[name]) for name in ("exact", "corrected", "noise_known")}
         parts["ticket"] = ij.TrustTicket(**told)
     space = problem.parameters
     return ij.Estimate(space.names, space.units, **plain, **parts)
@@ -245,6 +246,8 @@ def row_of(found: Found, observation: ij.Observation, published: Row | None = No
         "std_log10": _of_samples(estimate, lambda x: np.log10(x).std(axis=0)),
         "r_hat": told.get("r_hat"),
         "effective_samples": told.get("effective_samples"),
+        "tail_samples": told.get("tail_samples"),
+        "solver_power": told.get("solver_power"),
         "published": {} if published is None else published,
     }
 
@@ -253,7 +256,8 @@ def _of_samples(
     estimate: ij.Estimate, reduce: Callable[[np.ndarray], np.ndarray]
 ) -> dict[str, float] | None:
     """A statistic of each parameter's samples, where they come from a sampler."""
-    if estimate.diagnostics is None or estimate.samples is None:
+    diagnostics = estimate.diagnostics
+    if diagnostics is None or diagnostics.r_hat is None or estimate.samples is None:
         return None
     return dict(zip(estimate.names, reduce(np.asarray(estimate.samples)), strict=True))
 
@@ -387,7 +391,7 @@ def sampler_table(
     """Mean, spread and mixing of each parameter of a sampled posterior, published ones beside."""
     mean, std = ("estimates", "std_log10") if in_logs else ("sample_mean", "std")
     names = ("mean", "std of log10") if in_logs else ("mean", "std")
-    header = ("posterior", *names, "90 % from", "to", "R-hat", "effective", *published)
+    header = ("posterior", *names, "90 % from", "to", "R-hat", "bulk", "tails", *published)
     lines = [
         [
             name,
@@ -396,6 +400,7 @@ def sampler_table(
             *(number(end, 4) for end in row["interval_90"][name]),
             "-" if row["r_hat"][name] is None else f"{row['r_hat'][name]:.4f}",
             number(row["effective_samples"][name], 4),
+            number(row["tail_samples"][name], 4),
             *(number(column.get(name), 4) for column in published.values()),
         ]
         for name in row["estimates"]

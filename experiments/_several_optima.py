@@ -151,6 +151,7 @@ def weigh_optima(size: Ambiguous, out: Path, *, key: Key[Array, ""]) -> dict[str
             figure = plot.trajectories(problem, observation, states=states, cloud=cloud)
             figure.savefig(out / f"{count}_cycles_in_ten_years.png")
         rows.append(row)
+    assert diagnostics.r_hat is not None
     return {
         "problem": problem.name,
         "starts": size.starts,

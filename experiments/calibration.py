@@ -110,7 +110,7 @@ SIZES = {
             "lotka_volterra": Subject(256, 16, 64, 64, 256),
         },
         128,
-        Posterior(chains=2, warmup=100, draws=100, depth=4),
+        Posterior(chains=4, warmup=150, draws=250, depth=6),
         SequentialMonteCarlo(populations=2, particles=1024, draws=256),
         Ambiguous(starts=64, particles=8192, prior_draws=200_000),
     ),

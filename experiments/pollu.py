@@ -146,7 +146,7 @@ SIZES = {
         correcting=512,
         vetting=256,
         multi_start=48,
-        alarms_each=8,
+        alarms_each=60,
         regression=Regression(),
         ino=INO(),
         **REFINING,
@@ -160,7 +160,7 @@ SIZES = {
         correcting=2000,
         vetting=1000,
         multi_start=1000,
-        alarms_each=40,
+        alarms_each=100,
         regression=Regression(width=1024, steps=24_400, batch=2048),
         ino=INO(
             SurrogateSettings(FNOSettings(width=64, modes=32, blocks=4), 12_200, 4096),

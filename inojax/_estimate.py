@@ -45,18 +45,26 @@ class Optima(eqx.Module):
 
 
 class Diagnostics(eqx.Module):
-    """Whether the chains of a sampler have mixed.
+    """What a method knows of the quality of its samples; None where it does not apply.
 
     Attributes:
-        r_hat: Spread of all chains over that of single ones, for each parameter; 1 when mixed.
-        effective_samples: Independent draws that the samples are worth, for each parameter.
+        r_hat: Spread of all chains over that of single ones, for each parameter, by ranks; 1 when
+            mixed.
+        effective_samples: Independent draws that the samples are worth in the bulk of the
+            posterior, for each parameter.
+        tail_samples: The same in its tails, below 5 or above 95 %, whichever is worth less.
         log_evidence: Logarithm of the probability density of the readings, from each of several
             independent populations, by methods that know it.
+        solver_power: Power to which the solver's likelihood counts beside that of a linearized
+            model, by methods that weigh samples of the latter: 1 means that the samples are of
+            the posterior itself, 0 that they are of the linearized model.
     """
 
-    r_hat: Float[Array | np.ndarray, "*batch parameter"]
-    effective_samples: Float[Array | np.ndarray, "*batch parameter"]
+    r_hat: Float[Array | np.ndarray, "*batch parameter"] | None = None
+    effective_samples: Float[Array | np.ndarray, "*batch parameter"] | None = None
+    tail_samples: Float[Array | np.ndarray, "*batch parameter"] | None = None
     log_evidence: Float[Array | np.ndarray, "*batch population"] | None = None
+    solver_power: Float[Array | np.ndarray, "*batch"] | None = None
 
 
 class Estimate(eqx.Module):
@@ -77,7 +85,7 @@ class Estimate(eqx.Module):
             about 1 for a good fit, NaN until that is done.
         status: An `EstimateStatus` as integer.
         optima: All optima found, from methods that look for more than one.
-        diagnostics: Whether chains have mixed, from methods that run some.
+        diagnostics: How good the samples are, from methods that know.
         ticket: How far it can be trusted, and why; None until the model is solved again.
     """
 
@@ -138,8 +146,8 @@ class Estimate(eqx.Module):
 
         Returns:
             `parameters` (name to value, unit, standard deviation and 90 % interval),
-            `reduced_chi2`, `status` and `message`, and where there are such `optima`, `r_hat`,
-            `effective_samples` and the trust `ticket`; None where a number is not known.
+            `reduced_chi2`, `status` and `message`, and where there are such `optima`, the
+            `diagnostics` by name and the trust `ticket`; None where a number is not known.
 
         Raises:
             ValueError: If this is a batch of estimates.
@@ -164,11 +172,7 @@ class Estimate(eqx.Module):
         if self.optima is not None:
             more["optima"] = self._optima(self.optima)
         if self.diagnostics is not None:
-            columns = self.diagnostics.r_hat, self.diagnostics.effective_samples
-            more["r_hat"], more["effective_samples"] = (
-                dict(zip(self.names, map(_known, np.asarray(c).tolist()), strict=True))
-                for c in columns
-            )
+            more |= self._diagnosed(self.diagnostics)
         if self.ticket is not None:
             more["ticket"] = self.ticket.as_dict()
         return {
@@ -179,20 +183,31 @@ class Estimate(eqx.Module):
             **more,
         }
 
+    def _diagnosed(self, diagnostics: Diagnostics) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name in ("r_hat", "effective_samples", "tail_samples"):
+            values = getattr(diagnostics, name)
+            if values is not None:
+                numbers = map(_known, np.asarray(values).tolist())
+                found[name] = dict(zip(self.names, numbers, strict=True))
+        if diagnostics.log_evidence is not None:
+            found["log_evidence"] = [_known(x) for x in np.asarray(diagnostics.log_evidence)]
+        if diagnostics.solver_power is not None:
+            found["solver_power"] = _known(float(diagnostics.solver_power))
+        return found
+
     def _optima(self, optima: Optima) -> list[dict[str, Any]]:
-        rows = zip(
-            np.asarray(optima.value).tolist(),
-            np.asarray(optima.misfit).tolist(),
-            np.asarray(optima.weight).tolist(),
-            strict=True,
-        )
+        columns = optima.value, optima.misfit, optima.weight, optima.starts
         return [
             {
                 "values": dict(zip(self.names, value, strict=True)),
                 "misfit": misfit,
                 "weight": weight,
+                "starts": starts,
             }
-            for value, misfit, weight in rows
+            for value, misfit, weight, starts in zip(
+                *(np.asarray(column).tolist() for column in columns), strict=True
+            )
             if math.isfinite(misfit)
         ]
 
@@ -214,20 +229,27 @@ class Estimate(eqx.Module):
         return "\n".join([*lines, *self._mixing(), *self._other_optima()])
 
     def _mixing(self) -> list[str]:
-        if self.diagnostics is None:
+        found = self.diagnostics
+        if found is None or found.r_hat is None:
             return []
-        r_hat, worth = np.max(self.diagnostics.r_hat), np.min(self.diagnostics.effective_samples)
-        return [f"Largest R-hat: {r_hat:.4g}; smallest effective sample size: {worth:.0f}"]
+        worth = [np.min(x) for x in (found.effective_samples, found.tail_samples) if x is not None]
+        sizes = " in the bulk, ".join(f"{size:.0f}" for size in worth)
+        tails = " in the tails" if len(worth) == 2 else ""
+        return [
+            f"Largest R-hat: {np.max(found.r_hat):.4g}; "
+            f"smallest effective sample size: {sizes}{tails}"
+        ]
 
     def _other_optima(self) -> list[str]:
         found = [] if self.optima is None else self._optima(self.optima)
         if len(found) < 2:
             return []
         shown = [row for row in found if row["weight"] >= _WORTH_SHOWING]
-        header = ["weight", "misfit", *self.names]
+        header = ["weight", "starts", "misfit", *self.names]
         rows = [
             [
                 f"{row['weight']:.3f}",
+                f"{row['starts']:.3f}",
                 f"{row['misfit']:.6g}",
                 *(_text(v, 4) for v in row["values"].values()),
             ]

@@ -81,7 +81,11 @@ class TrustTicket(eqx.Module):
         best_p_value: The same for that of the estimate's samples that fits best; NaN where that was
             not looked for. The mean of a posterior may lie between explanations and fit none.
         explanations: Optima of weight above 0.05, where the method looks for several; else 1.
+        solver_power: Power to which the solver's likelihood counts in the samples, where they are
+            weighed draws of a linearized model (`Diagnostics.solver_power`); else NaN.
         exact: Whether the estimate was inferred with the real solver.
+        corrected: Whether its intervals were corrected on held-out simulations, by
+            `methods.conformal`.
         noise_known: Whether the noise level is known rather than estimated, too.
         vetting: The estimate beside held-out simulations, from `methods.vet`.
     """
@@ -91,7 +95,9 @@ class TrustTicket(eqx.Module):
     p_value: Float[Array | np.ndarray, "*batch"]
     best_p_value: Float[Array | np.ndarray, "*batch"]
     explanations: Int[Array | np.ndarray, "*batch"]
+    solver_power: Float[Array | np.ndarray, "*batch"]
     exact: bool = eqx.field(static=True)
+    corrected: bool = eqx.field(static=True)
     noise_known: bool = eqx.field(static=True)
     vetting: Vetting | None = None
 
@@ -118,7 +124,9 @@ class TrustTicket(eqx.Module):
             "p_value": _known(self.p_value),
             "best_p_value": _known(self.best_p_value),
             "explanations": int(self.explanations),
+            "solver_power": _known(self.solver_power),
             "exact": self.exact,
+            "corrected": self.corrected,
             "noise_known": self.noise_known,
         }
         if self.vetting is not None:
@@ -148,10 +156,8 @@ class TrustTicket(eqx.Module):
         findings = [self._fit()]
         if self.vetting is not None:
             findings += _vetted(self.vetting)
-        elif self.exact:
-            findings.append((Verdict.TRUST, "The intervals come from the real solver."))
         else:
-            findings.append((Verdict.CHECK, _UNTESTED))
+            findings.append(self._intervals())
         if int(self.status) == EstimateStatus.NOT_MIXED:
             findings.append((Verdict.CHECK, EstimateStatus.NOT_MIXED.message))
         if int(self.explanations) > 1:
@@ -174,6 +180,17 @@ class TrustTicket(eqx.Module):
         if self.exact:
             return self._exact_misfit(missed)
         return Verdict.CHECK, f"{missed} Refine it on the real solver."
+
+    def _intervals(self) -> tuple[Verdict, str]:
+        """What is known of the intervals where held-out simulations say nothing."""
+        power = float(self.solver_power)
+        if self.corrected:
+            return Verdict.TRUST, "The intervals were corrected on held-out simulations."
+        if not self.exact:
+            return Verdict.CHECK, _UNTESTED
+        if power < 1.0:
+            return Verdict.CHECK, f"{_weighed(power)} {_WEIGH_BETTER}"
+        return Verdict.TRUST, "The intervals come from the real solver."
 
     def _exact_misfit(self, missed: str) -> tuple[Verdict, str]:
         if float(self.best_p_value) >= P_VALUE:
@@ -200,6 +217,10 @@ _UNTESTED = (
     "The intervals of this inverter have never been tested: see `methods.vet`, and "
     "`methods.conformal` to correct them."
 )
+_WEIGH_BETTER = (
+    "`Posterior` or `SequentialMonteCarlo` sample the posterior itself, and `methods.conformal` "
+    "corrects intervals."
+)
 _NO_BETTER = (
     "It is the best that the real solver finds, so that the model, its noise level or the "
     "units of the readings are wrong."
@@ -212,6 +233,15 @@ _ESTIMATED_NOISE = (
     "The noise level is estimated, too, so that errors of the model hide in it: look at the "
     "residuals."
 )
+
+
+def _weighed(power: float) -> str:
+    if power == 0.0:
+        return "The intervals are those of the model linearized at its optima."
+    return (
+        "The intervals are partly those of the model linearized at its optima: too few of its "
+        f"draws are likely, so that the solver's word on them counts to the power {power:.2g}."
+    )
 
 
 def _several(count: int) -> str:

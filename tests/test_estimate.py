@@ -1,5 +1,6 @@
 """Estimates: the table, the plain dictionary, and what happens to batches."""
 
+import dataclasses
 import json
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inojax._estimate import Estimate
+from inojax._estimate import Diagnostics, Estimate, Optima
 from inojax._estimate_status import EstimateStatus
 from tests.refuses import refuses
 
@@ -78,6 +79,36 @@ def test_dictionary_is_json(estimate):
     assert plain["reduced_chi2"] is None
     assert plain["parameters"]["k1"]["std"] is None
     assert plain["parameters"]["k1"]["interval_90"] is None
+
+
+def test_optima_and_diagnostics_are_printed_and_json(estimate):
+    optima = Optima(
+        np.stack([VALUE, 2.0 * VALUE, VALUE]),
+        np.full((3, 3), 0.5),
+        np.array([1.5, 2.5, np.nan]),
+        np.array([0.75, 0.25, 0.0]),
+        np.array([0.125, 0.875, 0.0]),
+    )
+    diagnostics = Diagnostics(
+        np.array([1.0, 1.02, 1.001]), np.full(3, 450.0), np.full(3, 200.0), np.array([-3.5, -3.6])
+    )
+    found = dataclasses.replace(estimate, optima=optima, diagnostics=diagnostics)
+    plain = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    assert [row["starts"] for row in plain["optima"]] == [0.125, 0.875]
+    assert plain["r_hat"]["k19"] == 1.02
+    assert plain["tail_samples"]["k1"] == 200.0
+    assert plain["log_evidence"] == [-3.5, -3.6]
+    assert "solver_power" not in plain
+    lines = str(found).splitlines()
+    assert (
+        "Largest R-hat: 1.02; smallest effective sample size: 450 in the bulk, 200 in the tails"
+        in lines
+    )
+    assert lines[-3].split() == ["weight", "starts", "misfit", *NAMES]
+    assert lines[-2].split()[:3] == ["0.750", "0.125", "1.5"]
+    weighed = dataclasses.replace(estimate, diagnostics=Diagnostics(solver_power=np.array(0.5)))
+    assert weighed.as_dict()["solver_power"] == 0.5
+    assert "R-hat" not in str(weighed)
 
 
 def test_intervals(estimate):

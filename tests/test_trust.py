@@ -18,7 +18,9 @@ def ticket(**changes):
         "p_value": np.array(0.4),
         "best_p_value": np.array(np.nan),
         "explanations": np.array(1),
+        "solver_power": np.array(np.nan),
         "exact": False,
+        "corrected": False,
         "noise_known": True,
         "vetting": vetting(),
     }
@@ -70,6 +72,22 @@ CASES = {
     ),
     "never tested": ({"vetting": None}, Verdict.CHECK, "never been tested"),
     "exact, never tested": ({"vetting": None, "exact": True}, Verdict.TRUST, "explains"),
+    "weighed by the solver": (
+        {"vetting": None, "exact": True, "solver_power": np.array(1.0)}, Verdict.TRUST, "explains"
+    ),
+    "weighed in part": (
+        {"vetting": None, "exact": True, "solver_power": np.array(0.25)},
+        Verdict.CHECK, "to the power 0.25",
+    ),
+    "linearized": (
+        {"vetting": None, "exact": True, "solver_power": np.array(0.0)},
+        Verdict.CHECK, "linearized at its optima. `Posterior`",
+    ),
+    "linearized, corrected": (
+        {"vetting": None, "exact": True, "corrected": True, "solver_power": np.array(0.0)},
+        Verdict.TRUST, "explains",
+    ),
+    "corrected": ({"vetting": None, "corrected": True}, Verdict.TRUST, "explains"),
     "strange readings": (
         {"vetting": vetting(novelty_rank=np.array(0.01))}, Verdict.CHECK, "unlike the simulations"
     ),

@@ -86,6 +86,16 @@ class AbstractInverter(eqx.Module):
         """Clean readings as the inverter's surrogate predicts them, if it has one."""
         del unit_value, observations
 
+    @property
+    def _is_exact(self) -> bool:
+        """Whether it infers with the real solver."""
+        return False
+
+    @property
+    def _is_corrected(self) -> bool:
+        """Whether its intervals were corrected on held-out simulations."""
+        return False
+
     def _check_loaded(self) -> None:
         """Raise a ValueError if stored arrays do not belong to this inverter's code."""
 
@@ -94,9 +104,8 @@ class AbstractInverter(eqx.Module):
         if estimate.ticket is not None:
             return estimate
         checked = resimulate(self.problem, estimate, observation)
-        exact = isinstance(self, AbstractExactInverter)
-        ticket = issue_ticket(self.problem, checked, observation, exact=exact)
-        if exact and float(ticket.p_value) < P_VALUE:
+        ticket = issue_ticket(self, checked, observation)
+        if self._is_exact and float(ticket.p_value) < P_VALUE:
             best = _best_p_value(self.problem, checked, observation)
             ticket = eqx.tree_at(lambda t: t.best_p_value, ticket, np.asarray(best))
         return eqx.tree_at(lambda e: e.ticket, checked, ticket, is_leaf=lambda x: x is None)
@@ -108,6 +117,10 @@ class AbstractInverter(eqx.Module):
 
 class AbstractExactInverter(AbstractInverter):
     """An inverter that infers with the real solver."""
+
+    @property
+    def _is_exact(self) -> bool:
+        return True
 
 
 class AbstractNetworkInverter(AbstractInverter):
@@ -308,15 +321,14 @@ def _with_verdict(estimate: Estimate, reduced: float, status: EstimateStatus) ->
 
 
 def issue_ticket(
-    problem: InverseProblem, estimate: Estimate, observations: Observation, *, exact: bool
+    inverter: AbstractInverter, estimate: Estimate, observations: Observation
 ) -> TrustTicket:
     """The trust ticket of checked estimates, without what held-out simulations would add.
 
     Args:
-        problem: The problem.
+        inverter: What made them.
         estimate: One estimate, or a batch, with its misfit.
         observations: The readings, one for each.
-        exact: Whether it was inferred with the real solver.
 
     Returns:
         A ticket for each.
@@ -327,14 +339,18 @@ def issue_ticket(
     if estimate.optima is not None:
         several = (np.asarray(estimate.optima.weight) > _WORTH_WARNING).sum(axis=-1)
         explanations = np.asarray(np.maximum(several, 1))
+    power = None if estimate.diagnostics is None else estimate.diagnostics.solver_power
+    unknown = np.full(reduced.shape, np.nan)
     return TrustTicket(
         status=np.asarray(estimate.status),
         reduced_chi2=reduced,
         p_value=np.asarray(chdtrc(count, reduced * count)),
-        best_p_value=np.full(reduced.shape, np.nan),
+        best_p_value=unknown,
         explanations=explanations,
-        exact=exact,
-        noise_known=not _estimates_noise(problem),
+        solver_power=unknown if power is None else np.asarray(power, np.float64),
+        exact=inverter._is_exact,
+        corrected=inverter._is_corrected,
+        noise_known=not _estimates_noise(inverter.problem),
     )
 
 

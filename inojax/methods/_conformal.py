@@ -68,6 +68,14 @@ class ConformalInverter(AbstractInverter):
         """Logs of the inner inverter's training, empty after loading."""
         return self.inner.logs
 
+    @property
+    def _is_exact(self) -> bool:
+        return self.inner._is_exact
+
+    @property
+    def _is_corrected(self) -> bool:
+        return True
+
     def _check_loaded(self) -> None:
         self.inner._check_loaded()
 

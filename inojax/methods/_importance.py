@@ -11,9 +11,9 @@ from jaxtyping import Array, Float, Int
 _HALVINGS = 50
 
 
-def weights_of(
-    log_ratio: Float[Array, " draw"], log_base: Float[Array, " draw"], worth: int
-) -> Float[Array, " draw"]:
+def temper(
+    log_ratio: Float[Array, " draw"], log_base: Float[Array, " draw"], worth: float
+) -> tuple[Float[Array, " draw"], Float[Array, ""]]:
     """Weights that turn draws of a proposal over an approximation into draws of the target.
 
     Where few draws would have all the weight, the ratios of target and approximation count less,
@@ -27,15 +27,9 @@ def weights_of(
         worth: The fewest effective draws wanted, at most half of those that are possible.
 
     Returns:
-        Weights whose sum is 1; those of the approximation if no draw is possible.
+        Weights whose sum is 1, those of the approximation if no draw is possible; and the power
+        in [0, 1] of the ratios that gives them.
     """
-    return temper(log_ratio, log_base, float(worth))[0]
-
-
-def temper(
-    log_ratio: Float[Array, " draw"], log_base: Float[Array, " draw"], worth: float
-) -> tuple[Float[Array, " draw"], Float[Array, ""]]:
-    """The weights of `weights_of`, and the power in [0, 1] of the ratios that gives them."""
     possible = jnp.isfinite(log_ratio)
     ratio = jnp.where(possible, log_ratio, 0.0)
     # Without any, all are as good.

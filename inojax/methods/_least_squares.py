@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from .._estimate import Estimate, Optima
+from .._estimate import Diagnostics, Estimate, Optima
 from .._estimate_status import EstimateStatus
 from .._inverse_problem import InverseProblem
 from .._observation import Observation
@@ -21,7 +21,7 @@ from ..train import TrainLog
 from ._base import AbstractExactInverter, AbstractInverter, check_inverter
 from ._batches import in_precision, split_each
 from ._checks import check_counts, describe_settings
-from ._importance import resample, weights_of
+from ._importance import resample, temper
 from ._levenberg_marquardt import Local, Minimum, minimize
 from ._objective import Coordinates, Objective, Penalty
 from ._peaks import draw, find_peaks, log_densities
@@ -259,16 +259,18 @@ class LeastSquaresInverter(AbstractExactInverter):
         # Starts and draws have the first two; `fold_in` would give one of these again.
         *_, key = jr.split(key, 3)
         base = jnp.where(jnp.isfinite(found.log_base), found.log_base, 0.0)
-        weights = weights_of(log_density - found.log_laplace, base, self.method.draws)
+        ratio = log_density - found.log_laplace
+        weights, power = temper(ratio, base, float(self.method.draws))
         index = resample(weights, self.method.draws, key=key)
         # Where no candidate is possible the optima weigh what the parabolas say.
-        possible = jnp.any(jnp.isfinite(log_density - found.log_laplace))
+        possible = jnp.any(jnp.isfinite(ratio))
         share = jnp.where(possible, weights @ found.belongs, found.optima.weight)
         optima = eqx.tree_at(lambda o: o.weight, found.optima, share)
-        return self._estimate(found._replace(optima=optima, x=found.x[index]))
+        chosen = found._replace(optima=optima, x=found.x[index])
+        return self._estimate(chosen, jnp.where(possible, power, 0.0))
 
-    def _estimate(self, found: "_Candidates") -> Estimate:
-        """The estimate of which `x` are the samples."""
+    def _estimate(self, found: "_Candidates", power: Float[Array, ""] | float = 0.0) -> Estimate:
+        """The estimate of which `x` are the samples, weighed by a power of the likelihood."""
         objective, optima = self._objective, found.optima
         space = self.problem.parameters
         samples, unit_value = objective.theta(found.x), optima.unit_value[0]
@@ -287,6 +289,7 @@ class LeastSquaresInverter(AbstractExactInverter):
             jnp.asarray(jnp.nan),
             status,
             optima,
+            Diagnostics(solver_power=jnp.asarray(power, jnp.float64)),
         )
 
 

@@ -1,5 +1,6 @@
 """The posterior by tempering: particles walk from the prior to the posterior on the real solver."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Key
 from scipy.special import expit
 
-from .._estimate import Diagnostics, Estimate
+from .._estimate import Estimate
 from .._estimate_status import EstimateStatus
 from .._inverse_problem import InverseProblem
 from .._observation import Observation
@@ -169,9 +170,7 @@ def _diagnosed(estimate: Estimate, particles: "Particles") -> Estimate:
     case, population, walk, move, size = z.shape
     populations = z.reshape(case, population, walk * move, size)
     diagnostics, mixed = mixing(populations, z.reshape(case, population * walk, move, size))
-    diagnostics = Diagnostics(
-        diagnostics.r_hat, diagnostics.effective_samples, particles.log_evidence
-    )
+    diagnostics = dataclasses.replace(diagnostics, log_evidence=particles.log_evidence)
     fine = estimate.status == int(EstimateStatus.NOT_CHECKED)
     status = np.where(fine & ~mixed, int(EstimateStatus.NOT_MIXED), estimate.status)
     return eqx.tree_at(

@@ -21,7 +21,7 @@ from ..data import Dataset
 from ..models import compiled, in_calls
 from ..train import TrainLog
 from ._amortized import AbstractAmortizedMethod
-from ._base import AbstractExactInverter, AbstractInverter, issue_ticket
+from ._base import AbstractInverter, issue_ticket
 from ._batches import in_precision
 from ._conformal import ConformalInverter
 from ._encoding import Encoder
@@ -83,6 +83,14 @@ class VettedInverter(AbstractInverter):
         """Logs of the inner inverter's training, empty after loading."""
         return self.inner.logs
 
+    @property
+    def _is_exact(self) -> bool:
+        return self.inner._is_exact
+
+    @property
+    def _is_corrected(self) -> bool:
+        return self.inner._is_corrected
+
     def _check_loaded(self) -> None:
         self.inner._check_loaded()
 
@@ -93,8 +101,7 @@ class VettedInverter(AbstractInverter):
         estimate = self.inner._on_host(observations, keys)
         found = _examine(self.inner, estimate, observations)
         estimate = _with_status(estimate, found, observations)
-        exact = isinstance(self.inner, AbstractExactInverter)
-        ticket = issue_ticket(self.problem, estimate, observations, exact=exact)
+        ticket = issue_ticket(self.inner, estimate, observations)
         cases = len(self.misfits)
         nothing = np.full(found.chi2.shape, np.nan)
         vetting = Vetting(

@@ -16,7 +16,7 @@ WIDTH = HIGHEST - LOWEST
 # Ends of the priors of a rate and of the noise level.
 RATES, SIGMAS = (-3.0, 3.0), (0.05, 3.0)
 LEAST, WIDTHS = np.array([RATES[0], SIGMAS[0]]), np.array([6.0, 2.95])
-SHORT = Posterior(chains=4, warmup=200, draws=400)
+SHORT = Posterior(chains=4, warmup=200, draws=800)
 
 
 @pytest.fixture(autouse=True)

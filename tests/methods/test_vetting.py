@@ -159,12 +159,26 @@ def test_every_estimate_carries_a_ticket(problem, fresh):
     plain = Toy(problem)(one, key=KEY).ticket
     assert plain.verdict is ij.Verdict.CHECK
     assert "never been tested" in plain.reasons[0]
-    exact = LeastSquares(starts=1, candidates=0).fit(problem, key=KEY)(one, key=KEY).ticket
+    exact = LeastSquares(starts=1).fit(problem, key=KEY)(one, key=KEY).ticket
     assert exact.exact
+    # The model is linear, so that its linearization is the posterior.
+    assert exact.solver_power == 1.0
     assert exact.verdict is ij.Verdict.TRUST
     count = fresh.mask[0].sum()
     expected = scipy.stats.chi2.sf(float(exact.reduced_chi2) * count, count)
     assert float(exact.p_value) == pytest.approx(expected)
+
+
+def test_a_correction_is_told_and_what_made_the_point_stays_known(problem, fresh):
+    one = jax.tree.map(lambda x: x[0], fresh)
+    linearized = LeastSquares(starts=1, candidates=0).fit(problem, key=KEY)
+    before = linearized(one, key=KEY).ticket
+    assert before.verdict is ij.Verdict.CHECK
+    assert "linearized" in before.reasons[0]
+    after = conformal(linearized, simulations(128, seed=4), key=KEY)(one, key=KEY).ticket
+    assert (after.exact, after.corrected) == (True, True)
+    assert after.verdict is ij.Verdict.TRUST
+    assert any("corrected on held-out" in reason for reason in after.reasons)
 
 
 def test_the_noise_level_is_known_or_estimated():
@@ -182,7 +196,7 @@ def _ticket_of(problem):
     )
     mask = np.ones((1, 1), bool)
     observation = ij.Observation(np.ones(1), np.ones((1, 1)), mask, ("x",), "")
-    return issue_ticket(problem, estimate, observation, exact=True)
+    return issue_ticket(LeastSquares().fit(problem, key=KEY), estimate, observation)
 
 
 @pytest.mark.parametrize("corrected", [False, True], ids=["plain", "conformal"])
