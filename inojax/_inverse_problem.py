@@ -85,7 +85,7 @@ class InverseProblem(eqx.Module):
         else:
             _check_observable(self)
         if isinstance(self.model, PDEModel):
-            self.model.check(self.parameters.size)
+            self.model.check(self.parameters.names)
         self.sensors.times.check(self.model.times)
         self.noise.check(len(self.channels))
 

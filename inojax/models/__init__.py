@@ -12,6 +12,8 @@ from ._derivatives import (
     laplacian as laplacian,
     partial as partial,
 )
+from ._field import Field as Field
+from ._finite_elements import FiniteElements as FiniteElements
 from ._method_of_lines import MethodOfLines as MethodOfLines
 from ._ode import ODEModel as ODEModel, ODESolution as ODESolution
 from ._pde import PDEModel as PDEModel

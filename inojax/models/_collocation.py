@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..solvers import solve_general
 from ._derivatives import expansion
 from ._formula import Formula
 from ._pde_solver import AbstractDirectSolver
@@ -125,7 +126,7 @@ class Collocation(AbstractDirectSolver):
 
         def newton(inner: Array, theta: Array) -> Array:
             slope = jax.lax.stop_gradient(jax.jacfwd(residual)(inner, theta))
-            return inner - jnp.linalg.solve(slope, residual(inner, theta))
+            return inner - solve_general(slope, residual(inner, theta))
 
         fixed = jax.lax.stop_gradient(theta)
         blank = jax.vmap(lambda x: formula.given(x, fixed))

@@ -9,9 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-# `residual(u, x, theta)` and `ansatz(n, x, theta)`.
-Residual = Callable[[Any, Any, Any], Any]
-Ansatz = Callable[[Any, Any, Any], Any]
+from ._field import Field
+
+# `residual(u, x, theta, *fields)` and `ansatz(n, x, theta, *fields)`.
+Residual = Callable[..., Any]
+Ansatz = Callable[..., Any]
+# A function of a point, which is a vector of coordinates.
+Function = Callable[[Any], Any]
 
 
 class Formula(eqx.Module):
@@ -22,7 +26,8 @@ class Formula(eqx.Module):
         ansatz: As in `PDEModel`.
         coordinates: A name for each coordinate.
         domain: Lower and upper end of each coordinate.
-        states: A name for each unknown function.
+        states: A name for each state.
+        fields: The unknown functions, whose coefficients are the last parameters.
     """
 
     residual: Residual
@@ -30,16 +35,44 @@ class Formula(eqx.Module):
     coordinates: tuple[str, ...] = eqx.field(static=True)
     domain: tuple[tuple[float, float], ...] = eqx.field(static=True)
     states: tuple[str, ...] = eqx.field(static=True)
+    fields: tuple[Field, ...] = ()
+
+    def split(
+        self, theta: Float[Array, " parameter"]
+    ) -> tuple[Float[Array, " scalar"], tuple[Function, ...]]:
+        """Scalar parameters, and unknown functions by their coefficients."""
+        size = sum(field.size for field in self.fields)
+        begin = theta.shape[0] - size
+        scalars, functions = theta[:begin], []
+        for field in self.fields:
+            functions.append(self._function(field, theta[begin : begin + field.size]))
+            begin += field.size
+        return scalars, tuple(functions)
+
+    def _function(self, field: Field, coefficients: Array) -> Function:
+        axis = self.coordinates.index(field.coordinate)
+        return lambda x: field.at(coefficients, x[axis])
 
     def state(
         self,
         raw: Float[Array, " output"],
         x: Float[Array, " coordinate"],
         theta: Float[Array, " parameter"],
+        functions: tuple[Function, ...] | None = None,
     ) -> Float[Array, " state"]:
-        """The ansatz at one point, always a vector."""
+        """The ansatz at one point, always a vector.
+
+        Args:
+            raw: What a network says.
+            x: The point.
+            theta: All parameters, or scalars alone where `functions` are given.
+            functions: The unknown functions; by default those of the coefficients.
+        """
+        if functions is None:
+            theta, functions = self.split(theta)
         single = len(self.states) == 1
-        return jnp.atleast_1d(jnp.asarray(self.ansatz(raw[0] if single else raw, x, theta)))
+        found = self.ansatz(raw[0] if single else raw, x, theta, *functions)
+        return jnp.atleast_1d(jnp.asarray(found))
 
     def given(
         self, x: Float[Array, " coordinate"], theta: Float[Array, " parameter"]
@@ -97,8 +130,14 @@ class Formula(eqx.Module):
         u: Callable[[Any], Any],
         x: Float[Array, " coordinate"],
         theta: Float[Array, " parameter"],
+        functions: tuple[Function, ...] | None = None,
     ) -> Float[Array, " equation"]:
-        """The residual of a function with vector values at one point, always a vector."""
+        """The residual of a function with vector values at one point, always a vector.
+
+        `theta` and `functions` are as for `state`.
+        """
+        if functions is None:
+            theta, functions = self.split(theta)
         single = len(self.states) == 1
         written = (lambda point: u(point)[0]) if single else u
-        return jnp.atleast_1d(jnp.asarray(self.residual(written, x, theta)))
+        return jnp.atleast_1d(jnp.asarray(self.residual(written, x, theta, *functions)))

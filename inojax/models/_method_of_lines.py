@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..solvers import solve_general
 from ._collocation import Grid, check_nodes
 from ._derivatives import expansion
 from ._formula import Formula
@@ -175,7 +176,7 @@ class _Lines(eqx.Module):
             mass = jax.jacfwd(residual)(still)
             if mass.shape == (1, 1):
                 return -residual(still) / mass[0]
-            return -jnp.linalg.solve(mass, residual(still))
+            return -solve_general(mass, residual(still))
 
         value, slope, bend = (jet[1:-1] for jet in jets)
         return jax.vmap(rate)(value, slope, bend, jnp.asarray(grid.x[1:-1])).ravel()

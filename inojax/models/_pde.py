@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from .._x64 import in_x64, is_traced
 from ..nn import Jet, all_pairs
 from ._derivatives import expansion
+from ._field import Field
 from ._formula import Ansatz, Formula, Residual
 from ._ode import ODESolution
 from ._pde_solver import AbstractPDESolver, Solved
@@ -32,21 +33,28 @@ class PDEModel(eqx.Module):
     Local operators are trained on it, and the classical solver, which is the reference that
     simulates and checks, solves the same formula. Initial and boundary conditions are part of
     the ansatz: it turns any function n into one that has them. Derivatives of up to second order
-    may appear.
+    may appear. Unknown functions of the equation (`fields`) are further arguments of both,
+    functions of a point as u is:
+
+        def residual(u, x, theta, diffusivity):
+            flux = lambda y: diffusivity(y) * gradient(u)(y)
+            return divergence(flux)(x) + source(x)
 
     A solution is read along `readings`, a line of points; what an `ODEModel` has at times, this
     has along that line. So sensors, observations and all methods that use the solver serve both.
 
     Attributes:
-        residual: `residual(u, x, theta)`, zero where the equation holds: `u` is a function of a
-            point and `x` a point. `u(x)` is a number if there is one state, else a vector.
-        ansatz: `ansatz(n, x, theta) -> u`, from the output of a network at a point.
+        residual: `residual(u, x, theta, *fields)`, zero where the equation holds: `u` is a function
+            of a point and `x` a point. `u(x)` is a number if there is one state, else a vector.
+        ansatz: `ansatz(n, x, theta, *fields) -> u`, from the output of a network at a point.
         coordinates: A name for each coordinate.
         domain: Lower and upper end of each coordinate.
         collocation: Points where networks are asked to fulfill the equation.
         readings: Points where the solution may be read.
         times: How far along the readings each is: the coordinate that varies, else its number.
-        states: A name for each unknown function of the equation.
+        states: A name for each function that the equation determines.
+        fields: The unknown functions that it depends on, besides scalar parameters. Their
+            coefficients are the last parameters of a problem.
         solver: The classical solver.
         time_unit: Unit of the coordinate that varies along the readings.
         state_unit: Unit of the states.
@@ -60,6 +68,7 @@ class PDEModel(eqx.Module):
     readings: Float[np.ndarray, "time coordinate"]
     times: Float[np.ndarray, " time"]
     states: tuple[str, ...]
+    fields: tuple[Field, ...]
     solver: AbstractPDESolver
     time_unit: str
     state_unit: str
@@ -74,6 +83,7 @@ class PDEModel(eqx.Module):
         readings: ArrayLike,
         solver: AbstractPDESolver,
         states: tuple[str, ...] = ("u",),
+        fields: tuple[Field, ...] = (),
         time_unit: str = "",
         state_unit: str = "",
     ) -> None:
@@ -86,7 +96,8 @@ class PDEModel(eqx.Module):
             collocation: Points along each coordinate, ends included, or the points themselves.
             readings: Points where the solution may be read.
             solver: The classical solver.
-            states: Names of the unknown functions.
+            states: Names of the functions that the equation determines.
+            fields: The unknown functions.
             time_unit: Unit of the coordinate that varies along the readings.
             state_unit: Unit of the states.
 
@@ -97,7 +108,7 @@ class PDEModel(eqx.Module):
         self.ansatz = ansatz
         self.coordinates = tuple(domain)
         self.domain = tuple((float(low), float(high)) for low, high in domain.values())
-        self.states = tuple(states)
+        self.states, self.fields = tuple(states), tuple(fields)
         self.collocation = _points("collocation", _lattice(self, collocation), self)
         self.readings = _points("readings", np.array(readings, np.float64), self)
         self.times = _along(self.readings)
@@ -114,24 +125,42 @@ class PDEModel(eqx.Module):
                 "`solver` must be a classical solver such as `MethodOfLines()`; got "
                 f"{type(self.solver).__name__}."
             )
+        for field in self.fields:
+            _check_field(field, self)
         self.solver.check(self.formula)
 
-    def check(self, parameters: int) -> None:
-        """Refuse an ansatz or a residual that does not fit the states or the solver.
+    def check(self, names: tuple[str, ...]) -> None:
+        """Refuse parameters, an ansatz or a residual that do not fit the states or the solver.
 
         Args:
-            parameters: Number of parameters.
+            names: Names of the parameters.
 
         Raises:
-            ValueError: If one returns another shape than it must, or the ansatz leaves initial
-                or boundary values open that the solver takes from it.
+            ValueError: If the last parameters are not the coefficients of the fields, if ansatz or
+                residual return another shape than they must, or if the ansatz leaves initial or
+                boundary values open that the solver takes from it.
         """
-        self.formula.check(parameters, self.solver.edges(self.formula))
+        last = tuple(parameter.name for field in self.fields for parameter in field.parameters)
+        if names[len(names) - len(last) :] != last:
+            fields = ", ".join(field.name for field in self.fields)
+            raise ValueError(
+                f"`parameters` must end in the coefficients of the fields {fields}: write "
+                "`ParameterSpace((*scalars, *field.parameters))`."
+            )
+        self.formula.check(len(names), self.solver.edges(self.formula))
+        self.solver.check_parameters(self.formula, len(names))
 
     @property
     def formula(self) -> Formula:
         """The equation without the points."""
-        return Formula(self.residual, self.ansatz, self.coordinates, self.domain, self.states)
+        return Formula(
+            self.residual, self.ansatz, self.coordinates, self.domain, self.states, self.fields
+        )
+
+    @property
+    def coefficients(self) -> int:
+        """Number of coefficients of all fields."""
+        return sum(field.size for field in self.fields)
 
     @property
     def initial_time(self) -> float:
@@ -177,48 +206,68 @@ class PDEModel(eqx.Module):
         raw: Float[Array, "point output"],
         points: Float[Array, "point coordinate"],
         theta: Float[Array, " parameter"],
+        fields: Float[Array, "point field"] | None = None,
     ) -> Float[Array, "point state"]:
         """The states that outputs of a network stand for, by the ansatz.
 
         Args:
             raw: Outputs of a network, one for each state.
             points: Where.
-            theta: Physical parameter values.
+            theta: Physical parameter values, scalars alone where `fields` are given.
+            fields: Values of the unknown functions; by default those of the coefficients.
 
         Returns:
             States that fulfill the initial and boundary conditions.
         """
-        return jax.vmap(lambda n, x: self.formula.state(n, x, theta))(raw, points)
+        if fields is None:
+            return jax.vmap(lambda n, x: self.formula.state(n, x, theta))(raw, points)
+
+        def one(n: Array, x: Array, values: Array) -> Array:
+            return self.formula.state(n, x, theta, tuple(lambda _, v=v: v for v in values))
+
+        return jax.vmap(one)(raw, points, fields)
 
     def residuals(
         self,
         jet: Jet,
         points: Float[Array, "point coordinate"],
         theta: Float[Array, " parameter"],
+        fields: Jet | None = None,
     ) -> Float[Array, "point equation"]:
         """By how much outputs of a network miss the equation.
 
         Args:
             jet: Outputs with their derivatives by the coordinates, one for each state.
             points: Where.
-            theta: Physical parameter values.
+            theta: Physical parameter values, scalars alone where `fields` are given.
+            fields: The unknown functions with their derivatives; by default those of the
+                coefficients.
 
         Returns:
             The residual of each equation.
         """
         formula = self.formula
 
-        def one(value: Array, first: Array, second: Array, x: Array) -> Array:
-            n = expansion(value, first, dict(zip(jet.pairs, second, strict=True)), x)
-            return formula.residual_of(lambda y: formula.state(n(y), y, theta), x, theta)
+        def one(x: Array, network: Any, known: Any) -> Array:
+            n, functions = _expanded(jet, network, x), None
+            if fields is not None:
+                f = _expanded(fields, known, x)
+                functions = tuple(
+                    lambda y, index=index: f(y)[index] for index in range(len(self.fields))
+                )
 
-        return jax.vmap(one, in_axes=(0, 1, 1, 0))(jet.value, jet.first, jet.second, points)
+            def u(y: Array) -> Array:
+                return formula.state(n(y), y, theta, functions)
+
+            return formula.residual_of(u, x, theta, functions)
+
+        return jax.vmap(one)(points, _by_point(jet), _by_point(fields))
 
     def second_derivatives(self, parameters: int) -> tuple[tuple[int, int], ...]:
         """Pairs of coordinates by which the equation differentiates twice.
 
         Args:
-            parameters: Number of parameters.
+            parameters: Number of parameters, coefficients of fields included.
 
         Returns:
             Those second derivatives that the residual depends on at random points.
@@ -228,14 +277,21 @@ class PDEModel(eqx.Module):
         pairs = all_pairs(size)
         low, high = np.array(self.domain).T
         points = jnp.asarray(low + (high - low) * rng.uniform(0.1, 0.9, (many, size)))
-        theta = jnp.asarray(rng.uniform(0.5, 1.5, parameters))
-        shapes = (many, states), (size, many, states), (len(pairs), many, states)
-        value, first, second = (jnp.asarray(rng.uniform(0.5, 1.5, shape)) for shape in shapes)
+        theta = jnp.asarray(rng.uniform(0.5, 1.5, parameters - self.coefficients))
+
+        def generic(numbers: int) -> Jet:
+            shapes = (many, numbers), (size, many, numbers), (len(pairs), many, numbers)
+            value, first, second = (jnp.asarray(rng.uniform(0.5, 1.5, s)) for s in shapes)
+            return Jet(value, first, second, pairs)
+
+        jet = generic(states)
+        fields = generic(len(self.fields)) if self.fields else None
 
         def of(second: Array) -> Array:
-            return self.residuals(Jet(value, first, second, pairs), points, theta)
+            bent = dataclasses.replace(jet, second=second)
+            return self.residuals(bent, points, theta, fields)
 
-        slopes = np.asarray(jax.jacfwd(of)(second))  # (point, equation, pair, point, state)
+        slopes = np.asarray(jax.jacfwd(of)(jet.second))  # (point, equation, pair, point, state)
         used = np.any(slopes != 0.0, axis=(0, 1, 3, 4))
         return tuple(pair for pair, wanted in zip(pairs, used, strict=True) if wanted)
 
@@ -396,6 +452,43 @@ def _points(name: str, points: np.ndarray, model: PDEModel) -> np.ndarray:
     if not np.all((points >= low) & (points <= high)):
         raise ValueError(f"`{name}` has points outside of the `domain`, or NaN.")
     return points
+
+
+def _check_field(field: Field, model: PDEModel) -> None:
+    if field.coordinate not in model.coordinates:
+        raise ValueError(
+            f"Field {field.name!r} depends on {field.coordinate!r}, but the coordinates are "
+            f"{', '.join(model.coordinates)}."
+        )
+    ends = model.domain[model.coordinates.index(field.coordinate)]
+    if (field.nodes[0], field.nodes[-1]) != ends:
+        raise ValueError(
+            f"`nodes` of field {field.name!r} must reach from {ends[0]} to {ends[1]}, the ends of "
+            f"{field.coordinate!r}; they reach from {field.nodes[0]} to {field.nodes[-1]}."
+        )
+    with jax.ensure_compile_time_eval():
+        found = [
+            [float(field.transform(jnp.asarray(n), jnp.asarray(s))) for n in (-1.0, 1.0)]
+            for s in ends
+        ]
+    if not np.allclose(found, np.array(field.ends)[:, None], rtol=1e-6, atol=1e-6):
+        raise ValueError(
+            f"`transform` of field {field.name!r} must have the values {field.ends} at its ends, "
+            f"whatever `n` is; got {found[0]} and {found[1]} for two of them."
+        )
+
+
+def _by_point(jet: Jet | None) -> Any:
+    """Arrays of a jet with points as first axis."""
+    if jet is None:
+        return None
+    return jet.value, jnp.moveaxis(jet.first, 1, 0), jnp.moveaxis(jet.second, 1, 0)
+
+
+def _expanded(jet: Jet, at: Any, x: Array) -> Any:
+    """The polynomial with a jet's value and derivatives at one point."""
+    value, first, second = at
+    return expansion(value, first, dict(zip(jet.pairs, second, strict=True)), x)
 
 
 def _along(points: np.ndarray) -> np.ndarray:

@@ -32,14 +32,18 @@ class AbstractPDESolver(eqx.Module):
 
     To add one, subclass it and write `solve_ensemble` and `sensitivities`, which are called
     with 64-bit floats switched on, both from the host and inside transformations; `solve`,
-    differentiable by reverse mode; `check`, which refuses what it cannot solve; `edges`, if it
-    takes initial or boundary values from the ansatz; and `tightened`. Solvers that are pure
-    functions subclass `AbstractDirectSolver`.
+    differentiable by reverse mode; `check` or `check_parameters`, which refuse what it cannot
+    solve; `edges`, if it takes initial or boundary values from the ansatz; and `tightened`.
+    Solvers that are pure functions subclass `AbstractDirectSolver`.
     """
 
     def check(self, formula: Formula) -> None:
         """Raise a ValueError if the solver does not suit an equation."""
         del formula
+
+    def check_parameters(self, formula: Formula, parameters: int) -> None:
+        """Raise a ValueError if it does not suit an equation with so many parameters."""
+        del formula, parameters
 
     def edges(self, formula: Formula) -> Float[np.ndarray, "point coordinate"]:
         """Some points where the solver takes the state from the ansatz alone; none by default."""

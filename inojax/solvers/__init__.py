@@ -6,6 +6,10 @@ from ._cholesky import (
     solve_positive as solve_positive,
     solve_upper as solve_upper,
 )
+from ._elimination import (
+    solve_general as solve_general,
+    solve_tridiagonal as solve_tridiagonal,
+)
 from ._ensemble import EnsembleSolution as EnsembleSolution, solve_ensemble as solve_ensemble
 from ._explicit import solve_explicit as solve_explicit
 from ._rodas5p import Rodas5P as Rodas5P

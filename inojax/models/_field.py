@@ -1,0 +1,187 @@
+"""Unknown functions: coefficients for solvers and priors, a transform for networks."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from .._parameters import Parameter
+
+# `transform(n, s)`: the function at coordinate s, from a number that may be anything.
+Transform = Callable[[Any, Any], Any]
+
+
+class Field(eqx.Module):
+    """An unknown function f of one coordinate, known at both ends and smooth in between.
+
+    Its prior is the one that makes a penalty ∫ f'² quadratic: density proportional to
+    exp(-∫ f'² / 2r²) with `roughness` r, between the values at the ends (a Brownian bridge). To
+    least squares, posteriors and classical solvers it is a piecewise linear function through
+    `nodes`, whose coefficients are ordinary parameters (`parameters`): standard normal weights
+    of the prior's principal components, the smoothest first. So `LeastSquares` with
+    `Penalty.DENSITY` finds the exact regularized minimizer, and `Posterior` its uncertainty.
+    `BiLO` and `PINN` make it a network behind `transform`, under the same penalty.
+
+    Attributes:
+        name: What it is called; its coefficients are `name1`, `name2`, ...
+        coordinate: Name of the coordinate that it depends on.
+        nodes: Where the pieces of the linear function meet, ends included.
+        ends: Its values there.
+        roughness: Root mean square slope per unit length that is expected: after a length s the
+            function has changed by about r √s.
+        transform: `transform(n, s) -> f`: has the values at the ends whatever n is, and any bounds
+            that the function should keep when it is a network. By default it adds n, times what
+            vanishes at the ends, to the line between them.
+
+    Source:
+        Zhang, Li and Lowengrub, arXiv 2404.17789, section 2.3, for the network; Stuart, Inverse
+        problems: a Bayesian perspective, Acta Numerica 19 (2010), for the prior.
+    """
+
+    name: str = eqx.field(static=True)
+    coordinate: str = eqx.field(static=True)
+    nodes: tuple[float, ...] = eqx.field(static=True)
+    ends: tuple[float, float] = eqx.field(static=True)
+    roughness: float = eqx.field(static=True)
+    transform: Transform
+
+    def __init__(
+        self,
+        name: str,
+        coordinate: str,
+        nodes: Float[ArrayLike, " node"],
+        *,
+        ends: tuple[float, float],
+        roughness: float,
+        transform: Transform | None = None,
+    ) -> None:
+        """Describe an unknown function.
+
+        Raises:
+            ValueError: If nodes do not increase, or `roughness` is not positive.
+        """
+        self.name, self.coordinate = name, coordinate
+        self.nodes = tuple(np.asarray(nodes, np.float64).ravel().tolist())
+        self.ends = float(ends[0]), float(ends[1])
+        self.roughness = float(roughness)
+        line = _Between((self.nodes[0], self.nodes[-1]), self.ends)
+        self.transform = line if transform is None else transform
+
+    def __check_init__(self) -> None:
+        """Refuse what has no inside."""
+        if len(self.nodes) < 3 or not np.all(np.diff(self.nodes) > 0.0):
+            raise ValueError(
+                f"`nodes` of {self.name!r} must increase, at least 3 of them; got {self.nodes}."
+            )
+        if not (0.0 < self.roughness < np.inf):
+            raise ValueError(f"`roughness` must be positive; got {self.roughness!r}.")
+        if not np.all(np.isfinite(self.ends)):
+            raise ValueError(f"`ends` must be finite; got {self.ends}.")
+
+    @property
+    def size(self) -> int:
+        """Number of its coefficients."""
+        return len(self.nodes) - 2
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Its coefficients, to be the last parameters of a problem."""
+        import numpyro.distributions as dist
+
+        return tuple(
+            Parameter(f"{self.name}{index}", dist.Normal(0.0, 1.0))
+            for index in range(1, self.size + 1)
+        )
+
+    def nodal(self, coefficients: Float[ArrayLike, "*batch size"]) -> Float[Array, "*batch node"]:
+        """Values at the nodes.
+
+        Args:
+            coefficients: Of the principal components.
+
+        Returns:
+            The values, those at both ends included.
+        """
+        coefficients = jnp.asarray(coefficients)
+        mean, modes = (jnp.asarray(x, coefficients.dtype) for x in self._modes)
+        rest = coefficients @ modes
+        return jnp.broadcast_to(mean, rest.shape) + rest
+
+    def at(
+        self, coefficients: Float[ArrayLike, " size"], s: Float[ArrayLike, "*point"]
+    ) -> Float[Array, "*point"]:
+        """Values anywhere.
+
+        Args:
+            coefficients: Of the principal components.
+            s: Values of its coordinate.
+
+        Returns:
+            The function there, linear between the nodes.
+        """
+        values = self.nodal(coefficients)
+        return jnp.interp(s, jnp.asarray(self.nodes, values.dtype), values)
+
+    def coefficients(
+        self, function: Callable[[Any], Any] | Float[ArrayLike, "*batch node"]
+    ) -> Float[Any, "*batch size"]:
+        """The coefficients of a function.
+
+        Args:
+            function: A function of an array of coordinates, or its values at the nodes.
+
+        Returns:
+            Coefficients of the linear function with the same values at the nodes.
+
+        Raises:
+            ValueError: If values are given in a wrong number.
+        """
+        nodes = np.array(self.nodes)
+        values = function(nodes) if callable(function) else function
+        if np.shape(values)[-1:] != nodes.shape:
+            raise ValueError(
+                f"`function` must give a value at each of the {len(nodes)} `nodes` of "
+                f"{self.name!r}; got shape {np.shape(values)}."
+            )
+        mean, modes = self._modes
+        # Principal components are orthogonal.
+        back = modes[:, 1:-1].T / np.sum(np.square(modes), axis=1)
+        if isinstance(values, np.ndarray):
+            return (values - mean)[..., 1:-1] @ back
+        values = jnp.asarray(values)
+        return (values - jnp.asarray(mean, values.dtype))[..., 1:-1] @ jnp.asarray(
+            back, values.dtype
+        )
+
+    @property
+    def _modes(self) -> tuple[Float[np.ndarray, " node"], Float[np.ndarray, "size node"]]:
+        mean = np.interp(self.nodes, [self.nodes[0], self.nodes[-1]], self.ends)
+        return mean, self.roughness * _principal_components(self.nodes)
+
+
+class _Between(eqx.Module):
+    """The line between two ends, and anything that vanishes there."""
+
+    places: tuple[float, float] = eqx.field(static=True)
+    ends: tuple[float, float] = eqx.field(static=True)
+
+    def __call__(self, n: Any, s: Any) -> Any:
+        share = (s - self.places[0]) / (self.places[1] - self.places[0])
+        line = self.ends[0] + (self.ends[1] - self.ends[0]) * share
+        return line + share * (1.0 - share) * n
+
+
+@functools.cache
+def _principal_components(nodes: tuple[float, ...]) -> Float[np.ndarray, "size node"]:
+    """Of a Brownian bridge, times the root of their variance, one in each row."""
+    gaps = np.diff(nodes)
+    stiffness = np.diag(1.0 / gaps[:-1] + 1.0 / gaps[1:])
+    stiffness -= np.diag(1.0 / gaps[1:-1], 1) + np.diag(1.0 / gaps[1:-1], -1)
+    precision, modes = np.linalg.eigh(stiffness)
+    # One sign, whatever the machine's linear algebra.
+    modes = modes * np.sign(modes[0])
+    return np.pad((modes / np.sqrt(precision)).T, ((0, 0), (1, 1)))

@@ -1,0 +1,100 @@
+"""A Poisson equation whose diffusivity is an unknown function."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._inverse_problem import InverseProblem
+from .._parameters import ParameterSpace
+from .._sensors import FixedTimes, Sensors
+from ..models import Field, FiniteElements, PDEModel, gradient, partial
+from ..noise import Gaussian
+from ._published_penalty import roughness
+
+
+def variable_poisson(
+    *,
+    noise: float = 0.01,
+    readings: int = 51,
+    penalty: float = 1e-3,
+    nodes: int = 51,
+) -> InverseProblem:
+    """Recover the diffusivity along a rod from its temperature.
+
+    (D(x) u')' = -π² sin(πx) for x in [0, 1], u zero and D one at both ends. Where u is flat, in the
+    middle, readings say nothing of D, so that a penalty has to.
+
+    Args:
+        noise: Standard deviation of each reading.
+        readings: Number of readings, equally spaced, those at both ends included.
+        penalty: Weight w of ∫ D'² beside the mean square of readings minus predictions, as the
+            source has it; the prior's roughness is √(noise² / (readings w)).
+        nodes: Nodes of the piecewise linear D, ends included.
+
+    Returns:
+        The inverse problem, whose parameters are the coefficients of D. The published truth is a
+        hat of height 1.25, the guess D = 1, where all coefficients are zero.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Source:
+        Zhang, Li and Lowengrub, arXiv 2404.17789, section 3.3. Height of the hat, noise and number
+        of readings are not printed there, but follow from its Table 2.
+    """
+    field = Field(
+        "D",
+        "x",
+        np.linspace(0.0, 1.0, nodes),
+        ends=(1.0, 1.0),
+        roughness=roughness(noise, readings, penalty),
+        transform=_diffusivity,
+    )
+    x = np.linspace(0.0, 1.0, readings)
+    model = PDEModel(
+        _residual,
+        _ansatz,
+        domain={"x": (0.0, 1.0)},
+        collocation=(101,),
+        readings=x[:, None],
+        solver=FiniteElements(4 * (nodes - 1)),
+        fields=(field,),
+    )
+    return InverseProblem(
+        "variable_poisson",
+        ParameterSpace(field.parameters),
+        model,
+        Sensors(FixedTimes(x)),
+        Gaussian(noise),
+    )
+
+
+def _diffusivity(n: Float[Array, ""], x: Float[Array, ""]) -> Float[Array, ""]:
+    return 1.0 + x * (1.0 - x) * n
+
+
+def _residual(
+    u: Callable[[Any], Any],
+    x: Float[Array, " one"],
+    theta: Float[Array, " parameter"],
+    diffusivity: Callable[[Any], Any],
+) -> Float[Array, ""]:
+    del theta
+
+    def flux(y: Array) -> Array:
+        return diffusivity(y) * gradient(u)(y)[0]
+
+    return partial(flux, 0)(x) + jnp.pi**2 * jnp.sin(jnp.pi * x[0])
+
+
+def _ansatz(
+    n: Float[Array, ""],
+    x: Float[Array, " one"],
+    theta: Float[Array, " parameter"],
+    diffusivity: Callable[[Any], Any],
+) -> Float[Array, ""]:
+    del theta, diffusivity
+    return x[0] * (1.0 - x[0]) * n

@@ -1,0 +1,244 @@
+"""Unknown functions: their prior, their coefficients, and equations that depend on them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+
+import inojax as ij
+from inojax.methods import Coordinates, LeastSquares, Penalty, invert_batch
+from inojax.models import Field, FiniteElements, PDEModel, partial
+from inojax.problems import heat, variable_poisson
+from tests.refuses import refuses
+
+NODES = np.linspace(0.0, 2.0, 21)
+
+
+def hat(x):
+    return 1.25 - 0.5 * np.abs(x - 0.5)
+
+
+@pytest.fixture
+def field():
+    return Field("D", "x", NODES, ends=(1.0, 3.0), roughness=0.5)
+
+
+def test_coefficients_and_values_at_the_nodes_are_two_ways_to_say_the_same(field):
+    def bump(x):
+        return 1.0 + x + np.sin(np.pi * x) ** 3
+
+    coefficients = field.coefficients(bump)
+    assert coefficients.shape == (field.size,) == (19,)
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(field.nodal(coefficients), bump(NODES), atol=1e-12)
+        between = field.at(jnp.asarray(coefficients), jnp.array([0.03, 1.999]))
+    np.testing.assert_allclose(between, np.interp([0.03, 1.999], NODES, bump(NODES)), atol=1e-12)
+    np.testing.assert_allclose(field.coefficients(bump(NODES)), coefficients, atol=1e-12)
+
+
+def test_the_prior_is_the_penalty_on_slopes(field):
+    """A sum of squares of coefficients is ∫ (f - line)'² over the square of the roughness."""
+    values = 1.0 + NODES + np.sin(np.pi * NODES / 2.0)
+    values[[0, -1]] = field.ends
+    slopes = np.diff(values) / np.diff(NODES) - 1.0
+    integral = np.sum(np.square(slopes) * np.diff(NODES))
+    found = np.sum(np.square(field.coefficients(values)))
+    np.testing.assert_allclose(found, integral / field.roughness**2, rtol=1e-12)
+
+
+def test_samples_of_the_prior_are_a_brownian_bridge(field):
+    space = ij.ParameterSpace(field.parameters)
+    with jax.enable_x64(True):
+        values = np.asarray(field.nodal(space.sample(20_000, key=jax.random.key(0))))
+    np.testing.assert_allclose(values.mean(axis=0), 1.0 + NODES, atol=0.02)
+    # Variance r² s (L - s) / L; 20,000 draws know it within 1 %.
+    variance = field.roughness**2 * NODES * (2.0 - NODES) / 2.0
+    np.testing.assert_allclose(values.var(axis=0), variance, rtol=0.05, atol=1e-9)
+
+
+def test_the_transform_keeps_the_ends(field):
+    for end, value in zip((0.0, 2.0), field.ends, strict=True):
+        assert field.transform(7.0, end) == value
+    assert field.transform(1.0, 1.0) == 2.25
+
+
+# --- Finite elements ------------------------------------------------------------------------------
+
+
+def one_state(residual, ansatz=None, **changes):
+    def between(n, x, theta):
+        return 1.0 + x[0] + (x[0] - 1.0) * x[0] * n
+
+    settings = {
+        "domain": {"x": (0.0, 1.0)},
+        "collocation": (11,),
+        "readings": np.linspace(0.0, 1.0, 11)[:, None],
+        "solver": FiniteElements(400),
+    }
+    return PDEModel(residual, between if ansatz is None else ansatz, **(settings | changes))
+
+
+def test_a_smooth_equation_with_every_term_converges_by_squares():
+    """u = exp(x)(1 - x) + 2x² + x solves (1 + x) u'' - 2 u' + 3 u = d for a matching d."""
+
+    def exact(x):
+        return jnp.exp(x) * (1.0 - x) + x + x**2
+
+    def source(x, theta):
+        u, slope, bend = exact(x), jax.grad(exact)(x), jax.grad(jax.grad(exact))(x)
+        return (1.0 + x) * bend - theta[0] * slope + 3.0 * u
+
+    def residual(u, x, theta):
+        found = (1.0 + x[0]) * partial(u, 0, 0)(x) - theta[0] * partial(u, 0)(x) + 3.0 * u(x)
+        return found - source(x[0], jnp.array([2.0]))
+
+    def ansatz(n, x, theta):
+        return 1.0 + x[0] + x[0] * (1.0 - x[0]) * n
+
+    errors = []
+    for elements in (50, 100):
+        model = one_state(residual, ansatz, solver=FiniteElements(elements))
+        states = model.solve(np.array([2.0])).states[:, 0]
+        with jax.enable_x64(True):
+            errors.append(np.abs(states - np.asarray(jax.vmap(exact)(model.times))).max())
+    assert errors[1] < 1e-4
+    # Second order: a quarter.
+    np.testing.assert_allclose(errors[1] / errors[0], 0.25, rtol=0.05)
+
+
+def test_a_kink_of_the_diffusivity_costs_nothing():
+    """(D u')' = 0 with a hat-shaped D: u' is one over D, whose integral is a logarithm."""
+    field = Field("D", "x", np.linspace(0.0, 1.0, 11), ends=(1.0, 1.0), roughness=1.0)
+
+    def residual(u, x, theta, diffusivity):
+        return partial(lambda y: diffusivity(y) * partial(u, 0)(y), 0)(x)
+
+    def ansatz(n, x, theta, diffusivity):
+        return x[0] + x[0] * (1.0 - x[0]) * n
+
+    model = one_state(residual, ansatz, fields=(field,))
+    states = model.solve(field.coefficients(hat)).states[:, 0]
+    x = model.times
+    half = 2.0 * np.log(1.25)
+    expected = np.where(
+        x < 0.5, 2.0 * np.log(1.0 + 0.5 * x), 2.0 * half - 2.0 * np.log(1.5 - 0.5 * x)
+    )
+    np.testing.assert_allclose(states, expected / (2.0 * half), atol=2e-6)
+
+
+def test_derivatives_by_coefficients_are_finite_differences():
+    problem = variable_poisson(nodes=11)
+    theta = np.linspace(-1.0, 1.0, 9)
+    _, tangents = problem.model.sensitivities(theta[None])
+    for index in (0, 4, 8):
+        step = np.eye(9)[index] * 1e-5
+        high, low = (problem.model.solve(theta + sign * step).states for sign in (1, -1))
+        np.testing.assert_allclose(
+            tangents[0, :, 0, index], (high - low)[:, 0] / 2e-5, rtol=1e-6, atol=1e-9
+        )
+
+
+def test_what_finite_elements_cannot_solve_is_refused():
+    def square(u, x, theta):
+        return partial(u, 0, 0)(x) - u(x) ** 2
+
+    space = ij.ParameterSpace((ij.Parameter("k", dist.Normal()),))
+    parts = ij.Sensors(ij.FixedTimes((0.5,))), ij.noise.Gaussian(0.1)
+    with refuses(ValueError, "solves linear equations"):
+        ij.InverseProblem("square", space, one_state(square), *parts)
+    with refuses(ValueError, "`elements` must be at least 2"):
+        FiniteElements(1)
+    with refuses(ValueError, "one state in one coordinate"):
+        one_state(square, states=("u", "v"))
+
+
+# --- Problems with unknown functions --------------------------------------------------------------
+
+
+def test_the_heat_equation_is_its_sine_series():
+    problem = heat(nodes=11)
+    field = problem.model.fields[0]
+    theta = field.coefficients(lambda x: np.sin(np.pi * x) + 0.3 * np.sin(3.0 * np.pi * x))
+    x = np.linspace(0.0, 1.0, 4001)
+    with jax.enable_x64(True):
+        start = np.asarray(field.at(jnp.asarray(theta), jnp.asarray(x)))
+    waves = np.arange(1, 60)
+    sines = np.sin(np.pi * waves[:, None] * x)
+    weights = 2.0 * np.trapezoid(sines * start, x, axis=1)
+    decayed = weights * np.exp(-0.01 * (np.pi * waves) ** 2)
+    expected = decayed @ np.sin(np.pi * waves[:, None] * problem.model.times)
+    found = problem.model.solve(theta).states[:, 0]
+    # The start has kinks, which polynomials through 65 points miss by the square of their distance.
+    np.testing.assert_allclose(found, expected, atol=5e-4)
+
+
+def test_least_squares_finds_the_regularized_minimizer():
+    """Of a linear problem, the initial temperature: ridge regression in the coefficients."""
+    problem = heat(nodes=11, readings=11, penalty=1e-3)
+    field = problem.model.fields[0]
+    theta = field.coefficients(lambda x: 1.0 - np.abs(2.0 * x - 1.0))
+    observation = problem.simulate(theta, key=jax.random.key(1))
+    method = LeastSquares(
+        starts=1,
+        tolerance=1e-12,
+        penalty=Penalty.DENSITY,
+        coordinates=Coordinates.UNCONSTRAINED,
+        draws=16,
+        candidates=0,
+    )
+    batch = jax.tree.map(lambda x: np.asarray(x)[None], observation)
+    found = invert_batch(method.fit(problem, key=jax.random.key(0)), batch, key=jax.random.key(0))
+    # Steps are chosen by the state, so not where it is zero.
+    columns = problem.model.sensitivities(theta[None])[1][0, :, 0] / (0.001**0.5)
+    readings = np.asarray(observation.values)[:, 0] / (0.001**0.5)
+    expected = np.linalg.solve(columns.T @ columns + np.eye(field.size), columns.T @ readings)
+    np.testing.assert_allclose(found.value[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_many_calls_at_once_end():
+    """LAPACK inside of calls that overlap would wait for ever."""
+    problem = variable_poisson(nodes=11)
+    thetas = np.zeros((300, 9))
+    solution = problem.model.solve_ensemble(thetas)
+    batch = jax.tree.map(
+        lambda x: np.stack([x] * 100), problem.simulate(thetas[0], key=jax.random.key(0))
+    )
+    assert solution.states.shape == (300, 51, 1)
+    method = LeastSquares(
+        starts=1, coordinates=Coordinates.UNCONSTRAINED, penalty=Penalty.DENSITY, candidates=0
+    )
+    inverter = method.fit(problem, key=jax.random.key(0))
+    assert np.isfinite(invert_batch(inverter, batch, key=jax.random.key(0)).value).all()
+
+
+def test_fields_that_do_not_fit_are_refused(field):
+    with refuses(ValueError, "`nodes` of 'D' must increase"):
+        Field("D", "x", [0.0, 1.0], ends=(0.0, 0.0), roughness=1.0)
+    with refuses(ValueError, "`roughness` must be positive"):
+        Field("D", "x", NODES, ends=(0.0, 0.0), roughness=0.0)
+    with refuses(ValueError, "must give a value at each of the 21"):
+        field.coefficients(np.zeros(5))
+
+    def residual(u, x, theta, diffusivity):
+        return diffusivity(x) * partial(u, 0, 0)(x)
+
+    def ansatz(n, x, theta, diffusivity):
+        return x[0] * (1.0 - x[0]) * n
+
+    with refuses(ValueError, "must reach from 0.0 to 1.0"):
+        one_state(residual, ansatz, fields=(field,))
+    open_end = Field(
+        "D", "x", np.linspace(0, 1, 5), ends=(1.0, 1.0), roughness=1.0, transform=lambda n, s: n
+    )
+    with refuses(ValueError, "`transform` of field 'D' must have the values"):
+        one_state(residual, ansatz, fields=(open_end,))
+    elsewhere = Field("D", "y", np.linspace(0, 1, 5), ends=(1.0, 1.0), roughness=1.0)
+    with refuses(ValueError, "depends on 'y'"):
+        one_state(residual, ansatz, fields=(elsewhere,))
+    good = Field("D", "x", np.linspace(0, 1, 5), ends=(1.0, 1.0), roughness=1.0)
+    model = one_state(residual, ansatz, fields=(good,))
+    parts = ij.Sensors(ij.FixedTimes((0.5,))), ij.noise.Gaussian(0.1)
+    space = ij.ParameterSpace(good.parameters[::-1])
+    with refuses(ValueError, "must end in the coefficients of the fields D"):
+        ij.InverseProblem("reversed", space, model, *parts)
