@@ -124,12 +124,18 @@ def equation_of(problem: InverseProblem, guess: tuple[float, ...] | None) -> Equ
 
     Raises:
         TypeError: If the model is not a `PDEModel`.
-        ValueError: If `guess` does not fit the parameters.
+        ValueError: If `guess` does not fit the parameters, or functions are unknown.
     """
     if not isinstance(problem.model, PDEModel):
         raise TypeError(
             "`problem` must have a `PDEModel`, on whose residual networks are trained; got "
             f"{type(problem.model).__name__}."
+        )
+    if problem.model.fields:
+        names = ", ".join(field.name for field in problem.model.fields)
+        raise ValueError(
+            f"`problem` has unknown functions ({names}), for which there is no network yet. Use "
+            "`LeastSquares` with `Penalty.DENSITY`, the exact regularized minimizer."
         )
     space = problem.parameters
     values = space.from_unit(np.full(space.size, 0.5)) if guess is None else guess

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from .._estimate import Diagnostics
 
@@ -73,6 +72,8 @@ def _normal_ranks(
     draws: Float[np.ndarray, "chain draw parameter"],
 ) -> Float[np.ndarray, "chain draw parameter"]:
     """Normal scores of the ranks among all draws."""
+    from scipy.stats import rankdata
+
     count = draws.shape[0] * draws.shape[1]
     ranks = rankdata(draws.reshape(count, -1), axis=0)
     return np.asarray(ndtri((ranks - 0.375) / (count + 0.25))).reshape(draws.shape)
