@@ -3,7 +3,7 @@
 Result:   INO, arXiv 2603.11854, Tables 1-3 (rows POLLU).
 Command:  python experiments/pollu.py --preset {smoke,quick,paper} --out results/pollu --seed 0
           python experiments/pollu.py --observations experiments/data/pollu_example.csv
-Runtime:  quick 12.2 min on two CPU cores, 3.2 of them compilation (with light work beside it); paper
+Runtime:  quick 12.2 min on two CPU cores with light work beside it, 3.2 of them compilation; paper
           not yet run.
 Expected: preset quick, mean squared error of the 25 parameters in unit coordinates: prior mean
           0.0837, regression 0.0243, INO 0.0170, INO and refine 0.0140 (33 ms per inversion), Bayes

@@ -247,19 +247,17 @@ def estimate_from_cloud(
     )
 
 
-def estimate_from_point(
-    problem: InverseProblem, unit_value: Float[Array, " parameter"]
-) -> Estimate:
+def estimate_from_point(problem: InverseProblem, value: Float[Array, " parameter"]) -> Estimate:
     """Make an estimate that says nothing of its uncertainty.
 
     Args:
         problem: Names, units and priors.
-        unit_value: The point estimate.
+        value: The point estimate in physical units.
 
     Returns:
-        The estimate in physical units, not yet checked by the solver.
+        The estimate, not yet checked by the solver.
     """
-    value = jnp.asarray(problem.parameters.from_unit(unit_value))
+    unit_value = jnp.asarray(problem.parameters.to_unit(value))
     return Estimate(
         problem.parameters.names,
         problem.parameters.units,

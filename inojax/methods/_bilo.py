@@ -11,28 +11,31 @@ from jaxtyping import Array, Float, Key
 
 from .._estimate import Estimate
 from .._inverse_problem import InverseProblem
+from .._linearization import Linearization
 from .._observation import Observation
 from .._x64 import in_x32
 from ..data import Dataset
 from ..nn import LocalOperator
 from ..train import TrainLog
-from ._base import estimate_from_cloud
+from ._base import estimate_from_cloud, estimate_from_point
 from ._checks import check_counts, describe_settings
-from ._descent import AbstractDescent, AdamDescent, GaussNewtonDescent, Target, nothing
-from ._equation import (
-    AbstractEquationInverter,
-    Equation,
+from ._descent import (
+    AbstractDescent,
+    AdamDescent,
+    GaussNewtonDescent,
+    Target,
     Weights,
-    check_losses,
-    equation_of,
+    nothing,
     run_descent,
 )
+from ._equation import AbstractEquationInverter, Equation, check_losses, equation_of
 from ._objective import Penalty
 from ._search import AbstractSearch, AdamSearch, GaussNewtonSearch, penalized
+from ._unknowns import LENGTH, Functions, Unknowns
 
 
 class BiLO(eqx.Module):
-    """Bilevel local operator learning for partial differential equations with unknown scalars.
+    """Bilevel local operator learning for equations with unknown scalars and functions.
 
     A network of coordinates and parameters is trained to solve the equation at one guess of the
     parameters and, by its derivative there, at those nearby. Then both move together: the
@@ -43,14 +46,23 @@ class BiLO(eqx.Module):
     observations are then inverted one by one or many at once. The defaults take second-order
     steps in both levels; `BiLO.published()` takes those of the paper.
 
+    An unknown function is a network of its own, whose value at a point is a further input of the
+    local operator there. So the operator knows what a constant added to the function does, and
+    the function moves at each reading as if it were shifted everywhere by what it needs there:
+    published so, and exact for no function that is not constant. What comes out is the fixed point
+    of that, near the regularized minimizer but not it, and it has no samples.
+
     Attributes:
         width: Units of each layer of the network.
+        field_width: The same of the network of an unknown function.
         depth: Layers from width to width.
         train_embedding: Whether the embedding of the parameters is trained, to show why not.
         residual_gradient: Weight of the residual's derivative by the parameters.
         descent: How the weights follow the equation.
         search: How the parameters follow the readings.
-        penalty: What is added to the misfit of the readings.
+        field_descent: How the networks of unknown functions follow the readings.
+        penalty: What is added to the misfit of the readings; unknown functions know that of their
+            prior, or none.
         pretraining: Steps of the weights at the guess.
         steps: Steps of both together for each observation.
         guess: Physical parameter values to begin with; by default the medians of the priors.
@@ -61,11 +73,13 @@ class BiLO(eqx.Module):
     """
 
     width: int = 64
+    field_width: int = 64
     depth: int = 2
     train_embedding: bool = False
     residual_gradient: float = 0.1
     descent: AbstractDescent = GaussNewtonDescent()
     search: AbstractSearch = GaussNewtonSearch()
+    field_descent: AbstractDescent = GaussNewtonDescent(points=None)
     penalty: Penalty = Penalty.DENSITY
     pretraining: int = 80
     steps: int = 100
@@ -74,7 +88,7 @@ class BiLO(eqx.Module):
 
     def __check_init__(self) -> None:
         """Refuse counts below one and a weight that is not positive."""
-        check_counts(self, "width", "depth", "pretraining", "steps", "draws")
+        check_counts(self, "width", "field_width", "depth", "pretraining", "steps", "draws")
         if not self.residual_gradient > 0.0:
             raise ValueError(
                 "`residual_gradient` must be positive: without it the network does not learn how "
@@ -82,12 +96,23 @@ class BiLO(eqx.Module):
             )
 
     @classmethod
-    def published(cls, *, pretraining: int = 10_000, steps: int = 50_000) -> "BiLO":
-        """The published network and schedule: Adam on all collocation points, no prior.
+    def published(
+        cls,
+        *,
+        residual_gradient: float = 0.1,
+        penalty: Penalty = Penalty.NONE,
+        pretraining: int = 10_000,
+        steps: int = 50_000,
+    ) -> "BiLO":
+        """The published network and schedule: Adam on all collocation points.
 
         Args:
+            residual_gradient: Weight of the residual's derivative: the source's first code has
+                1e-3 for unknown functions.
+            penalty: What is added to the misfit: `DENSITY` for the published penalty on slopes of
+                unknown functions, which is their prior.
             pretraining: Steps at the guess.
-            steps: Steps of both levels; 50,000 for Fisher-KPP.
+            steps: Steps of both levels; 50,000 for Fisher-KPP, 10,000 for unknown functions.
 
         Returns:
             The method.
@@ -96,7 +121,9 @@ class BiLO(eqx.Module):
             width=128,
             descent=AdamDescent(),
             search=AdamSearch(),
-            penalty=Penalty.NONE,
+            field_descent=AdamDescent(),
+            residual_gradient=residual_gradient,
+            penalty=penalty,
             pretraining=pretraining,
             steps=steps,
         )
@@ -122,23 +149,25 @@ class BiLO(eqx.Module):
         """
         del dataset
         equation = equation_of(problem, self.guess)
-        init_key, train_key = jr.split(key)
+        init_key, train_key, field_key = jr.split(key, 3)
         network = LocalOperator(
             len(equation.model.coordinates),
-            problem.parameters.size,
+            equation.scalars + len(equation.model.fields),
             len(equation.model.states),
             width=self.width,
             depth=self.depth,
             train_embedding=self.train_embedding,
             key=init_key,
         )
-        network, losses = _pretrain(self, equation, network, train_key)
+        functions = equation.functions(self.field_width, self.depth, key=field_key)
+        network, losses = _pretrain(self, equation, network, functions, train_key)
         check_losses(losses)
         return BiLOInverter(
             problem=problem,
             method=self,
             equation=equation,
             network=network,
+            functions=functions,
             losses=np.asarray(losses),
             settings=describe_settings(self),
         )
@@ -148,7 +177,7 @@ class LocalSolution(NamedTuple):
     """Parameters and local operator after both have moved to an observation.
 
     Attributes:
-        theta: Physical parameter values.
+        theta: Physical parameter values, coefficients of functions included.
         network: The local operator there.
         path: Physical parameter values before each step.
         residual_loss: Loss of the equation before each step.
@@ -170,6 +199,7 @@ class BiLOInverter(AbstractEquationInverter[LocalSolution]):
         method: Its settings.
         equation: What the network is trained to fulfill.
         network: The local operator at the guess.
+        functions: The unknown functions of the guess.
         losses: Loss of each step of the pretraining.
         settings: The method as text.
         logs: Empty.
@@ -179,6 +209,7 @@ class BiLOInverter(AbstractEquationInverter[LocalSolution]):
     method: BiLO
     equation: Equation
     network: LocalOperator
+    functions: Functions
     losses: np.ndarray
     settings: str = eqx.field(static=True)
     logs: tuple[TrainLog, ...] = ()
@@ -189,6 +220,8 @@ class BiLOInverter(AbstractEquationInverter[LocalSolution]):
     def _invert_one(self, observation: Observation, key: Key[Array, ""]) -> Estimate:
         follow_key, draw_key = jr.split(key)
         found = self._follow(observation, follow_key)
+        if self.functions.fields:
+            return estimate_from_point(self.problem, found.theta)
         space = self.problem.parameters
         cloud = self._cloud(found, observation, draw_key)
         value = jnp.asarray(space.to_unit(found.theta))
@@ -199,63 +232,136 @@ class BiLOInverter(AbstractEquationInverter[LocalSolution]):
         space = self.problem.parameters
         x = jnp.asarray(space.to_unconstrained(found.theta))
 
-        def theta_of(x: Array) -> Array:
-            return jnp.asarray(space.from_unconstrained(x))
+        def unknowns_of(x: Array) -> Unknowns:
+            return Unknowns(jnp.asarray(space.from_unconstrained(x)), self.functions)
 
-        line = self.equation.line(found.network, theta_of, x, observation)
-        _, curvature = penalized(line, space, self.method.penalty, theta_of, x)
+        line = self.equation.line(found.network, unknowns_of, x, observation)
+        _, curvature = penalized(line, space, self.method.penalty, unknowns_of, x)
         size = jnp.sqrt(jnp.maximum(jnp.diagonal(curvature), 1e-30))
         alike = curvature / (size[:, None] * size[None, :]) + 1e-6 * jnp.eye(len(x))
         noise = jr.normal(key, (len(x), self.method.draws))
         step = jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(alike).T, noise)
-        return jax.vmap(theta_of)(x[None] + (step / size[:, None]).T)
+        return jax.vmap(lambda x: unknowns_of(x).scalars)(x[None] + (step / size[:, None]).T)
 
 
-def _target(
-    method: BiLO, equation: Equation, weights: Weights, theta: Float[Array, " parameter"]
-) -> Target:
+def _target(method: BiLO, equation: Equation, weights: Weights, unknowns: Unknowns) -> Target:
+    """What the weights of the local operator make small."""
+
     def rows(vector: Array, points: Array) -> Array:
         network = weights.build(vector)
-        return equation.local_rows(network, theta, points, method.residual_gradient)
+        return equation.local_rows(network, unknowns, points, method.residual_gradient)
 
     return Target(rows, nothing)
 
 
 @eqx.filter_jit
 def _pretrain(
-    method: BiLO, equation: Equation, network: LocalOperator, key: Array
+    method: BiLO, equation: Equation, network: LocalOperator, functions: Functions, key: Array
 ) -> tuple[LocalOperator, Array]:
     weights = Weights.of(network)
-    target = _target(method, equation, weights, jnp.asarray(equation.guess, jnp.float32))
+    target = _target(method, equation, weights, Unknowns(equation.scale, functions))
     vector, losses = run_descent(
         method.descent, target, equation.region, weights.vector, method.pretraining, key=key
     )
     return weights.build(vector), losses
 
 
+class _State(NamedTuple):
+    """All that moves, each with the state of what moves it."""
+
+    network: Array
+    descent: Any
+    functions: Array
+    field_descent: Any
+    x: Array
+    search: Any
+
+
+class _Upper(NamedTuple):
+    """The level of the readings: what unknowns make small while the network stands still."""
+
+    method: BiLO
+    equation: Equation
+    functions: Weights
+    observation: Observation
+
+    def unknowns(self, x: Array, vector: Array) -> Unknowns:
+        scalars = self.equation.physical(self.method.search, x)
+        return Unknowns(scalars, self.functions.build(vector))
+
+    def line(self, network: LocalOperator, x: Array, vector: Array) -> Linearization:
+        def unknowns_of(x: Array) -> Unknowns:
+            return self.unknowns(x, vector)
+
+        return self.equation.line(network, unknowns_of, x, self.observation)
+
+    def moved_scalars(self, line: Linearization, state: _State, progress: Array) -> Any:
+        """Scalars after a step of the search."""
+        equation, method = self.equation, self.method
+        if not equation.scalars:
+            return state.x, state.search
+
+        def unknowns_of(x: Array) -> Unknowns:
+            return self.unknowns(x, state.functions)
+
+        slopes = penalized(line, equation.space, method.penalty, unknowns_of, state.x)
+        return method.search.step(state.x, *slopes, state.search, progress)
+
+    def moved_functions(
+        self, network: LocalOperator, state: _State, progress: Array, key: Array
+    ) -> Any:
+        """Networks of unknown functions after a step of their descent."""
+        if not self.equation.model.fields:
+            return state.functions, state.field_descent
+        # Half of all squares is minus the log posterior.
+        half = np.float32(0.5**0.5)
+        prior = 0.0 if self.method.penalty is Penalty.NONE else half
+
+        def rows(vector: Array, shares: Array) -> Array:
+            return prior * self.functions.build(vector).slopes(shares)
+
+        def extra(vector: Array) -> Array:
+            return half * self.line(network, state.x, vector).residual
+
+        target = Target(rows, extra)
+        descent = self.method.field_descent
+        *moved, _ = descent.step(
+            target, LENGTH, state.functions, state.field_descent, progress, key=key
+        )
+        return moved
+
+
 @eqx.filter_jit
 def _follow(inverter: BiLOInverter, observation: Observation, key: Array) -> LocalSolution:
-    method, problem = inverter.method, inverter.problem
-    weights, equation = Weights.of(inverter.network), inverter.equation
-    descent, search, region = method.descent, method.search, equation.region
-    space, guess = problem.parameters, jnp.asarray(equation.guess, jnp.float32)
+    method, equation = inverter.method, inverter.equation
+    weights, functions = Weights.of(inverter.network), Weights.of(inverter.functions)
+    upper = _Upper(method, equation, functions, observation)
 
-    def theta_of(x: Array) -> Array:
-        return search.physical(space, x, guess)
-
-    def step(carry: Any, given: Any) -> tuple[Any, Any]:
-        (vector, state), (x, search_state) = carry
+    def step(state: _State, given: Any) -> tuple[_State, Any]:
         progress, key = given
-        theta = theta_of(x)
-        line = equation.line(weights.build(vector), theta_of, x, observation)
-        slopes = penalized(line, space, method.penalty, theta_of, x)
-        upper = search.step(x, *slopes, search_state, progress)
-        target = _target(method, equation, weights, theta)
-        *lower, loss = descent.step(target, region, vector, state, progress, key=key)
-        return (tuple(lower), upper), (theta, loss, line.misfit)
+        lower_key, upper_key = jr.split(key)
+        unknowns = upper.unknowns(state.x, state.functions)
+        target = _target(method, equation, weights, unknowns)
+        *lower, loss = method.descent.step(
+            target, equation.region, state.network, state.descent, progress, key=lower_key
+        )
+        # One level after the other: calls of LAPACK at once can wait for each other for ever.
+        network = weights.build(lower[0])
+        line = upper.line(network, state.x, state.functions)
+        moved = upper.moved_functions(network, state, progress, upper_key)
+        found = upper.moved_scalars(line, state, progress)
+        return _State(*lower, *moved, *found), (unknowns.theta, loss, line.misfit)
 
-    x = search.coordinates(space, guess, guess)
-    start = (weights.vector, descent.init(weights.vector)), (x, search.init(x))
+    x = equation.start(method.search)
+    start = _State(
+        weights.vector,
+        method.descent.init(weights.vector),
+        functions.vector,
+        method.field_descent.init(functions.vector),
+        x,
+        method.search.init(x),
+    )
     given = jnp.linspace(0.0, 1.0, method.steps), jr.split(key, method.steps)
-    ((vector, _), (x, _)), history = jax.lax.scan(step, start, given)
-    return LocalSolution(theta_of(x), weights.build(vector), *history)
+    state, history = jax.lax.scan(step, start, given)
+    theta = upper.unknowns(state.x, state.functions).theta
+    return LocalSolution(theta, weights.build(state.network), *history)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
 from ._checks import check_counts, check_positive
@@ -126,7 +127,7 @@ class GaussNewtonDescent(AbstractDescent):
     damping: a linear system with as many unknowns as rows, however many weights there are.
 
     Attributes:
-        points: Points drawn for each step.
+        points: Points drawn for each step; None takes those given for collocation, as they are.
         learning_rate: Share of the step that is taken, at first.
         final_rate: Factor by which that share shrinks over the last third of the run, so that
             the noise of drawn points averages out.
@@ -139,14 +140,15 @@ class GaussNewtonDescent(AbstractDescent):
         of arXiv 2401.10190.
     """
 
-    points: int = 128
+    points: int | None = 128
     learning_rate: float = 0.3
     final_rate: float = 0.1
     damping: float = 1e-6
 
     def __check_init__(self) -> None:
         """Refuse no points, and rates and damping that are not positive."""
-        check_counts(self, "points")
+        if self.points is not None:
+            check_counts(self, "points")
         check_positive(self, "learning_rate", "final_rate", "damping")
 
     def init(self, weights: Float[Array, " weight"]) -> Any:
@@ -164,12 +166,14 @@ class GaussNewtonDescent(AbstractDescent):
         key: Key[Array, ""],
     ) -> tuple[Float[Array, " weight"], Any, Float[Array, ""]]:
         """One damped Gauss-Newton step."""
-        points = region.draw(self.points, key=key)
+        points = region.lattice
+        if self.points is not None:
+            points = region.draw(self.points, key=key)
 
         def one(weights: Array, point: Array) -> Array:
             return target.rows(weights, point[None])[0]
 
-        share = self.points**-0.5
+        share = len(points) ** -0.5
         found = share * target.rows(weights, points).ravel()
         slopes = share * jax.vmap(jax.jacrev(one), in_axes=(None, 0))(weights, points)
         found = jnp.concatenate([found, target.extra(weights)])
@@ -186,3 +190,64 @@ class GaussNewtonDescent(AbstractDescent):
 def last_third(factor: float, progress: Float[Array, ""]) -> Float[Array, ""]:
     """One over two thirds of a run, then geometrically down to a factor."""
     return factor ** jnp.maximum(3.0 * progress - 2.0, 0.0)
+
+
+class Weights(NamedTuple):
+    """A module taken apart into a vector of what is trained, its JAX arrays, and the rest.
+
+    Attributes:
+        vector: What is trained.
+        module: The whole.
+    """
+
+    vector: Float[Array, " weight"]
+    module: Any
+
+    @classmethod
+    def of(cls, module: Any) -> "Weights":
+        """Take a module apart."""
+        return cls(ravel_pytree(eqx.filter(module, _is_trained))[0], module)
+
+    def build(self, vector: Float[Array, " weight"]) -> Any:
+        """The module with other weights."""
+        trained, fixed = eqx.partition(self.module, _is_trained)
+        return eqx.combine(ravel_pytree(trained)[1](vector), fixed)
+
+
+def _is_trained(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array)
+
+
+def run_descent(
+    descent: AbstractDescent,
+    target: Target,
+    region: Region,
+    vector: Float[Array, " weight"],
+    steps: int,
+    *,
+    key: Key[Array, ""],
+) -> tuple[Float[Array, " weight"], Float[Array, " step"]]:
+    """Run all steps of a descent; pure, for use inside `jit`.
+
+    Args:
+        descent: How steps are taken.
+        target: What shall become small.
+        region: Where.
+        vector: Weights to begin with.
+        steps: How many.
+        key: Source of points.
+
+    Returns:
+        The weights, and the loss before each step.
+    """
+
+    def step(carry: Any, given: Any) -> tuple[Any, Array]:
+        vector, state = carry
+        progress, key = given
+        *carry, loss = descent.step(target, region, vector, state, progress, key=key)
+        return tuple(carry), loss
+
+    start = vector, descent.init(vector)
+    given = jnp.linspace(0.0, 1.0, steps), jr.split(key, steps)
+    (vector, _), losses = jax.lax.scan(step, start, given)
+    return vector, losses

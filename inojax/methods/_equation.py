@@ -1,26 +1,28 @@
 """What a network must fulfill, for methods that train it on a partial differential equation."""
 
 import abc
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 from equinox import AbstractVar
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from .._estimate import Estimate
 from .._inverse_problem import InverseProblem
 from .._linearization import Linearization, linearize
 from .._observation import Observation
+from .._parameters import ParameterSpace
 from .._x64 import in_x32, is_traced
 from ..models import PDEModel
 from ..nn import Jet, LocalOperator
 from ._base import AbstractNetworkInverter, check_readings
-from ._descent import AbstractDescent, Region, Target
+from ._descent import Region
+from ._search import AbstractSearch
+from ._unknowns import Functions, Unknowns, fitted
 
 _Solution = TypeVar("_Solution")
 
@@ -32,7 +34,8 @@ class Equation(eqx.Module):
         problem: The inverse problem.
         model: Its model.
         pairs: Second derivatives that the equation needs.
-        guess: Physical parameter values that set the scale.
+        guess: Physical parameter values: of scalars, whose scale they set, then the coefficients
+            of unknown functions.
     """
 
     problem: InverseProblem
@@ -41,75 +44,170 @@ class Equation(eqx.Module):
     guess: Float[np.ndarray, " parameter"]
 
     @property
+    def scalars(self) -> int:
+        """How many parameters are not coefficients of functions."""
+        return len(self.guess) - self.model.coefficients
+
+    @property
+    def space(self) -> ParameterSpace:
+        """The scalars with their priors; there must be some."""
+        return ParameterSpace(self.problem.parameters.parameters[: self.scalars])
+
+    @property
+    def scale(self) -> Float[Array, " scalar"]:
+        """The guess of the scalars."""
+        return jnp.asarray(self.guess[: self.scalars], jnp.float32)
+
+    @property
     def region(self) -> Region:
         """Where it holds."""
         lower, upper = np.array(self.model.domain, np.float32).T
         points = jnp.asarray(self.model.collocation, jnp.float32)
         return Region(points, jnp.asarray(lower), jnp.asarray(upper))
 
+    def functions(self, width: int, depth: int, *, key: Key[Array, ""]) -> Functions:
+        """Networks that are the functions of the guess.
+
+        Args:
+            width: Units of each layer.
+            depth: Layers from width to width.
+            key: Source of the weights.
+
+        Returns:
+            A network for each unknown function.
+        """
+        drawn = Functions.draw(self.model, width, depth, key=key)
+        if not drawn.fields:
+            return drawn
+        return fitted(drawn, jnp.asarray(self.guess[self.scalars :], jnp.float32), key)
+
+    def start(self, search: AbstractSearch) -> Float[Array, " scalar"]:
+        """Coordinates of the guess of the scalars."""
+        if not self.scalars:
+            return self.scale
+        return search.coordinates(self.space, self.scale, self.scale)
+
+    def physical(
+        self, search: AbstractSearch, x: Float[Array, " scalar"]
+    ) -> Float[Array, " scalar"]:
+        """Physical values of the scalars at coordinates, each of its own coordinate."""
+        return search.physical(self.space, x, self.scale) if self.scalars else x
+
     def states(
         self,
         network: LocalOperator,
-        theta: Float[Array, " parameter"],
+        scalars: Float[Array, " scalar"],
+        fields: Float[Array, "point field"],
         points: Float[Array, "point coordinate"],
     ) -> Float[Array, "point state"]:
-        """What a network predicts."""
-        raw = network.jet(points, self._seen(network, theta), ()).value
-        return self.model.fulfilled(raw, points, theta)
+        """What a network predicts, from the values of unknown functions at the points."""
+        size = points.shape[1]
+        blank = jnp.zeros((size, *fields.shape), fields.dtype)
+        seen = self._seen(network, scalars, Jet(fields, blank, blank[:0], ()))
+        raw = network.jet(points, seen, ()).value
+        return self.model.fulfilled(raw, points, scalars, fields)
+
+    def values(
+        self, theta: Float[Array, " parameter"], points: Float[Array, "point coordinate"]
+    ) -> Float[Array, "point field"]:
+        """Unknown functions by their coefficients."""
+        _, functions = self.model.formula.split(theta)
+        found = [jax.vmap(function)(points) for function in functions]
+        return jnp.stack(found, axis=1) if found else jnp.zeros((len(points), 0), theta.dtype)
 
     def residuals(
         self,
         network: LocalOperator,
-        theta: Float[Array, " parameter"],
+        unknowns: Unknowns,
         points: Float[Array, "point coordinate"],
     ) -> Float[Array, "point equation"]:
         """By how much it misses the equation."""
-        jet = network.jet(points, self._seen(network, theta), self.pairs)
-        return self.model.residuals(jet, points, theta)
-
-    def _seen(self, network: LocalOperator, theta: Array) -> Array:
-        # A network that knows no parameters sees none.
-        scaled = theta / jnp.asarray(self.guess, theta.dtype)
-        return scaled[: len(network.embedding)]
+        fields = unknowns.functions.jet(points, self.pairs)
+        jet = network.jet(points, self._seen(network, unknowns.scalars, fields), self.pairs)
+        return self.model.residuals(jet, points, unknowns.scalars, fields)
 
     def local_rows(
         self,
         network: LocalOperator,
-        theta: Float[Array, " parameter"],
+        unknowns: Unknowns,
         points: Float[Array, "point coordinate"],
         weight: float,
     ) -> Float[Array, "point row"]:
-        """The residual, and its weighted derivative by each parameter in units of the guess."""
-        guess = jnp.asarray(self.guess, theta.dtype)
-        jet, tangents = network.local_jet(points, theta / guess, self.pairs)
+        """The residual with its weighted derivatives.
 
-        def residuals(jet: Jet, theta: Array) -> Array:
-            return self.model.residuals(jet, points, theta)
+        By each scalar in units of the guess, and by a constant added to each function.
+        """
+        fields = unknowns.functions.jet(points, self.pairs)
+        seen = self._seen(network, unknowns.scalars, fields)
+        jet, tangents = network.local_jet(points, seen, self.pairs)
 
-        found, derivative = jax.linearize(residuals, jet, theta)
-        directions = jnp.diag(guess)
-        slopes = [derivative(*pair) for pair in zip(tangents, directions, strict=True)]
+        def residuals(jet: Jet, scalars: Array, fields: Jet) -> Array:
+            return self.model.residuals(jet, points, scalars, fields)
+
+        found, derivative = jax.linearize(residuals, jet, unknowns.scalars, fields)
+        still = jnp.zeros_like(unknowns.scalars)
+        nowhere: Jet = jax.tree.map(jnp.zeros_like, fields)
+        directions = [(row, nowhere) for row in jnp.diag(self.scale)]
+        for index in range(len(self.model.fields)):
+            one = jnp.zeros((1, len(self.model.fields)), found.dtype).at[0, index].set(1.0)
+            directions.append((still, nowhere.shifted(one)))
+        slopes = [derivative(t, *d) for t, d in zip(tangents, directions, strict=True)]
         root = np.float32(np.sqrt(weight))
         return jnp.concatenate([found, *(root * slope for slope in slopes)], axis=1)
 
     def line(
         self,
         network: LocalOperator,
-        theta_of: Any,
-        x: Float[Array, " parameter"],
+        unknowns_of: Callable[[Array], Unknowns],
+        x: Float[Array, " scalar"],
         observation: Observation,
     ) -> Linearization:
-        """What the readings say, with derivatives by coordinates of the parameters."""
+        """What the readings say, with derivatives by coordinates of the scalars.
+
+        Args:
+            network: The network.
+            unknowns_of: Unknowns at coordinates, each scalar of its own coordinate.
+            x: Coordinates.
+            observation: The readings.
+
+        Returns:
+            The linearized misfit.
+        """
         points = self.model.points(jnp.asarray(observation.times, x.dtype))
-        theta, slopes = jax.jvp(theta_of, (x,), (jnp.ones_like(x),))
-        directions = jnp.diag(slopes)
+        unknowns, slopes = unknowns_of(x), _slopes(unknowns_of, x)
+        theta = unknowns.theta
+        directions = jnp.zeros((len(theta), len(x)), x.dtype).at[: len(x)].set(jnp.diag(slopes))
 
-        def states(theta: Array) -> Array:
-            return self.states(network, theta, points)
+        fields = unknowns.functions.jet(points, ()).value
 
-        found, derivative = jax.linearize(states, theta)
-        tangents = jax.vmap(derivative, in_axes=1, out_axes=-1)(directions)
+        def states(scalars: Array) -> Array:
+            return self.states(network, scalars, fields, points)
+
+        found, derivative = jax.linearize(states, unknowns.scalars)
+        columns = [derivative(row) for row in jnp.diag(slopes)]
+        blank = jnp.zeros((*found.shape, 0), found.dtype)
+        tangents = jnp.stack(columns, axis=-1) if columns else blank
         return linearize(self.problem, observation, theta, found, tangents, directions)
+
+    def _seen(self, network: LocalOperator, scalars: Array, fields: Jet) -> Any:
+        """The inputs of a network besides coordinates; one that knows no parameters has none."""
+        scaled = scalars / jnp.asarray(self.guess[: self.scalars], scalars.dtype)
+        if not len(network.embedding) or not self.model.fields:
+            return scaled[: len(network.embedding)]
+        constant = jnp.broadcast_to(scaled, (len(fields.value), self.scalars))
+
+        def with_scalars(rest: Array) -> Array:
+            zero = jnp.zeros((*rest.shape[:-1], self.scalars), rest.dtype)
+            return jnp.concatenate([zero, rest], axis=-1)
+
+        value = jnp.concatenate([constant, fields.value], axis=1)
+        first, second = with_scalars(fields.first), with_scalars(fields.second)
+        return Jet(value, first, second, fields.pairs)
+
+
+def _slopes(unknowns_of: Callable[[Array], Unknowns], x: Array) -> Array:
+    """Derivative of each scalar by its coordinate."""
+    return jax.jvp(lambda x: unknowns_of(x).scalars, (x,), (jnp.ones_like(x),))[1]
 
 
 def equation_of(problem: InverseProblem, guess: tuple[float, ...] | None) -> Equation:
@@ -124,28 +222,23 @@ def equation_of(problem: InverseProblem, guess: tuple[float, ...] | None) -> Equ
 
     Raises:
         TypeError: If the model is not a `PDEModel`.
-        ValueError: If `guess` does not fit the parameters, or functions are unknown.
+        ValueError: If `guess` does not fit the parameters.
     """
     if not isinstance(problem.model, PDEModel):
         raise TypeError(
             "`problem` must have a `PDEModel`, on whose residual networks are trained; got "
             f"{type(problem.model).__name__}."
         )
-    if problem.model.fields:
-        names = ", ".join(field.name for field in problem.model.fields)
-        raise ValueError(
-            f"`problem` has unknown functions ({names}), for which there is no network yet. Use "
-            "`LeastSquares` with `Penalty.DENSITY`, the exact regularized minimizer."
-        )
-    space = problem.parameters
+    space, model = problem.parameters, problem.model
     values = space.from_unit(np.full(space.size, 0.5)) if guess is None else guess
     values = np.asarray(values, np.float64)
-    if values.shape != (space.size,) or not np.isfinite(values).all() or np.any(values == 0.0):
+    scalars = values[: space.size - model.coefficients]
+    if values.shape != (space.size,) or not np.isfinite(values).all() or np.any(scalars == 0.0):
         raise ValueError(
-            f"`guess` must be a finite number other than zero for each of the {space.size} "
-            f"parameters, whose scale it sets; got {values}."
+            f"`guess` must be a finite number for each of the {space.size} parameters, other than "
+            f"zero for scalars, whose scale it sets; got {values}."
         )
-    return Equation(problem, problem.model, problem.model.second_derivatives(space.size), values)
+    return Equation(problem, model, model.second_derivatives(space.size), values)
 
 
 class AbstractEquationInverter(AbstractNetworkInverter, Generic[_Solution]):
@@ -157,11 +250,13 @@ class AbstractEquationInverter(AbstractNetworkInverter, Generic[_Solution]):
         problem: The problem it inverts.
         equation: What the network is trained to fulfill.
         network: The network at the guess.
+        functions: The unknown functions of the guess.
     """
 
     problem: AbstractVar[InverseProblem]
     equation: AbstractVar[Equation]
     network: AbstractVar[LocalOperator]
+    functions: AbstractVar[Functions]
 
     @abc.abstractmethod
     def _follow(self, observation: Observation, key: Key[Array, ""]) -> _Solution:
@@ -204,74 +299,16 @@ class AbstractEquationInverter(AbstractNetworkInverter, Generic[_Solution]):
         Args:
             points: Where.
             theta: Physical parameter values, near those that the network was trained at.
+                Coefficients stand for functions that are linear between nodes.
             network: The network; by default the one at the guess.
 
         Returns:
             The states.
         """
         network = self.network if network is None else network
-        return self.equation.states(network, jnp.asarray(theta), jnp.asarray(points))
-
-
-class Weights(NamedTuple):
-    """A network taken apart into a vector of what is trained and the rest.
-
-    Attributes:
-        vector: What is trained.
-        network: The whole.
-    """
-
-    vector: Float[Array, " weight"]
-    network: Any
-
-    @classmethod
-    def of(cls, network: LocalOperator) -> "Weights":
-        """Take a network apart."""
-        return cls(ravel_pytree(eqx.filter(network, _is_trained))[0], network)
-
-    def build(self, vector: Float[Array, " weight"]) -> LocalOperator:
-        """The network with other weights."""
-        trained, fixed = eqx.partition(self.network, _is_trained)
-        return eqx.combine(ravel_pytree(trained)[1](vector), fixed)
-
-
-def _is_trained(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array)
-
-
-def run_descent(
-    descent: AbstractDescent,
-    target: Target,
-    region: Region,
-    vector: Float[Array, " weight"],
-    steps: int,
-    *,
-    key: Key[Array, ""],
-) -> tuple[Float[Array, " weight"], Float[Array, " step"]]:
-    """Run all steps of a descent; pure, for use inside `jit`.
-
-    Args:
-        descent: How steps are taken.
-        target: What shall become small.
-        region: Where.
-        vector: Weights to begin with.
-        steps: How many.
-        key: Source of points.
-
-    Returns:
-        The weights, and the loss before each step.
-    """
-
-    def step(carry: Any, given: Any) -> tuple[Any, Array]:
-        vector, state = carry
-        progress, key = given
-        *carry, loss = descent.step(target, region, vector, state, progress, key=key)
-        return tuple(carry), loss
-
-    start = vector, descent.init(vector)
-    given = jnp.linspace(0.0, 1.0, steps), jr.split(key, steps)
-    (vector, _), losses = jax.lax.scan(step, start, given)
-    return vector, losses
+        theta, points = jnp.asarray(theta), jnp.asarray(points)
+        fields = self.equation.values(theta, points)
+        return self.equation.states(network, theta[: self.equation.scalars], fields, points)
 
 
 def check_losses(losses: Float[Array, " step"]) -> None:

@@ -15,27 +15,23 @@ from ..nn import LocalOperator
 from ..train import TrainLog
 from ._base import estimate_from_point
 from ._checks import check_counts, check_positive, describe_settings
-from ._descent import AbstractDescent, AdamDescent, Target, nothing
-from ._equation import (
-    AbstractEquationInverter,
-    Equation,
-    Weights,
-    check_losses,
-    equation_of,
-    run_descent,
-)
+from ._descent import AbstractDescent, AdamDescent, Target, Weights, nothing, run_descent
+from ._equation import AbstractEquationInverter, Equation, check_losses, equation_of
 from ._search import AbstractSearch, AdamSearch
+from ._unknowns import LENGTH, Functions, Unknowns
 
 
 class PINN(eqx.Module):
     """Physics-informed network: the solution alone, with the parameters as further weights.
 
     Equation and readings share one loss, so the network gives up some of the equation for the
-    readings, the more so the larger `data_weight`: the baseline of BiLO. It says nothing of the
-    uncertainty of its estimates.
+    readings, the more so the larger `data_weight`: the baseline of BiLO. Unknown functions are
+    networks too, and what their priors say of their slopes counts as the readings do. It says
+    nothing of the uncertainty of its estimates.
 
     Attributes:
         width: Units of each layer.
+        field_width: The same of the network of an unknown function.
         depth: Layers from width to width.
         data_weight: Weight of the mean square of readings minus predictions, in standard deviations
             of the noise, beside the mean square of the residual. A published weight w for plain
@@ -52,6 +48,7 @@ class PINN(eqx.Module):
     """
 
     width: int = 128
+    field_width: int = 64
     depth: int = 2
     data_weight: float = 1e-6
     descent: AbstractDescent = AdamDescent()
@@ -62,7 +59,7 @@ class PINN(eqx.Module):
 
     def __check_init__(self) -> None:
         """Refuse counts below one and a weight that is not positive."""
-        check_counts(self, "width", "depth", "pretraining", "steps")
+        check_counts(self, "width", "field_width", "depth", "pretraining", "steps")
         check_positive(self, "data_weight")
 
     @in_x32
@@ -86,7 +83,7 @@ class PINN(eqx.Module):
         """
         del dataset
         equation = equation_of(problem, self.guess)
-        init_key, train_key = jr.split(key)
+        init_key, train_key, field_key = jr.split(key, 3)
         network = LocalOperator(
             len(equation.model.coordinates),
             outputs=len(equation.model.states),
@@ -94,13 +91,15 @@ class PINN(eqx.Module):
             depth=self.depth,
             key=init_key,
         )
-        network, losses = _pretrain(self, equation, network, train_key)
+        functions = equation.functions(self.field_width, self.depth, key=field_key)
+        network, losses = _pretrain(self, equation, network, functions, train_key)
         check_losses(losses)
         return PINNInverter(
             problem=problem,
             method=self,
             equation=equation,
             network=network,
+            functions=functions,
             losses=np.asarray(losses),
             settings=describe_settings(self),
         )
@@ -128,6 +127,7 @@ class PINNInverter(AbstractEquationInverter[PINNSolution]):
         method: Its settings.
         equation: What the network is trained to fulfill.
         network: The solution at the guess.
+        functions: The unknown functions of the guess.
         losses: Loss of each step of the pretraining.
         settings: The method as text.
         logs: Empty.
@@ -137,6 +137,7 @@ class PINNInverter(AbstractEquationInverter[PINNSolution]):
     method: PINN
     equation: Equation
     network: LocalOperator
+    functions: Functions
     losses: np.ndarray
     settings: str = eqx.field(static=True)
     logs: tuple[TrainLog, ...] = ()
@@ -145,54 +146,55 @@ class PINNInverter(AbstractEquationInverter[PINNSolution]):
         return _follow(self, observation, key)
 
     def _invert_one(self, observation: Observation, key: Key[Array, ""]) -> Estimate:
-        theta = self._follow(observation, key).theta
-        return estimate_from_point(
-            self.problem, jnp.asarray(self.problem.parameters.to_unit(theta))
-        )
+        return estimate_from_point(self.problem, self._follow(observation, key).theta)
 
 
 @eqx.filter_jit
 def _pretrain(
-    method: PINN, equation: Equation, network: LocalOperator, key: Array
+    method: PINN, equation: Equation, network: LocalOperator, functions: Functions, key: Array
 ) -> tuple[LocalOperator, Array]:
-    weights = Weights.of(network)
-    theta = jnp.asarray(equation.guess, jnp.float32)
+    weights, unknowns = Weights.of(network), Unknowns(equation.scale, functions)
 
     def rows(vector: Array, points: Array) -> Array:
-        return equation.residuals(weights.build(vector), theta, points)
+        return equation.residuals(weights.build(vector), unknowns, points)
 
+    target = Target(rows, nothing)
     vector, losses = run_descent(
-        method.descent,
-        Target(rows, nothing),
-        equation.region,
-        weights.vector,
-        method.pretraining,
-        key=key,
+        method.descent, target, equation.region, weights.vector, method.pretraining, key=key
     )
     return weights.build(vector), losses
 
 
 @eqx.filter_jit
 def _follow(inverter: PINNInverter, observation: Observation, key: Array) -> PINNSolution:
-    method, problem, equation = inverter.method, inverter.problem, inverter.equation
-    weights, space = Weights.of(inverter.network), problem.parameters
-    guess, size = jnp.asarray(equation.guess, jnp.float32), problem.parameters.size
+    method, equation, size = inverter.method, inverter.equation, inverter.equation.scalars
+    weights = Weights.of((inverter.network, inverter.functions))
     count = jnp.maximum(jnp.sum(jnp.asarray(observation.mask)), 1)
+    share = jnp.sqrt(method.data_weight / count)
 
-    def theta_of(x: Array) -> Array:
-        return method.search.physical(space, x, guess)
+    def taken_apart(vector: Array) -> tuple[LocalOperator, Functions]:
+        return weights.build(vector[size:])
+
+    def unknowns_of(x: Array, functions: Functions) -> Unknowns:
+        return Unknowns(equation.physical(method.search, x), functions)
 
     def rows(vector: Array, points: Array) -> Array:
-        network = weights.build(vector[size:])
-        return equation.residuals(network, theta_of(vector[:size]), points)
+        network, functions = taken_apart(vector)
+        return equation.residuals(network, unknowns_of(vector[:size], functions), points)
 
     def extra(vector: Array) -> Array:
-        network = weights.build(vector[size:])
-        line = equation.line(network, theta_of, vector[:size], observation)
-        return jnp.sqrt(method.data_weight / count) * line.residual
+        network, functions = taken_apart(vector)
 
-    start = jnp.concatenate([method.search.coordinates(space, guess, guess), weights.vector])
+        def unknowns(x: Array) -> Unknowns:
+            return unknowns_of(x, functions)
+
+        line = equation.line(network, unknowns, vector[:size], observation)
+        slopes = functions.slopes(LENGTH.lattice) / len(LENGTH.lattice) ** 0.5
+        return share * jnp.concatenate([line.residual, slopes.ravel()])
+
+    start = jnp.concatenate([equation.start(method.search), weights.vector])
     vector, losses = run_descent(
         method.descent, Target(rows, extra), equation.region, start, method.steps, key=key
     )
-    return PINNSolution(theta_of(vector[:size]), weights.build(vector[size:]), losses)
+    network, functions = taken_apart(vector)
+    return PINNSolution(unknowns_of(vector[:size], functions).theta, network, losses)

@@ -1,6 +1,7 @@
 """How unknown parameters follow the readings, as a local operator predicts them."""
 
 import abc
+from collections.abc import Callable
 from typing import Any, cast
 
 import equinox as eqx
@@ -14,6 +15,7 @@ from .._parameters import ParameterSpace
 from ._checks import check_positive
 from ._descent import last_third
 from ._objective import UNIT_PRECISION, Penalty
+from ._unknowns import Unknowns
 
 
 class AbstractSearch(eqx.Module):
@@ -172,7 +174,7 @@ def penalized(
     line: Linearization,
     space: ParameterSpace,
     penalty: Penalty,
-    theta_of: Any,
+    unknowns_of: Callable[[Array], Unknowns],
     x: Float[Array, " parameter"],
 ) -> tuple[Float[Array, " parameter"], Float[Array, "parameter parameter"]]:
     """Gradient and curvature of misfit and penalty together, by coordinates.
@@ -181,12 +183,15 @@ def penalized(
         line: The linearized misfit, by the same coordinates.
         space: Priors.
         penalty: What is added.
-        theta_of: Physical values at coordinates, each of its own coordinate.
+        unknowns_of: Unknowns at coordinates, each scalar of its own coordinate.
         x: Where.
     """
 
     def slope(x: Array) -> Array:
-        return jax.grad(lambda x: jnp.sum(penalty_of(space, penalty, theta_of(x))))(x)
+        def total(x: Array) -> Array:
+            return jnp.sum(penalty_of(space, penalty, unknowns_of(x).scalars))
+
+        return jax.grad(total)(x)
 
     bend = jnp.maximum(jax.jvp(slope, (x,), (jnp.ones_like(x),))[1], 0.0)
     return line.gradient + slope(x), line.fisher + jnp.diag(bend)

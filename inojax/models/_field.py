@@ -1,4 +1,4 @@
-"""Unknown functions of an equation: a prior on their slope, and coefficients."""
+"""Unknown functions of an equation: a prior on their slope, coefficients, a form for networks."""
 
 import functools
 from collections.abc import Callable
@@ -11,6 +11,9 @@ from jaxtyping import Array, ArrayLike, Float
 
 from .._parameters import Parameter
 
+# `transform(n, s)`: the function at coordinate s, from a number that may be anything.
+Transform = Callable[[Any, Any], Any]
+
 
 class Field(eqx.Module):
     """An unknown function f of one coordinate, known at both ends and smooth in between.
@@ -19,7 +22,8 @@ class Field(eqx.Module):
     exp(-∫ f'² / 2r²) with `roughness` r, between the values at the ends (a Brownian bridge). The
     function is piecewise linear through `nodes`, and its coefficients are ordinary parameters
     (`parameters`): standard normal weights of the prior's principal components, the smoothest
-    first. So `LeastSquares` with `Penalty.DENSITY` finds the exact regularized minimizer.
+    first. So `LeastSquares` with `Penalty.DENSITY` finds the exact regularized minimizer. `BiLO`
+    and `PINN` make it a smooth function, a network behind `transform`, under the same penalty.
 
     A penalty that is heavier than the truth deserves is a prior that it lies far outside of, where
     unit coordinates are 0 or 1 in floating point: then use `Coordinates.UNCONSTRAINED`.
@@ -31,6 +35,9 @@ class Field(eqx.Module):
         ends: Its values there.
         roughness: Root mean square slope per unit length that is expected: after a length s the
             function has changed by about r √s.
+        transform: `transform(n, s) -> f`: has the values at the ends whatever n is, and any bounds
+            that the function should keep when it is a network. By default it adds n, times what
+            vanishes at the ends, to the line between them.
 
     Source:
         Stuart, Inverse problems: a Bayesian perspective, Acta Numerica 19 (2010).
@@ -41,6 +48,7 @@ class Field(eqx.Module):
     nodes: tuple[float, ...] = eqx.field(static=True)
     ends: tuple[float, float] = eqx.field(static=True)
     roughness: float = eqx.field(static=True)
+    transform: Transform
 
     def __init__(
         self,
@@ -50,6 +58,7 @@ class Field(eqx.Module):
         *,
         ends: tuple[float, float],
         roughness: float,
+        transform: Transform | None = None,
     ) -> None:
         """Describe an unknown function.
 
@@ -61,6 +70,8 @@ class Field(eqx.Module):
         self.nodes = tuple(np.asarray(nodes, np.float64).ravel().tolist())
         self.ends = float(ends[0]), float(ends[1])
         self.roughness = float(roughness)
+        line = _Between((self.nodes[0], self.nodes[-1]), self.ends) if self.nodes else None
+        self.transform = line if transform is None else transform
 
     def __check_init__(self) -> None:
         """Refuse what has no inside."""
@@ -152,6 +163,19 @@ class Field(eqx.Module):
     def _modes(self) -> tuple[Float[np.ndarray, " node"], Float[np.ndarray, "size node"]]:
         mean = np.interp(self.nodes, [self.nodes[0], self.nodes[-1]], self.ends)
         return mean, self.roughness * _principal_components(self.nodes)
+
+
+class _Between(eqx.Module):
+    """The line between two ends, and anything that vanishes there."""
+
+    places: tuple[float, float] = eqx.field(static=True)
+    ends: tuple[float, float] = eqx.field(static=True)
+
+    def __call__(self, n: Any, s: Any) -> Any:
+        length = self.places[1] - self.places[0]
+        share = (s - self.places[0]) / length
+        line = self.ends[0] + (self.ends[1] - self.ends[0]) * share
+        return line + share * (1.0 - share) * n
 
 
 @functools.cache

@@ -37,15 +37,17 @@ class Formula(eqx.Module):
     states: tuple[str, ...] = eqx.field(static=True)
     fields: tuple[Field, ...] = ()
 
-    def _split(self, theta: Array) -> tuple[Array, list[Function]]:
+    def split(
+        self, theta: Float[Array, " parameter"]
+    ) -> tuple[Float[Array, " scalar"], tuple[Function, ...]]:
         """Scalar parameters, and unknown functions by their coefficients."""
-        sizes = [field.size for field in self.fields]
-        begins = theta.shape[0] - sum(sizes) + np.cumsum([0, *sizes])
-        functions = [
-            self._function(field, theta[begin : begin + field.size])
-            for field, begin in zip(self.fields, begins, strict=False)
-        ]
-        return theta[: begins[0]], functions
+        size = sum(field.size for field in self.fields)
+        begin = theta.shape[0] - size
+        scalars, functions = theta[:begin], []
+        for field in self.fields:
+            functions.append(self._function(field, theta[begin : begin + field.size]))
+            begin += field.size
+        return scalars, tuple(functions)
 
     def _function(self, field: Field, coefficients: Array) -> Function:
         axis = self.coordinates.index(field.coordinate)
@@ -56,11 +58,20 @@ class Formula(eqx.Module):
         raw: Float[Array, " output"],
         x: Float[Array, " coordinate"],
         theta: Float[Array, " parameter"],
+        functions: tuple[Function, ...] | None = None,
     ) -> Float[Array, " state"]:
-        """The ansatz at one point, always a vector."""
-        scalars, functions = self._split(theta)
+        """The ansatz at one point, always a vector.
+
+        Args:
+            raw: What a network says.
+            x: The point.
+            theta: All parameters, or scalars alone where `functions` are given.
+            functions: The unknown functions; by default those of the coefficients.
+        """
+        if functions is None:
+            theta, functions = self.split(theta)
         single = len(self.states) == 1
-        found = self.ansatz(raw[0] if single else raw, x, scalars, *functions)
+        found = self.ansatz(raw[0] if single else raw, x, theta, *functions)
         return jnp.atleast_1d(jnp.asarray(found))
 
     def given(
@@ -119,9 +130,14 @@ class Formula(eqx.Module):
         u: Callable[[Any], Any],
         x: Float[Array, " coordinate"],
         theta: Float[Array, " parameter"],
+        functions: tuple[Function, ...] | None = None,
     ) -> Float[Array, " equation"]:
-        """The residual of a function with vector values at one point, always a vector."""
-        scalars, functions = self._split(theta)
+        """The residual of a function with vector values at one point, always a vector.
+
+        `theta` and `functions` are as for `state`.
+        """
+        if functions is None:
+            theta, functions = self.split(theta)
         single = len(self.states) == 1
         written = (lambda point: u(point)[0]) if single else u
-        return jnp.atleast_1d(jnp.asarray(self.residual(written, x, scalars, *functions)))
+        return jnp.atleast_1d(jnp.asarray(self.residual(written, x, theta, *functions)))

@@ -158,6 +158,11 @@ class PDEModel(eqx.Module):
         )
 
     @property
+    def coefficients(self) -> int:
+        """Number of coefficients of all fields."""
+        return sum(field.size for field in self.fields)
+
+    @property
     def initial_time(self) -> float:
         """Where the readings begin."""
         return float(self.times[0])
@@ -201,48 +206,68 @@ class PDEModel(eqx.Module):
         raw: Float[Array, "point output"],
         points: Float[Array, "point coordinate"],
         theta: Float[Array, " parameter"],
+        fields: Float[Array, "point field"] | None = None,
     ) -> Float[Array, "point state"]:
         """The states that outputs of a network stand for, by the ansatz.
 
         Args:
             raw: Outputs of a network, one for each state.
             points: Where.
-            theta: Physical parameter values.
+            theta: Physical parameter values, scalars alone where `fields` are given.
+            fields: Values of the unknown functions; by default those of the coefficients.
 
         Returns:
             States that fulfill the initial and boundary conditions.
         """
-        return jax.vmap(lambda n, x: self.formula.state(n, x, theta))(raw, points)
+        if fields is None:
+            return jax.vmap(lambda n, x: self.formula.state(n, x, theta))(raw, points)
+
+        def one(n: Array, x: Array, values: Array) -> Array:
+            return self.formula.state(n, x, theta, tuple(lambda _, v=v: v for v in values))
+
+        return jax.vmap(one)(raw, points, fields)
 
     def residuals(
         self,
         jet: Jet,
         points: Float[Array, "point coordinate"],
         theta: Float[Array, " parameter"],
+        fields: Jet | None = None,
     ) -> Float[Array, "point equation"]:
         """By how much outputs of a network miss the equation.
 
         Args:
             jet: Outputs with their derivatives by the coordinates, one for each state.
             points: Where.
-            theta: Physical parameter values.
+            theta: Physical parameter values, scalars alone where `fields` are given.
+            fields: The unknown functions with their derivatives; by default those of the
+                coefficients.
 
         Returns:
             The residual of each equation.
         """
         formula = self.formula
 
-        def one(value: Array, first: Array, second: Array, x: Array) -> Array:
-            n = expansion(value, first, dict(zip(jet.pairs, second, strict=True)), x)
-            return formula.residual_of(lambda y: formula.state(n(y), y, theta), x, theta)
+        def one(x: Array, network: Any, known: Any) -> Array:
+            n, functions = _expanded(jet, network, x), None
+            if fields is not None:
+                f = _expanded(fields, known, x)
+                functions = tuple(
+                    lambda y, index=index: f(y)[index] for index in range(len(self.fields))
+                )
 
-        return jax.vmap(one, in_axes=(0, 1, 1, 0))(jet.value, jet.first, jet.second, points)
+            def u(y: Array) -> Array:
+                return formula.state(n(y), y, theta, functions)
+
+            return formula.residual_of(u, x, theta, functions)
+
+        return jax.vmap(one)(points, _by_point(jet), _by_point(fields))
 
     def second_derivatives(self, parameters: int) -> tuple[tuple[int, int], ...]:
         """Pairs of coordinates by which the equation differentiates twice.
 
         Args:
-            parameters: Number of parameters.
+            parameters: Number of parameters, coefficients of fields included.
 
         Returns:
             Those second derivatives that the residual depends on at random points.
@@ -252,14 +277,21 @@ class PDEModel(eqx.Module):
         pairs = all_pairs(size)
         low, high = np.array(self.domain).T
         points = jnp.asarray(low + (high - low) * rng.uniform(0.1, 0.9, (many, size)))
-        theta = jnp.asarray(rng.uniform(0.5, 1.5, parameters))
-        shapes = (many, states), (size, many, states), (len(pairs), many, states)
-        value, first, second = (jnp.asarray(rng.uniform(0.5, 1.5, shape)) for shape in shapes)
+        theta = jnp.asarray(rng.uniform(0.5, 1.5, parameters - self.coefficients))
+
+        def generic(numbers: int) -> Jet:
+            shapes = (many, numbers), (size, many, numbers), (len(pairs), many, numbers)
+            value, first, second = (jnp.asarray(rng.uniform(0.5, 1.5, s)) for s in shapes)
+            return Jet(value, first, second, pairs)
+
+        jet = generic(states)
+        fields = generic(len(self.fields)) if self.fields else None
 
         def of(second: Array) -> Array:
-            return self.residuals(Jet(value, first, second, pairs), points, theta)
+            bent = dataclasses.replace(jet, second=second)
+            return self.residuals(bent, points, theta, fields)
 
-        slopes = np.asarray(jax.jacfwd(of)(second))  # (point, equation, pair, point, state)
+        slopes = np.asarray(jax.jacfwd(of)(jet.second))  # (point, equation, pair, point, state)
         used = np.any(slopes != 0.0, axis=(0, 1, 3, 4))
         return tuple(pair for pair, wanted in zip(pairs, used, strict=True) if wanted)
 
@@ -434,6 +466,29 @@ def _check_field(field: Field, model: PDEModel) -> None:
             f"`nodes` of field {field.name!r} must reach from {ends[0]} to {ends[1]}, the ends of "
             f"{field.coordinate!r}; they reach from {field.nodes[0]} to {field.nodes[-1]}."
         )
+    with jax.ensure_compile_time_eval():
+        found = [
+            [float(field.transform(jnp.asarray(n), jnp.asarray(s))) for n in (-1.0, 1.0)]
+            for s in ends
+        ]
+    if not np.allclose(found, np.array(field.ends)[:, None], rtol=1e-6, atol=1e-6):
+        raise ValueError(
+            f"`transform` of field {field.name!r} must have the values {field.ends} at its ends, "
+            f"whatever `n` is; got {found[0]} and {found[1]} for two of them."
+        )
+
+
+def _by_point(jet: Jet | None) -> Any:
+    """Arrays of a jet with points as first axis."""
+    if jet is None:
+        return None
+    return jet.value, jnp.moveaxis(jet.first, 1, 0), jnp.moveaxis(jet.second, 1, 0)
+
+
+def _expanded(jet: Jet, at: Any, x: Array) -> Any:
+    """The polynomial with a jet's value and derivatives at one point."""
+    value, first, second = at
+    return expansion(value, first, dict(zip(jet.pairs, second, strict=True)), x)
 
 
 def _along(points: np.ndarray) -> np.ndarray:

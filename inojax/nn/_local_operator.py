@@ -121,7 +121,7 @@ class LocalOperator(eqx.Module):
     def local_jet(
         self,
         x: Float[Array, "point coordinate"],
-        theta: Float[Array, " parameter"],
+        theta: "Float[Array, ' parameter'] | Jet",
         pairs: Sequence[Pair],
     ) -> tuple[Jet, list[Jet]]:
         """Evaluate it with derivatives by the coordinates, and all of that by each parameter.
@@ -131,18 +131,22 @@ class LocalOperator(eqx.Module):
 
         Args:
             x: Points.
-            theta: The parameters.
+            theta: As for `jet`.
             pairs: Which second derivatives are wanted.
 
         Returns:
             The outputs with first and second derivatives, and the derivative of all of these by
-            each parameter.
+            each parameter, or by a constant added to each unknown function.
         """
         coordinates, pairs = x.shape[1], tuple(pairs)
         embedding = jnp.asarray(self.embedding)
         first, *hidden, last = self.layers
-        bias = first.bias + theta @ embedding
-        start = Jet.coordinates(x, pairs).linear(_with_bias(first.weight, jnp.zeros_like(bias)))
+        bias = first.bias
+        start = Jet.coordinates(x, pairs).linear(_without_bias(first.weight))
+        if isinstance(theta, Jet):
+            start = start.plus(theta.linear(_without_bias(embedding)))
+        else:
+            bias = bias + theta @ embedding
         channels = channels_of(start, embedding)
         for layer in (*hidden, last):
             hidden_channels: Any = tanh_channels(channels, bias, coordinates, pairs)
@@ -153,11 +157,7 @@ class LocalOperator(eqx.Module):
 
 
 def _without_bias(weight: Array) -> Linear:
-    return _with_bias(weight, jnp.zeros(weight.shape[1], weight.dtype))
-
-
-def _with_bias(weight: Array, bias: Array) -> Linear:
-    blank = Linear(*weight.shape, key=jr.key(0))
+    blank, bias = Linear(*weight.shape, key=jr.key(0)), jnp.zeros(weight.shape[1], weight.dtype)
     return eqx.tree_at(lambda layer: (layer.weight, layer.bias), blank, (weight, bias))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -53,6 +54,7 @@ def heat(
         np.linspace(0.0, 1.0, nodes),
         ends=(0.0, 0.0),
         roughness=roughness(noise, readings, penalty),
+        transform=_temperature,
     )
     x = np.linspace(0.0, 1.0, readings)
     model = PDEModel(
@@ -67,6 +69,10 @@ def heat(
     return InverseProblem(
         "heat", ParameterSpace(field.parameters), model, Sensors(FixedTimes(x)), Gaussian(noise)
     )
+
+
+def _temperature(n: Float[Array, ""], x: Float[Array, ""]) -> Float[Array, ""]:
+    return x * (1.0 - x) * jax.nn.softplus(n)
 
 
 def _residual(

@@ -9,7 +9,7 @@ import numpyro.distributions as dist
 import pytest
 
 import inojax as ij
-from inojax.methods import PINN, BiLO, Coordinates, LeastSquares, Penalty, invert_batch
+from inojax.methods import Coordinates, LeastSquares, Penalty, invert_batch
 from inojax.models import Field, FiniteElements, PDEModel, partial
 from inojax.problems import heat, variable_poisson
 from tests.refuses import refuses
@@ -238,10 +238,10 @@ def test_the_regularized_minimizer_of_the_published_table_is_reproduced():
     np.testing.assert_allclose(square.mean(), 0.0427, rtol=0.005)
 
 
-@pytest.mark.parametrize("method", [BiLO(), PINN()], ids=["BiLO", "PINN"])
-def test_networks_say_that_they_know_no_functions(method):
-    with refuses(ValueError, r"unknown functions \(D\), for which there is no network yet"):
-        method.fit(variable_poisson(nodes=5), key=jax.random.key(0))
+def test_the_transform_keeps_the_ends(field):
+    for end, value in zip((0.0, 2.0), field.ends, strict=True):
+        assert field.transform(7.0, end) == value
+    assert field.transform(1.0, 1.0) == 2.25
 
 
 def test_many_calls_at_once_end():
@@ -280,6 +280,11 @@ def test_fields_that_do_not_fit_are_refused(field):
 
     with refuses(ValueError, "must reach from 0.0 to 1.0"):
         one_state(residual, ansatz, fields=(field,))
+    open_end = Field(
+        "D", "x", np.linspace(0, 1, 5), ends=(1.0, 1.0), roughness=1.0, transform=lambda n, s: n
+    )
+    with refuses(ValueError, "`transform` of field 'D' must have the values"):
+        one_state(residual, ansatz, fields=(open_end,))
     elsewhere = Field("D", "y", np.linspace(0, 1, 5), ends=(1.0, 1.0), roughness=1.0)
     with refuses(ValueError, "depends on 'y'"):
         one_state(residual, ansatz, fields=(elsewhere,))

@@ -1,0 +1,178 @@
+"""What is unknown of an equation: scalars, and functions that are networks."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from ..models import Field, PDEModel
+from ..nn import Jet, LocalOperator
+from ._descent import GaussNewtonDescent, Region, Target, Weights, nothing, run_descent
+
+# Points along the coordinate of each function where its slope counts; published are as many.
+_ALONG = 101
+# Steps that fit networks to the functions of the guess, and how they are taken.
+_FITTING = 100
+_FIT = GaussNewtonDescent(points=None, final_rate=1.0)
+
+
+class Functions(eqx.Module):
+    """The unknown functions of an equation as networks of their coordinates.
+
+    Attributes:
+        fields: What they are called, where they live and what they keep.
+        axes: Number of the coordinate of each.
+        networks: A network for each.
+    """
+
+    fields: tuple[Field, ...]
+    axes: tuple[int, ...] = eqx.field(static=True)
+    networks: tuple[LocalOperator, ...]
+
+    @classmethod
+    def draw(cls, model: PDEModel, width: int, depth: int, *, key: Key[Array, ""]) -> "Functions":
+        """Networks with random weights.
+
+        Args:
+            model: The model.
+            width: Units of each layer.
+            depth: Layers from width to width.
+            key: Source of the weights.
+
+        Returns:
+            One network for each field of the model.
+        """
+        fields = model.fields
+        keys = jr.split(key, max(len(fields), 1))
+        networks = [LocalOperator(1, width=width, depth=depth, key=k) for k in keys]
+        axes = [model.coordinates.index(field.coordinate) for field in fields]
+        return cls(fields, tuple(axes), tuple(networks[: len(fields)]))
+
+    def jet(
+        self, points: Float[Array, "point coordinate"], pairs: tuple[tuple[int, int], ...]
+    ) -> Jet:
+        """The functions with their derivatives by the coordinates.
+
+        Args:
+            points: Where.
+            pairs: Which second derivatives are wanted.
+
+        Returns:
+            One number for each function.
+        """
+        count, size = points.shape
+        shape = count, len(self.fields)
+        value = jnp.zeros(shape, points.dtype)
+        first = jnp.zeros((size, *shape), points.dtype)
+        second = jnp.zeros((len(pairs), *shape), points.dtype)
+        for index, (field, axis, network) in enumerate(self._each()):
+            f, slope, bend = _along(field, network, points[:, axis])
+            value = value.at[:, index].set(f)
+            first = first.at[axis, :, index].set(slope)
+            if (axis, axis) in pairs:
+                second = second.at[pairs.index((axis, axis)), :, index].set(bend)
+        return Jet(value, first, second, pairs)
+
+    def coefficients(self) -> Float[Array, " coefficient"]:
+        """The parameters that stand for them: their values at the nodes as coefficients."""
+        found = [
+            field.coefficients(_along(field, network, _nodes(field))[0])
+            for field, _, network in self._each()
+        ]
+        return jnp.concatenate([jnp.zeros(0, jnp.float32), *map(jnp.asarray, found)])
+
+    def slopes(self, shares: Float[Array, "point one"]) -> Float[Array, "point field"]:
+        """Their slopes in units of what the priors expect.
+
+        Args:
+            shares: How far along its coordinate, from 0 to 1.
+
+        Returns:
+            Numbers whose mean square over the points is ∫ f'² / r² of each function.
+        """
+        columns = []
+        for field, _, network in self._each():
+            length = field.nodes[-1] - field.nodes[0]
+            slope = _along(field, network, field.nodes[0] + length * shares[:, 0])[1]
+            columns.append(slope * np.float32(length**0.5 / field.roughness))
+        return jnp.stack(columns, axis=1) if columns else jnp.zeros((len(shares), 0))
+
+    def _each(self) -> Any:
+        return zip(self.fields, self.axes, self.networks, strict=True)
+
+
+def _along(field: Field, network: LocalOperator, s: Array) -> tuple[Array, Array, Array]:
+    """A function with its first and second derivative."""
+    raw = network.jet(s[:, None], jnp.zeros(0, s.dtype), ((0, 0),))
+    n, slope, bend = raw.value[:, 0], raw.first[0, :, 0], raw.second[0, :, 0]
+
+    def function(d: Array) -> Array:
+        return jax.vmap(field.transform)(n + d * (slope + 0.5 * d * bend), s + d)
+
+    def derivative(d: Array) -> tuple[Array, Array]:
+        return jax.jvp(function, (d,), (jnp.ones_like(d),))
+
+    zero = jnp.zeros_like(s)
+    (f, first), (_, second) = jax.jvp(derivative, (zero,), (jnp.ones_like(s),))
+    return f, first, second
+
+
+def _nodes(field: Field) -> Array:
+    return jnp.asarray(np.array(field.nodes), jnp.float32)
+
+
+# From one end of each function's coordinate to the other.
+LENGTH = Region(
+    jnp.linspace(0.0, 1.0, _ALONG)[:, None], jnp.zeros(1, jnp.float32), jnp.ones(1, jnp.float32)
+)
+
+
+@eqx.filter_jit
+def fitted(
+    functions: Functions, coefficients: Float[Array, " coefficient"], key: Key[Array, ""]
+) -> Functions:
+    """Train the networks to be given functions.
+
+    Args:
+        functions: Networks.
+        coefficients: Of the functions, linear between nodes.
+        key: Not needed.
+
+    Returns:
+        Networks of the same size, close to these functions at their nodes.
+    """
+    weights = Weights.of(functions)
+
+    def rows(vector: Array, shares: Array) -> Array:
+        begin, gaps = 0, []
+        for field, _, network in weights.build(vector)._each():
+            s = field.nodes[0] + (field.nodes[-1] - field.nodes[0]) * shares[:, 0]
+            wanted = field.at(coefficients[begin : begin + field.size], s)
+            gaps.append(_along(field, network, s)[0] - wanted)
+            begin += field.size
+        return jnp.stack(gaps, axis=1)
+
+    target = Target(rows, nothing)
+    vector, _ = run_descent(_FIT, target, LENGTH, weights.vector, _FITTING, key=key)
+    return weights.build(vector)
+
+
+class Unknowns(NamedTuple):
+    """What is unknown of an equation.
+
+    Attributes:
+        scalars: Physical values of the scalar parameters.
+        functions: The unknown functions.
+    """
+
+    scalars: Float[Array, " scalar"]
+    functions: Functions
+
+    @property
+    def theta(self) -> Float[Array, " parameter"]:
+        """All parameters of the problem, coefficients of functions included."""
+        return jnp.concatenate([self.scalars, self.functions.coefficients()])
