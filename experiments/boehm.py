@@ -70,7 +70,7 @@ class Size:
 SIZES = {
     Preset.SMOKE: Size(16, 2, 4, 64, Posterior(chains=2, warmup=2, draws=4, depth=1), 1e-3, 128),
     Preset.QUICK: Size(
-        256, 32, 100, 1000, Posterior(chains=4, warmup=100, draws=400, depth=6), 1e-5, 512
+        256, 32, 100, 1000, Posterior(chains=4, warmup=100, draws=800, depth=6), 1e-5, 512
     ),
     Preset.PAPER: Size(
         1024, 480, 200, 1000, Posterior(chains=4, warmup=2000, draws=2000), 1e-6, 512

@@ -48,6 +48,7 @@ SHARED = {
     "_mixing",
     "_objective",
     "_peaks",
+    "_unknowns",
     "_search",
     "_map_examples",
     "_network_identity",

@@ -31,7 +31,7 @@ from ._descent import (
 from ._equation import AbstractEquationInverter, Equation, check_losses, equation_of
 from ._objective import Penalty
 from ._search import AbstractSearch, AdamSearch, GaussNewtonSearch, penalized
-from ._unknowns import LENGTH, Functions, Unknowns
+from ._unknowns import Functions, Unknowns, diagonal
 
 
 class BiLO(eqx.Module):
@@ -179,6 +179,7 @@ class LocalSolution(NamedTuple):
     Attributes:
         theta: Physical parameter values, coefficients of functions included.
         network: The local operator there.
+        functions: The unknown functions there.
         path: Physical parameter values before each step.
         residual_loss: Loss of the equation before each step.
         misfit: Misfit of the readings before each step, half a chi-squared.
@@ -186,6 +187,7 @@ class LocalSolution(NamedTuple):
 
     theta: Float[Array, " parameter"]
     network: LocalOperator
+    functions: Functions
     path: Float[Array, "step parameter"]
     residual_loss: Float[Array, " step"]
     misfit: Float[Array, " step"]
@@ -317,16 +319,16 @@ class _Upper(NamedTuple):
         half = np.float32(0.5**0.5)
         prior = 0.0 if self.method.penalty is Penalty.NONE else half
 
-        def rows(vector: Array, shares: Array) -> Array:
-            return prior * self.functions.build(vector).slopes(shares)
+        def rows(vector: Array, points: Array) -> Array:
+            return prior * self.functions.build(vector).slopes(points)
 
         def extra(vector: Array) -> Array:
             return half * self.line(network, state.x, vector).residual
 
-        target = Target(rows, extra)
-        descent = self.method.field_descent
+        target, descent = Target(rows, extra), self.method.field_descent
+        region = diagonal(self.equation.model, key=key)
         *moved, _ = descent.step(
-            target, LENGTH, state.functions, state.field_descent, progress, key=key
+            target, region, state.functions, state.field_descent, progress, key=key
         )
         return moved
 
@@ -363,5 +365,5 @@ def _follow(inverter: BiLOInverter, observation: Observation, key: Array) -> Loc
     )
     given = jnp.linspace(0.0, 1.0, method.steps), jr.split(key, method.steps)
     state, history = jax.lax.scan(step, start, given)
-    theta = upper.unknowns(state.x, state.functions).theta
-    return LocalSolution(theta, weights.build(state.network), *history)
+    unknowns, network = upper.unknowns(state.x, state.functions), weights.build(state.network)
+    return LocalSolution(unknowns.theta, network, unknowns.functions, *history)

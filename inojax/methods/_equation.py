@@ -79,7 +79,8 @@ class Equation(eqx.Module):
         drawn = Functions.draw(self.model, width, depth, key=key)
         if not drawn.fields:
             return drawn
-        return fitted(drawn, jnp.asarray(self.guess[self.scalars :], jnp.float32), key)
+        coefficients = jnp.asarray(self.guess[self.scalars :], jnp.float32)
+        return fitted(drawn, self.model, coefficients, key)
 
     def start(self, search: AbstractSearch) -> Float[Array, " scalar"]:
         """Coordinates of the guess of the scalars."""

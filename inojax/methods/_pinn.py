@@ -18,7 +18,7 @@ from ._checks import check_counts, check_positive, describe_settings
 from ._descent import AbstractDescent, AdamDescent, Target, Weights, nothing, run_descent
 from ._equation import AbstractEquationInverter, Equation, check_losses, equation_of
 from ._search import AbstractSearch, AdamSearch
-from ._unknowns import LENGTH, Functions, Unknowns
+from ._unknowns import Functions, Unknowns
 
 
 class PINN(eqx.Module):
@@ -111,11 +111,13 @@ class PINNSolution(eqx.Module):
     Attributes:
         theta: Physical parameter values.
         network: The solution there.
+        functions: The unknown functions there.
         losses: Loss of equation and readings before each step.
     """
 
     theta: Float[Array, " parameter"]
     network: LocalOperator
+    functions: Functions
     losses: Float[Array, " step"]
 
 
@@ -180,7 +182,8 @@ def _follow(inverter: PINNInverter, observation: Observation, key: Array) -> PIN
 
     def rows(vector: Array, points: Array) -> Array:
         network, functions = taken_apart(vector)
-        return equation.residuals(network, unknowns_of(vector[:size], functions), points)
+        residuals = equation.residuals(network, unknowns_of(vector[:size], functions), points)
+        return jnp.concatenate([residuals, share * functions.slopes(points)], axis=1)
 
     def extra(vector: Array) -> Array:
         network, functions = taken_apart(vector)
@@ -188,13 +191,12 @@ def _follow(inverter: PINNInverter, observation: Observation, key: Array) -> PIN
         def unknowns(x: Array) -> Unknowns:
             return unknowns_of(x, functions)
 
-        line = equation.line(network, unknowns, vector[:size], observation)
-        slopes = functions.slopes(LENGTH.lattice) / len(LENGTH.lattice) ** 0.5
-        return share * jnp.concatenate([line.residual, slopes.ravel()])
+        return share * equation.line(network, unknowns, vector[:size], observation).residual
 
     start = jnp.concatenate([equation.start(method.search), weights.vector])
     vector, losses = run_descent(
         method.descent, Target(rows, extra), equation.region, start, method.steps, key=key
     )
     network, functions = taken_apart(vector)
-    return PINNSolution(unknowns_of(vector[:size], functions).theta, network, losses)
+    theta = unknowns_of(vector[:size], functions).theta
+    return PINNSolution(theta, network, functions, losses)

@@ -85,21 +85,21 @@ class Functions(eqx.Module):
         ]
         return jnp.concatenate([jnp.zeros(0, jnp.float32), *map(jnp.asarray, found)])
 
-    def slopes(self, shares: Float[Array, "point one"]) -> Float[Array, "point field"]:
+    def slopes(self, points: Float[Array, "point coordinate"]) -> Float[Array, "point field"]:
         """Their slopes in units of what the priors expect.
 
         Args:
-            shares: How far along its coordinate, from 0 to 1.
+            points: Where; each function looks at its own coordinate.
 
         Returns:
-            Numbers whose mean square over the points is ∫ f'² / r² of each function.
+            Numbers whose mean square over evenly spread points is ∫ f'² / r² of each function.
         """
-        columns = []
-        for field, _, network in self._each():
+        columns = [jnp.zeros((len(points), 0), points.dtype)]
+        for field, axis, network in self._each():
+            slope = _along(field, network, points[:, axis])[1]
             length = field.nodes[-1] - field.nodes[0]
-            slope = _along(field, network, field.nodes[0] + length * shares[:, 0])[1]
-            columns.append(slope * np.float32(length**0.5 / field.roughness))
-        return jnp.stack(columns, axis=1) if columns else jnp.zeros((len(shares), 0))
+            columns.append(slope[:, None] * np.float32(length**0.5 / field.roughness))
+        return jnp.concatenate(columns, axis=1)
 
     def _each(self) -> Any:
         return zip(self.fields, self.axes, self.networks, strict=True)
@@ -125,39 +125,51 @@ def _nodes(field: Field) -> Array:
     return jnp.asarray(np.array(field.nodes), jnp.float32)
 
 
-# From one end of each function's coordinate to the other.
-LENGTH = Region(
-    jnp.linspace(0.0, 1.0, _ALONG)[:, None], jnp.zeros(1, jnp.float32), jnp.ones(1, jnp.float32)
-)
+def diagonal(model: PDEModel, *, key: Key[Array, ""]) -> Region:
+    """Points along which each coordinate goes from one end to the other.
+
+    One is drawn from each of equal parts: where they stay the same, networks bend between them.
+
+    Args:
+        model: The model.
+        key: Source of the points.
+
+    Returns:
+        The domain with these points.
+    """
+    lower, upper = (jnp.asarray(ends) for ends in np.array(model.domain, np.float32).T)
+    share = (jnp.arange(_ALONG) + jr.uniform(key, (_ALONG,))) / _ALONG
+    return Region(lower[None] + (upper - lower)[None] * share[:, None], lower, upper)
 
 
 @eqx.filter_jit
 def fitted(
-    functions: Functions, coefficients: Float[Array, " coefficient"], key: Key[Array, ""]
+    functions: Functions, model: PDEModel, coefficients: Float[Array, " coefficient"], key: Array
 ) -> Functions:
     """Train the networks to be given functions.
 
     Args:
         functions: Networks.
+        model: The model.
         coefficients: Of the functions, linear between nodes.
-        key: Not needed.
+        key: Source of points.
 
     Returns:
-        Networks of the same size, close to these functions at their nodes.
+        Networks of the same size, close to these functions.
     """
     weights = Weights.of(functions)
 
-    def rows(vector: Array, shares: Array) -> Array:
+    def rows(vector: Array, points: Array) -> Array:
         begin, gaps = 0, []
-        for field, _, network in weights.build(vector)._each():
-            s = field.nodes[0] + (field.nodes[-1] - field.nodes[0]) * shares[:, 0]
+        for field, axis, network in weights.build(vector)._each():
+            s = points[:, axis]
             wanted = field.at(coefficients[begin : begin + field.size], s)
             gaps.append(_along(field, network, s)[0] - wanted)
             begin += field.size
         return jnp.stack(gaps, axis=1)
 
-    target = Target(rows, nothing)
-    vector, _ = run_descent(_FIT, target, LENGTH, weights.vector, _FITTING, key=key)
+    target, region = Target(rows, nothing), diagonal(model, key=key)
+    vector, _ = run_descent(_FIT, target, region, weights.vector, _FITTING, key=key)
     return weights.build(vector)
 
 

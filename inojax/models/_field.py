@@ -48,7 +48,7 @@ class Field(eqx.Module):
     nodes: tuple[float, ...] = eqx.field(static=True)
     ends: tuple[float, float] = eqx.field(static=True)
     roughness: float = eqx.field(static=True)
-    transform: Transform
+    transform: Transform = eqx.field(static=True)
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from inojax import EstimateStatus
 from inojax.methods import PINN, AdamDescent, BiLO, GaussNewtonDescent, Penalty
 from inojax.methods._descent import Weights
 from inojax.methods._equation import equation_of
-from inojax.methods._unknowns import LENGTH, Functions, Unknowns
+from inojax.methods._unknowns import Functions, Unknowns, diagonal
 from inojax.models import Field, FiniteElements, PDEModel, gradient, partial
 from inojax.problems import heat, variable_poisson
 
@@ -91,7 +91,9 @@ def test_slopes_are_in_units_of_the_prior():
     weights = Weights.of(Functions.draw(model, 8, 1, key=KEY))
     line = weights.build(jnp.zeros_like(weights.vector))
     # A slope of 2 over a length of 4: ∫ f'² / r² = 16 / 0.25.
-    np.testing.assert_allclose(jnp.mean(line.slopes(LENGTH.lattice) ** 2), 64.0, rtol=1e-5)
+    np.testing.assert_allclose(
+        jnp.mean(line.slopes(diagonal(model, key=KEY).lattice) ** 2), 64.0, rtol=1e-5
+    )
     np.testing.assert_allclose(line.coefficients(), np.zeros(7), atol=1e-4)
 
 
@@ -157,8 +159,9 @@ def test_bilo_recovers_a_function(rod, observation):
     exact = np.asarray(rod.model.solve(np.asarray(found.theta, np.float64)).states)
     predicted = inverter.predict(rod.model.readings, found.theta, found.network)
     np.testing.assert_allclose(predicted, exact, atol=2e-3)
+    # By other random points.
     estimate = inverter(observation, key=KEY)
-    np.testing.assert_allclose(estimate.value, found.theta, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(field.nodal(estimate.value), diffusivity, atol=5e-3)
     assert estimate.samples is None
     assert int(estimate.status) == EstimateStatus.OK
 

@@ -1,0 +1,300 @@
+"""Experiments on an unknown function: readings, networks, limits, one table."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from _common import Arguments, Clocks, kept, provenance, stage
+from _evaluation import Row
+from _field_limits import fixed_point, minimizer
+from _tables import number, table
+from jaxtyping import Array, Float, Key
+
+import inojax as ij
+from inojax import plot
+from inojax.methods import PINN, BiLO
+
+# Points where functions are compared with the truth, as published.
+FINE = np.linspace(0.0, 1.0, 1001)
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """An equation with one unknown function.
+
+    Attributes:
+        name: Of the experiment.
+        truth: The true function of an array of places.
+        guess: Where methods begin.
+        square: Whether the second error is a mean square; else it is its root.
+        published: Rows of the source by name: errors of the function, of the solution, data loss.
+    """
+
+    name: str
+    truth: Callable[[np.ndarray], np.ndarray]
+    guess: Callable[[np.ndarray], np.ndarray]
+    square: bool
+    published: dict[str, tuple[float, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One problem with its readings and what is made of them.
+
+    Attributes:
+        label: What is special about it.
+        problem: What readings are inverted as.
+        noise: Standard deviation of the readings; 0 for exact ones.
+        scale: The one they are inverted with.
+        methods: Networks by the name of their row.
+        limits: Whether minimizer and fixed point are found for this one, and by which label.
+    """
+
+    label: str
+    problem: ij.InverseProblem
+    noise: float
+    scale: float
+    methods: dict[str, BiLO | PINN]
+    limits: str | None
+
+
+def experiment(
+    arguments: Arguments,
+    subject: Subject,
+    trials: Sequence[Trial],
+    seeds: int,
+    clocks: Clocks,
+) -> dict[str, Any]:
+    """Invert the readings of all trials by all methods, and draw.
+
+    Args:
+        arguments: The command line.
+        subject: The equation.
+        trials: Problems and methods.
+        seeds: Sets of readings, with weights of their own.
+        clocks: Times of the run.
+
+    Returns:
+        The content of `metrics.json`.
+    """
+    parts, rows = arguments.out / "parts", []
+    parts.mkdir(exist_ok=True)
+    for trial in trials:
+        readings = measured(subject, trial, seeds, arguments.seed)
+        if trial.limits is not None:
+            for name, find in (("minimizer", minimizer), ("fixed point", fixed_point)):
+                label = f"{name}({trial.limits})"
+                make = functools.partial(limit_row, label, find, subject, trial, readings)
+                rows.append(kept(parts / f"{_file(trial, label)}.json", make))
+        for name, method in trial.methods.items():
+            key = jr.fold_in(jr.key(arguments.seed), len(rows))
+            make = functools.partial(
+                network_row, name, method, subject, trial, readings, parts, key=key
+            )
+            rows.append(kept(parts / f"{_file(trial, name)}.json", make))
+    for label in dict.fromkeys(row["trial"] for row in rows):
+        draw(arguments.out, subject, [row for row in rows if row["trial"] == label])
+    return {
+        "experiment": subject.name,
+        "preset": str(arguments.preset),
+        "seed": arguments.seed,
+        "provenance": provenance(arguments),
+        "limits": {
+            row["method"]: {name: row[name] for name in ("linf", "l2", "data_loss")}
+            for row in rows
+            if row["method"].startswith(("minimizer", "fixed point"))
+        },
+        "rows": rows,
+        "timing": clocks.timing(),
+    }
+
+
+def _file(trial: Trial, name: str) -> str:
+    words = f"{trial.label}_{name}"
+    return "".join(c if c.isalnum() or c in "-." else "_" for c in words)
+
+
+def measured(
+    subject: Subject, trial: Trial, seeds: int, seed: int
+) -> Float[np.ndarray, "seed reading"]:
+    """Readings of the truth; the noise is the same for all trials with as many of them."""
+    model: Any = trial.problem.model
+    clean = np.asarray(model.solve(model.fields[0].coefficients(subject.truth)).states)[:, 0]
+    noises = [np.random.default_rng([seed, s]).normal(size=len(clean)) for s in range(seeds)]
+    return clean[None] + trial.noise * np.stack(noises)
+
+
+def limit_row(
+    name: str,
+    find: Callable[..., np.ndarray],
+    subject: Subject,
+    trial: Trial,
+    readings: Float[np.ndarray, "seed reading"],
+) -> Row:
+    """What a method would converge to on the classical solver."""
+    stage(f"{trial.label}: {name}")
+    model: Any = trial.problem.model
+    start = model.fields[0].coefficients(subject.guess)
+    began = time.perf_counter()
+    found = np.stack([find(trial.problem, y, trial.scale, start) for y in readings])
+    seconds = (time.perf_counter() - began) / len(readings)
+    states = np.asarray(model.solve_ensemble(found).states)[:, :, 0]
+    curves = _curves(model.fields[0], found)
+    return row_of(name, subject, trial, curves, states, states, readings) | {"seconds": seconds}
+
+
+def network_row(
+    name: str,
+    method: BiLO | PINN,
+    subject: Subject,
+    trial: Trial,
+    readings: Float[np.ndarray, "seed reading"],
+    parts: Path,
+    *,
+    key: Key[Array, ""],
+) -> Row:
+    """Train a method at the guess, let it follow every set of readings, and score it."""
+    model: Any = trial.problem.model
+    field, seeds = model.fields[0], len(readings)
+    guess = tuple(np.asarray(field.coefficients(subject.guess)).tolist())
+    stage(f"{trial.label}: {name}, {method.pretraining} steps at the guess")
+    began = time.perf_counter()
+    inverter = dataclasses.replace(method, guess=guess).fit(trial.problem, key=key)
+    fit_seconds = time.perf_counter() - began
+    stage(f"{trial.label}: {name}, {method.steps} steps for {seeds} sets of readings at once")
+    blank = trial.problem.simulate(np.zeros(field.size), key=key)
+    batch = jax.tree.map(lambda x: np.stack([x] * seeds), blank)
+    batch = dataclasses.replace(batch, values=readings[:, :, None])
+    with jax.enable_x64(False):
+        follow = jax.jit(jax.vmap(lambda o, k: inverter.follow(o, key=k)))
+        given = jax.tree.map(jnp.asarray, batch), jr.split(key, seeds)
+        compiled = follow.lower(*given).compile()
+        began = time.perf_counter()
+        found = jax.block_until_ready(compiled(*given))
+        seconds = (time.perf_counter() - began) / seeds
+        lines = np.stack([FINE] * len(model.coordinates), axis=1).astype(np.float32)
+        curves = jax.vmap(lambda f: f.jet(jnp.asarray(lines), ()).value[:, 0])(found.functions)
+    thetas = np.asarray(found.theta, np.float64)
+    exact = np.asarray(model.solve_ensemble(thetas).states)[:, :, 0]
+    networks = [jax.tree.map(lambda x, s=s: x[s], found.network) for s in range(seeds)]
+    predicted = np.stack(
+        [
+            np.asarray(inverter.predict(model.readings, theta, network))[:, 0]
+            for theta, network in zip(found.theta, networks, strict=True)
+        ]
+    )
+    row = row_of(name, subject, trial, np.asarray(curves), predicted, exact, readings)
+    if isinstance(method, BiLO):
+        draw_path(parts.parent, subject, trial, name, np.asarray(found.path))
+    return row | {
+        "seconds": seconds,
+        "fit_seconds": fit_seconds,
+        "settings": inverter.settings,
+        "steps": method.steps,
+    }
+
+
+def _curves(field: Any, thetas: np.ndarray) -> Float[np.ndarray, "seed point"]:
+    with jax.enable_x64(True):
+        values = np.asarray(field.nodal(thetas))
+    return np.stack([np.interp(FINE, field.nodes, row) for row in values])
+
+
+def row_of(
+    name: str,
+    subject: Subject,
+    trial: Trial,
+    curves: Float[np.ndarray, "seed point"],
+    predicted: Float[np.ndarray, "seed reading"],
+    exact: Float[np.ndarray, "seed reading"],
+    readings: Float[np.ndarray, "seed reading"],
+) -> Row:
+    """One line of the table: means over seeds, standard deviations beside them."""
+    error = curves - subject.truth(FINE)[None]
+    square = np.square(error).mean(axis=1)
+    columns = {
+        "linf": np.abs(error).max(axis=1),
+        "l2": square if subject.square else np.sqrt(square),
+        "u_error": np.linalg.norm(predicted - exact, axis=1) / np.linalg.norm(exact, axis=1),
+        "data_loss": np.square(predicted - readings).mean(axis=1),
+    }
+    row: Row = {
+        "method": name,
+        "trial": trial.label,
+        "noise": trial.noise,
+        "seeds": len(curves),
+        "curve": curves[0, ::20],
+        "published": subject.published.get(name),
+    }
+    for column, values in columns.items():
+        row[column], row[f"{column}_std"] = float(values.mean()), float(values.std())
+        row[f"{column}_each"] = values
+    return row
+
+
+def draw_path(
+    out: Path, subject: Subject, trial: Trial, name: str, paths: Float[np.ndarray, "seed step c"]
+) -> None:
+    """How the function went, for the first set of readings."""
+    model: Any = trial.problem.model
+    steps = len(paths[0])
+    shown = np.unique(np.linspace(0, steps - 1, 5).astype(int))
+    curves = _curves(model.fields[0], paths[0][shown].astype(np.float64))
+    named = {f"step {step}": curve for step, curve in zip(shown, curves, strict=True)}
+    panels = {name: {"truth": subject.truth(FINE), **named}}
+    figure = plot.profiles(FINE, panels, quantity=model.fields[0].name)
+    figure.savefig(out / f"path_{_file(trial, name)}.png")
+
+
+def draw(out: Path, subject: Subject, rows: Sequence[Row]) -> None:
+    """The function as each method finds it from the first set of readings."""
+    x = FINE[::20]
+    panels = {
+        row["method"]: {"truth": subject.truth(x), "found": np.asarray(row["curve"])}
+        for row in rows
+    }
+    label = "".join(c if c.isalnum() else "_" for c in rows[0]["trial"])
+    plot.profiles(x, panels, quantity="unknown function").savefig(out / f"functions_{label}.png")
+
+
+def report(metrics: dict[str, Any], title: str, square: bool) -> str:
+    """The table, with the published row and the limits beside every method."""
+    names = "linf", "l2", "u_error", "data_loss"
+    lines = []
+    for row in metrics["rows"]:
+        theirs = row["published"] or (None,) * 4
+        lines.append(
+            [
+                f"{row['trial']}: {row['method']}",
+                *(
+                    cell
+                    for name, value in zip(names, theirs, strict=True)
+                    for cell in (f"{number(row[name])} ± {number(row[name + '_std'], 2)}",
+                                 number(value))
+                ),
+                number(row["seconds"]),
+            ]
+        )  # fmt: skip
+    second = "mean square" if square else "L2"
+    header = (
+        "method", "Linf", "published", second, "published", "u error", "published", "data loss",
+        "published", "s each",
+    )  # fmt: skip
+    return "\n".join(
+        [
+            f"\n{title}, preset {metrics['preset']}, {metrics['rows'][0]['seeds']} sets of readings"
+            f", {metrics['timing']['total_seconds']:.0f} s in all\n",
+            table(header, lines),
+            "",
+            "u error: relative, at the readings, of a method's solution beside the classical one "
+            "for the same function. Minimizer: of misfit and penalty, on the classical solver. "
+            "Fixed point: where BiLO's steps would end there.",
+        ]
+    )

@@ -1,0 +1,146 @@
+"""Heat: an unknown initial temperature from the final one, exact or noisy.
+
+Result:   Zhang, Li and Lowengrub, arXiv 2404.17789, Tables 4 (exact readings) and 5 (noisy). The
+          limits are the exact regularized minimizer for the same readings and penalty, and the
+          point where BiLO's own steps end on the classical solver.
+Command:  python experiments/heat.py --preset {smoke,quick,paper} --out DIR --seed 0
+Runtime:  TO BE MEASURED
+Expected: TO BE MEASURED
+
+Waves of the start are damped by exp(-0.1 k²) until they are read, and BiLO needs the more steps for
+them. Exact readings are inverted as if they were known to 1e-4 and slopes of 2 were expected, which
+they are. Each part is kept in `--out`; started again with the same folder, a run continues.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+from _common import Arguments, Clocks, Preset, claim, complaints, main, write_json
+from _unknown_function import Subject, Trial, experiment, report
+
+from inojax.methods import PINN, BiLO, GaussNewtonDescent, Penalty
+from inojax.problems import heat
+
+NOISE, PENALTY = 0.001**0.5, 1e-2
+# Of exact readings: known to this, with as many of them and this slope expected.
+UNIT, EXACT_READINGS, SLOPE = 1e-4, 51, 2.0
+SUBJECT = Subject(
+    "heat",
+    truth=lambda x: 1.0 - 2.0 * np.abs(x - 0.5),
+    guess=lambda x: np.sin(np.pi * x),
+    square=True,
+    published={
+        "BiLO, exact": (5.43e-2, 1.01e-4, 4.64e-4, 1.52e-9),
+        "PINN(0.1), exact": (9.24e-2, 5.43e-4, 1.29e-3, 4.05e-6),
+        "PINN(10), exact": (8.69e-2, 4.31e-4, 2.44e-3, 1.62e-6),
+        "PINN(1000), exact": (1.49e-1, 1.92e-3, 2.54e-2, 3.83e-8),
+        "BiLO, noisy": (2.41e-1, 6.11e-3, 1.46e-3, 4.08e-3),
+        "PINN(10), noisy": (2.62e-1, 8.13e-3, 1.26e-1, 5.21e-4),
+        "PINN(100), noisy": (2.53e-1, 7.11e-3, 1.38e-1, 2.61e-4),
+        "PINN(1000), noisy": (2.42e-1, 6.56e-3, 1.36e-1, 2.05e-4),
+    },
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Heat(Arguments):
+    """The options of this experiment."""
+
+    out: Path = Path("results/heat")
+    """Folder of all results. Started again with the same one, a run continues."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much a preset computes.
+
+    Attributes:
+        seeds: Sets of readings; the weights differ even where readings are exact.
+        exact: Variants of BiLO for exact readings by their name.
+        noisy: The same for noisy ones.
+        pinn: The PINN, for each weight of the readings.
+        weights: Weights of exact readings, and of noisy ones.
+    """
+
+    seeds: int
+    exact: dict[str, BiLO]
+    noisy: dict[str, BiLO]
+    pinn: PINN
+    weights: tuple[tuple[float, ...], tuple[float, ...]]
+
+
+_EXACT = BiLO(steps=1000, field_descent=GaussNewtonDescent(points=None, learning_rate=1.0))
+_NOISY = BiLO(steps=300)
+_PINN = PINN(width=64, descent=GaussNewtonDescent(), pretraining=80, steps=300)
+_SMALL = {"width": 16, "field_width": 8, "pretraining": 5, "steps": 5}
+_TINY = GaussNewtonDescent(16)
+_PUBLISHED = BiLO.published(residual_gradient=1e-3, penalty=Penalty.DENSITY, steps=10_000)
+_WEIGHTS = (0.1, 10.0, 1000.0), (10.0, 100.0, 1000.0)
+SIZES = {
+    Preset.SMOKE: Size(
+        2,
+        {},
+        {"BiLO": dataclasses.replace(_NOISY, **_SMALL, descent=_TINY)},
+        dataclasses.replace(_PINN, **_SMALL, descent=_TINY),
+        ((), (100.0,)),
+    ),
+    Preset.QUICK: Size(5, {"BiLO": _EXACT}, {"BiLO": _NOISY}, _PINN, _WEIGHTS),
+    Preset.PAPER: Size(
+        5,
+        {"BiLO": _EXACT, "BiLO as published": _PUBLISHED},
+        {"BiLO": _NOISY, "BiLO as published": _PUBLISHED},
+        PINN(steps=10_000),
+        _WEIGHTS,
+    ),
+}
+
+
+def run(arguments: Heat) -> None:
+    """Make the table unless it is there."""
+    size = SIZES[arguments.preset]
+    with complaints():
+        claim(arguments, size)
+    metrics = arguments.out / "metrics.json"
+    if not metrics.exists():
+        clocks = Clocks.in_folder(arguments.out)
+        with clocks.total, clocks.compiling:
+            content = experiment(arguments, SUBJECT, trials(size), size.seeds, clocks)
+        write_json(metrics, content)
+    print(report(json.loads(metrics.read_text()), "Heat", SUBJECT.square))
+    print(f"\nFigures and metrics.json are in {arguments.out}.")
+
+
+def trials(size: Size) -> list[Trial]:
+    """Noisy readings, then exact ones."""
+    noisy = heat(noise=NOISE, penalty=PENALTY)
+    # The penalty whose prior expects that slope.
+    penalty = UNIT**2 / (EXACT_READINGS * SLOPE**2)
+    exact = heat(noise=UNIT, readings=EXACT_READINGS, penalty=penalty)
+    made = [
+        Trial("noisy", noisy, NOISE, NOISE, _named(size.noisy, "noisy"), "noisy"),
+        Trial(
+            "exact", exact, 0.0, UNIT, _named(size.exact, "exact"), "exact" if size.exact else None
+        ),
+    ]
+    for weight in size.weights[0]:
+        problem = heat(noise=UNIT, readings=EXACT_READINGS, penalty=penalty)
+        method = dataclasses.replace(size.pinn, data_weight=weight * UNIT**2)
+        named: dict[str, BiLO | PINN] = {f"PINN({weight:g}), exact": method}
+        made.append(Trial("exact", problem, 0.0, UNIT, named, None))
+    for weight in size.weights[1]:
+        # The source weighs the penalty by 1e-2 beside the residual, whatever the readings weigh.
+        problem = heat(noise=NOISE, penalty=PENALTY / weight)
+        method = dataclasses.replace(size.pinn, data_weight=weight * NOISE**2)
+        named = {f"PINN({weight:g}), noisy": method}
+        made.append(Trial("noisy", problem, NOISE, NOISE, named, None))
+    return made
+
+
+def _named(methods: dict[str, BiLO], kind: str) -> dict[str, BiLO | PINN]:
+    return {f"{name}, {kind}": method for name, method in methods.items()}
+
+
+if __name__ == "__main__":
+    main(Heat, run, "Recover an unknown initial temperature from the final one.")

@@ -1,0 +1,137 @@
+"""Variable Poisson: an unknown diffusivity from noisy readings of the temperature.
+
+Result:   Zhang, Li and Lowengrub, arXiv 2404.17789, Table 2: BiLO and PINNs by the weight of the
+          penalty on the slope of D. The limits are the exact regularized minimizer for the same
+          readings and penalty, and the point where BiLO's own steps end on the classical solver,
+          since for a function these two are not the same.
+Command:  python experiments/variable_poisson.py --preset {smoke,quick,paper} --out DIR --seed 0
+Runtime:  TO BE MEASURED
+Expected: TO BE MEASURED
+
+The source calls a PINN by its weight of the penalty over its weight of the readings, so their ratio
+is what a minimizer would see. Each part is kept in `--out`; started again with the same folder, a
+run continues.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+from _common import Arguments, Clocks, Preset, claim, complaints, main, write_json
+from _unknown_function import Subject, Trial, experiment, report
+
+from inojax.methods import PINN, BiLO, GaussNewtonDescent, Penalty
+from inojax.problems import variable_poisson
+
+NOISE = 0.01
+PENALTIES = (1e-2, 1e-3, 1e-4)
+SUBJECT = Subject(
+    "variable_poisson",
+    truth=lambda x: 1.25 - 0.5 * np.abs(x - 0.5),
+    guess=np.ones_like,
+    square=False,
+    published={
+        "BiLO(0.01)": (1.08e-1, 4.88e-2, 2.07e-2, 2.57e-4),
+        "BiLO(0.001)": (5.86e-2, 2.01e-2, 3.94e-3, 1.01e-4),
+        "BiLO(0.0001)": (7.53e-2, 2.88e-2, 4.30e-3, 9.59e-5),
+        "PINN(0.01/1)": (1.62e-1, 7.91e-2, 3.05e-2, 3.85e-4),
+        "PINN(0.01/10)": (1.17e-1, 4.83e-2, 8.16e-3, 1.14e-4),
+        "PINN(0.01/100)": (8.69e-2, 3.31e-2, 4.18e-3, 1.02e-4),
+        "PINN(0.001/1)": (9.99e-2, 3.97e-2, 6.37e-3, 1.09e-4),
+        "PINN(0.001/10)": (8.61e-2, 3.25e-2, 4.43e-3, 1.02e-4),
+        "PINN(0.001/100)": (7.13e-2, 3.11e-2, 4.88e-3, 9.42e-5),
+        "PINN(0.0001/1)": (8.69e-2, 3.25e-2, 4.49e-3, 1.04e-4),
+        "PINN(0.0001/10)": (7.13e-2, 2.64e-2, 4.23e-3, 9.88e-5),
+        "PINN(0.0001/100)": (7.51e-2, 3.52e-2, 5.19e-3, 9.35e-5),
+    },
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class VariablePoisson(Arguments):
+    """The options of this experiment."""
+
+    out: Path = Path("results/variable_poisson")
+    """Folder of all results. Started again with the same one, a run continues."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much a preset computes.
+
+    Attributes:
+        seeds: Sets of readings.
+        bilo: Variants of BiLO by their name.
+        pinn: The PINN, for each weight of the readings.
+        weights: Pairs of weights, of penalty and readings.
+    """
+
+    seeds: int
+    bilo: dict[str, BiLO]
+    pinn: PINN
+    weights: tuple[tuple[float, float], ...]
+
+
+_OURS = BiLO(steps=200)
+_PINN = PINN(width=64, descent=GaussNewtonDescent(), pretraining=80, steps=300)
+_SMALL = {"width": 16, "field_width": 8, "pretraining": 5, "steps": 5}
+_PUBLISHED = BiLO.published(residual_gradient=1e-3, penalty=Penalty.DENSITY, steps=10_000)
+SIZES = {
+    Preset.SMOKE: Size(
+        2,
+        {"BiLO": dataclasses.replace(_OURS, **_SMALL, descent=GaussNewtonDescent(16))},
+        dataclasses.replace(_PINN, **_SMALL, descent=GaussNewtonDescent(16)),
+        ((1e-3, 1.0),),
+    ),
+    Preset.QUICK: Size(
+        5, {"BiLO": _OURS}, _PINN, tuple((a, b) for a in PENALTIES for b in (1.0, 10.0, 100.0))
+    ),
+    Preset.PAPER: Size(
+        5,
+        {"BiLO": _OURS, "BiLO, as published": _PUBLISHED},
+        PINN(steps=10_000),
+        tuple((a, b) for a in PENALTIES for b in (1.0, 10.0, 100.0)),
+    ),
+}
+
+
+def run(arguments: VariablePoisson) -> None:
+    """Make the table unless it is there."""
+    size = SIZES[arguments.preset]
+    with complaints():
+        claim(arguments, size)
+    metrics = arguments.out / "metrics.json"
+    if not metrics.exists():
+        clocks = Clocks.in_folder(arguments.out)
+        with clocks.total, clocks.compiling:
+            content = experiment(arguments, SUBJECT, trials(size), size.seeds, clocks)
+        write_json(metrics, content)
+    print(report(json.loads(metrics.read_text()), "Variable Poisson", SUBJECT.square))
+    print(f"\nFigures and metrics.json are in {arguments.out}.")
+
+
+def trials(size: Size) -> list[Trial]:
+    """BiLO for each penalty beside its limits, then the PINNs."""
+    made = [
+        Trial(
+            "BiLO",
+            variable_poisson(noise=NOISE, penalty=penalty),
+            NOISE,
+            NOISE,
+            {f"{name}({penalty:g})": method for name, method in size.bilo.items()},
+            f"{penalty:g}",
+        )
+        for penalty in (PENALTIES if size.seeds > 2 else PENALTIES[1:2])
+    ]
+    for penalty, weight in size.weights:
+        # Published for plain squares; ours are in standard deviations.
+        method = dataclasses.replace(size.pinn, data_weight=weight * NOISE**2)
+        problem = variable_poisson(noise=NOISE, penalty=penalty / weight)
+        name = f"PINN({penalty:g}/{weight:g})"
+        made.append(Trial("PINN", problem, NOISE, NOISE, {name: method}, None))
+    return made
+
+
+if __name__ == "__main__":
+    main(VariablePoisson, run, "Recover an unknown diffusivity from noisy readings.")
