@@ -70,8 +70,8 @@ class Field(eqx.Module):
         self.nodes = tuple(np.asarray(nodes, np.float64).ravel().tolist())
         self.ends = float(ends[0]), float(ends[1])
         self.roughness = float(roughness)
-        line = _Between((self.nodes[0], self.nodes[-1]), self.ends) if self.nodes else None
-        self.transform = line if transform is None else transform
+        span = (self.nodes[0], self.nodes[-1]) if self.nodes else (0.0, 0.0)
+        self.transform = _Between(span, self.ends) if transform is None else transform
 
     def __check_init__(self) -> None:
         """Refuse what has no inside."""
