@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key
 
-from ._observation import Observation, check_positive
+from ._observation import Observation, check_possible
 from ._parameters import ParameterSpace
 from ._sensors import Sensors
 from ._x64 import in_x64, is_traced
@@ -301,8 +301,7 @@ class InverseProblem(eqx.Module):
                 "`observation` must be a single one; got a batch of shape "
                 f"{np.shape(observation.times)[:-1]}. For many observations use `jax.vmap`."
             )
-        if self.noise.positive:
-            _check_positive(observation)
+        _check_possible(self, observation)
 
 
 def _observe(
@@ -389,10 +388,12 @@ def _check_observable(problem: InverseProblem) -> None:
     jax.eval_shape(read, states, theta)
 
 
-def _check_positive(observation: Observation) -> None:
+def _check_possible(problem: InverseProblem, observation: Observation) -> None:
     values, mask = observation.values, observation.mask
+    if not (problem.noise.positive or problem.noise.counts):
+        return
     if is_traced(observation) or isinstance(values, jax.ShapeDtypeStruct):
         return
     readings = np.where(np.asarray(mask), np.asarray(values), np.nan)
     rows = [f"`observation` row {index}" for index in range(len(readings))]
-    check_positive(readings, observation.channels, rows)
+    check_possible(readings, observation.channels, rows, problem.noise)

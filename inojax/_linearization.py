@@ -18,12 +18,15 @@ class Linearization(NamedTuple):
         log_scale: Logarithm of the standard deviation of each reading.
         d_residual: Derivatives of `residual` in each direction.
         d_log_scale: Derivatives of `log_scale` in each direction.
+        d_stabilized: Derivatives of predictions on a scale of unit information, where the noise
+            has one of its own.
     """
 
     residual: Float[Array, " reading"]
     log_scale: Float[Array, " reading"]
     d_residual: Float[Array, "direction reading"]
     d_log_scale: Float[Array, "direction reading"]
+    d_stabilized: Float[Array, "direction reading"] | None = None
 
     @property
     def misfit(self) -> Float[Array, ""]:
@@ -38,6 +41,8 @@ class Linearization(NamedTuple):
     @property
     def fisher(self) -> Float[Array, "direction direction"]:
         """Fisher information: the expected second derivative of the misfit."""
+        if self.d_stabilized is not None:
+            return self.d_stabilized @ self.d_stabilized.T
         # What the scale does to the residual is random with mean zero; its square is counted with
         # the scale's own information, 2 for each reading of normal noise.
         expected = self.d_residual + self.residual[None, :] * self.d_log_scale
@@ -69,14 +74,16 @@ def linearize(
     # What is masked may be zero, and its prediction NaN: neither must reach derivatives.
     readings = jnp.where(mask, jnp.asarray(observation.values), 1.0)
 
-    def of(y: Array, parameters: Array) -> tuple[Array, Array]:
+    def of(y: Array, parameters: Array) -> tuple[Array, Array, Array | None]:
         clean = jnp.where(mask, jnp.asarray(problem.read(y, parameters)), 1.0)
         residual = problem.noise.whiten(readings, clean, parameters, mask, times=times)
         log_scale = problem.noise.log_scale(clean, parameters, mask, times=times)
-        return jnp.where(mask, residual, 0.0).ravel(), jnp.where(mask, log_scale, 0.0).ravel()
+        kept = residual, log_scale, problem.noise.stabilized(clean)
+        return jax.tree.map(lambda x: jnp.where(mask, x, 0.0).ravel(), kept)
 
-    def along(tangent: Array, direction: Array) -> tuple[Array, Array]:
+    def along(tangent: Array, direction: Array) -> tuple[Array, Array, Array | None]:
         return jax.jvp(of, (states, theta), (tangent, direction))[1]
 
     derivatives = jax.vmap(along, in_axes=(2, 1))(tangents, directions)
-    return Linearization(*of(states, theta), *derivatives)
+    residual, log_scale, _ = of(states, theta)
+    return Linearization(residual, log_scale, *derivatives)

@@ -293,8 +293,7 @@ def _build(
         raise ValueError("`times` and `values` must hold at least one reading; got none.")
     _check_times(times, problem, places.rows)
     _check_values(values, columns, places)
-    if problem.noise.positive:
-        check_positive(values, columns, places.rows)
+    check_possible(values, columns, places.rows, problem.noise)
     order = np.argsort(times, kind="stable")
     full = np.full((len(times), len(problem.channels)), np.nan)
     full[:, [problem.channels.index(column) for column in columns]] = values[order]
@@ -345,22 +344,35 @@ def _check_values(values: np.ndarray, columns: list[str], places: _Places) -> No
         )
 
 
-def check_positive(
-    values: Float[np.ndarray, "reading channel"], columns: Sequence[str], rows: Sequence[str]
+def check_possible(
+    values: Float[np.ndarray, "reading channel"],
+    columns: Sequence[str],
+    rows: Sequence[str],
+    noise: Any,
 ) -> None:
-    """Refuse readings that are not positive, for noise that makes them so.
+    """Refuse readings that cannot occur under a noise model.
 
     Args:
         values: Readings, NaN where missing.
         columns: Name of each column.
         rows: What to call each row.
+        noise: The noise model.
 
     Raises:
-        ValueError: Naming the first reading that is zero or less.
+        ValueError: Naming the first reading that cannot be.
     """
-    for index, column in np.argwhere(values <= 0.0):
+    if noise.positive:
+        wrong, must = values <= 0.0, "be greater than zero"
+        remedy = "if it is below what can be measured, or use noise that allows it"
+    elif noise.counts:
+        wrong, must = (values < 0.0) | (values != np.round(values)), "be a count, 0 or 1 or 2 ..."
+        wrong &= ~np.isnan(values)
+        remedy = "if it is missing, undo a normalization, or use noise that allows it"
+    else:
+        return
+    for index, column in np.argwhere(wrong):
         raise ValueError(
-            f"{rows[index]}, channel {columns[column]!r}: reading {values[index, column]} must be "
-            "greater than zero under the noise of this problem. Leave it empty (NaN) if it is "
-            "below what can be measured, or use noise that allows it, such as `Gaussian`."
+            f"{rows[index]}, channel {columns[column]!r}: reading {values[index, column]} must "
+            f"{must} under the noise of this problem. Leave it empty (NaN) {remedy}, such as "
+            "`Gaussian`."
         )

@@ -151,7 +151,7 @@ class BiLO(eqx.Module):
         equation = equation_of(problem, self.guess)
         init_key, train_key, field_key = jr.split(key, 3)
         network = LocalOperator(
-            len(equation.model.coordinates),
+            equation.model.inputs,
             equation.scalars + len(equation.model.fields),
             len(equation.model.states),
             width=self.width,
@@ -253,7 +253,11 @@ def _target(method: BiLO, equation: Equation, weights: Weights, unknowns: Unknow
         network = weights.build(vector)
         return equation.local_rows(network, unknowns, points, method.residual_gradient)
 
-    return Target(rows, nothing)
+    def jumps(vector: Array) -> Array:
+        network = weights.build(vector)
+        return equation.local_jumps(network, unknowns, method.residual_gradient).ravel()
+
+    return Target(rows, jumps if equation.model.interfaces else nothing)
 
 
 @eqx.filter_jit

@@ -105,7 +105,7 @@ class Equation(eqx.Module):
         size = points.shape[1]
         blank = jnp.zeros((size, *fields.shape), fields.dtype)
         seen = self._seen(network, scalars, Jet(fields, blank, blank[:0], ()))
-        raw = network.jet(points, seen, ()).value
+        raw = network.jet(self.model.seen(points, ()), seen, ()).value
         return self.model.fulfilled(raw, points, scalars, fields)
 
     def values(
@@ -124,7 +124,8 @@ class Equation(eqx.Module):
     ) -> Float[Array, "point equation"]:
         """By how much it misses the equation."""
         fields = unknowns.functions.jet(points, self.pairs)
-        jet = network.jet(points, self._seen(network, unknowns.scalars, fields), self.pairs)
+        seen = self._seen(network, unknowns.scalars, fields)
+        jet = network.jet(self.model.seen(points, self.pairs), seen, self.pairs)
         return self.model.residuals(jet, points, unknowns.scalars, fields)
 
     def local_rows(
@@ -138,21 +139,63 @@ class Equation(eqx.Module):
 
         By each scalar in units of the guess, and by a constant added to each function.
         """
+
+        def residuals(jets: tuple[Jet, ...], scalars: Array, fields: Jet) -> Array:
+            return self.model.residuals(jets[0], points, scalars, fields)
+
+        inputs = (self.model.seen(points, self.pairs),)
+        return self._with_slopes(residuals, network, unknowns, points, inputs, weight)
+
+    def jumps(
+        self, network: LocalOperator, unknowns: Unknowns
+    ) -> Float[Array, "interface condition"]:
+        """By how much it misses the conditions at interfaces."""
+        points, sides = self._kinks()
         fields = unknowns.functions.jet(points, self.pairs)
         seen = self._seen(network, unknowns.scalars, fields)
-        jet, tangents = network.local_jet(points, seen, self.pairs)
+        below, above = (network.jet(side, seen, self.pairs) for side in sides)
+        return self.model.jumps(below, above, unknowns.scalars, fields)
 
-        def residuals(jet: Jet, scalars: Array, fields: Jet) -> Array:
-            return self.model.residuals(jet, points, scalars, fields)
+    def local_jumps(
+        self, network: LocalOperator, unknowns: Unknowns, weight: float
+    ) -> Float[Array, "interface row"]:
+        """The same with its weighted derivatives, as in `local_rows`."""
 
-        found, derivative = jax.linearize(residuals, jet, unknowns.scalars, fields)
+        def jumps(jets: tuple[Jet, ...], scalars: Array, fields: Jet) -> Array:
+            return self.model.jumps(jets[0], jets[1], scalars, fields)
+
+        points, sides = self._kinks()
+        return self._with_slopes(jumps, network, unknowns, points, sides, weight)
+
+    def _kinks(self) -> tuple[Array, tuple[Jet, ...]]:
+        """Interfaces, and what networks see there from either side."""
+        places = [[interface.at] for interface in self.model.interfaces]
+        points = jnp.asarray(np.array(places), jnp.float32)
+        sides = (self.model.seen(points, self.pairs, above=above) for above in (False, True))
+        return points, tuple(sides)
+
+    def _with_slopes(
+        self,
+        of: Callable[[tuple[Jet, ...], Array, Jet], Array],
+        network: LocalOperator,
+        unknowns: Unknowns,
+        points: Array,
+        inputs: tuple[Jet, ...],
+        weight: float,
+    ) -> Array:
+        """Something made of a network's outputs, and its weighted derivatives."""
+        fields = unknowns.functions.jet(points, self.pairs)
+        seen = self._seen(network, unknowns.scalars, fields)
+        jets, tangents = zip(*(network.local_jet(x, seen, self.pairs) for x in inputs), strict=True)
+        found, derivative = jax.linearize(of, jets, unknowns.scalars, fields)
         still = jnp.zeros_like(unknowns.scalars)
         nowhere: Jet = jax.tree.map(jnp.zeros_like, fields)
         directions = [(row, nowhere) for row in jnp.diag(self.scale)]
         for index in range(len(self.model.fields)):
             one = jnp.zeros((1, len(self.model.fields)), found.dtype).at[0, index].set(1.0)
             directions.append((still, nowhere.shifted(one)))
-        slopes = [derivative(t, *d) for t, d in zip(tangents, directions, strict=True)]
+        along = zip(*tangents, strict=True)
+        slopes = [derivative(t, *d) for t, d in zip(along, directions, strict=True)]
         root = np.float32(np.sqrt(weight))
         return jnp.concatenate([found, *(root * slope for slope in slopes)], axis=1)
 

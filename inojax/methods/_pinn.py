@@ -85,7 +85,7 @@ class PINN(eqx.Module):
         equation = equation_of(problem, self.guess)
         init_key, train_key, field_key = jr.split(key, 3)
         network = LocalOperator(
-            len(equation.model.coordinates),
+            equation.model.inputs,
             outputs=len(equation.model.states),
             width=self.width,
             depth=self.depth,
@@ -160,7 +160,10 @@ def _pretrain(
     def rows(vector: Array, points: Array) -> Array:
         return equation.residuals(weights.build(vector), unknowns, points)
 
-    target = Target(rows, nothing)
+    def jumps(vector: Array) -> Array:
+        return equation.jumps(weights.build(vector), unknowns).ravel()
+
+    target = Target(rows, jumps if equation.model.interfaces else nothing)
     vector, losses = run_descent(
         method.descent, target, equation.region, weights.vector, method.pretraining, key=key
     )
@@ -191,7 +194,11 @@ def _follow(inverter: PINNInverter, observation: Observation, key: Array) -> PIN
         def unknowns(x: Array) -> Unknowns:
             return unknowns_of(x, functions)
 
-        return share * equation.line(network, unknowns, vector[:size], observation).residual
+        line = equation.line(network, unknowns, vector[:size], observation)
+        if not equation.model.interfaces:
+            return share * line.residual
+        jumps = equation.jumps(network, unknowns(vector[:size]))
+        return jnp.concatenate([share * line.residual, jumps.ravel()])
 
     start = jnp.concatenate([equation.start(method.search), weights.vector])
     vector, losses = run_descent(

@@ -14,6 +14,7 @@ from ._derivatives import (
 )
 from ._field import Field as Field
 from ._finite_elements import FiniteElements as FiniteElements
+from ._interface import Interface as Interface
 from ._method_of_lines import MethodOfLines as MethodOfLines
 from ._ode import ODEModel as ODEModel, ODESolution as ODESolution
 from ._pde import PDEModel as PDEModel

@@ -1,5 +1,8 @@
 """Spectral collocation of boundary value problems in one coordinate."""
 
+import itertools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,11 +67,12 @@ class Collocation(AbstractDirectSolver):
     """Spectral collocation of a boundary value problem in one coordinate, by Newton's method.
 
     The solution is a polynomial that fulfills the equation at Chebyshev points and the boundary
-    conditions of the ansatz: as exact as float64 wherever the solution is smooth. Derivatives
-    by the parameters come from the implicit function theorem.
+    conditions of the ansatz: as exact as float64 wherever the solution is smooth. Interfaces cut
+    the interval into pieces with a polynomial each. Derivatives by the parameters come from the
+    implicit function theorem.
 
     Attributes:
-        nodes: Chebyshev points, ends included.
+        nodes: Chebyshev points of each piece, ends included.
         iterations: Newton steps; a linear equation needs one. A solution that they do not reach
             is NaN and has a status that says so.
 
@@ -105,32 +109,17 @@ class Collocation(AbstractDirectSolver):
         self, formula: Formula, theta: Float[Array, " parameter"], points: Array
     ) -> Float[Array, "point state"]:
         """The states at some points."""
-        grid = Grid(self.nodes, *formula.domain[0])
-        shape = self.nodes - 2, len(formula.states)
+        pieces = _Pieces(formula, self.nodes)
 
-        def whole(inner: Array, theta: Array) -> Array:
-            ends = jnp.asarray(grid.x[[0, -1], None])
-            low, high = jax.vmap(lambda x: formula.given(x, theta))(ends)
-            return jnp.concatenate([low[None], inner.reshape(shape), high[None]])
-
-        def residual(inner: Array, theta: Array) -> Array:
-            nodal = whole(inner, theta)
-            first, second = jnp.asarray(grid.first), jnp.asarray(grid.second)
-            jets = nodal[1:-1], (first @ nodal)[1:-1], (second @ nodal)[1:-1]
-
-            def at(value: Array, slope: Array, bend: Array, x: Array) -> Array:
-                u = expansion(value, slope[None], {(0, 0): bend}, x)
-                return formula.residual_of(u, x, theta)
-
-            return jax.vmap(at)(*jets, jnp.asarray(grid.x[1:-1, None])).ravel()
+        def residual(free: Array, theta: Array) -> Array:
+            return pieces.residual(free, theta)
 
         def newton(inner: Array, theta: Array) -> Array:
             slope = jax.lax.stop_gradient(jax.jacfwd(residual)(inner, theta))
             return inner - solve_general(slope, residual(inner, theta))
 
         fixed = jax.lax.stop_gradient(theta)
-        blank = jax.vmap(lambda x: formula.given(x, fixed))
-        start = blank(jnp.asarray(grid.x[1:-1, None])).ravel()
+        start = pieces.start(fixed)
         inner, _ = jax.lax.scan(
             lambda y, _: (newton(y, fixed), None), start, length=self.iterations
         )
@@ -139,5 +128,69 @@ class Collocation(AbstractDirectSolver):
         last = newton(inner, theta)
         moved = jnp.max(jnp.abs(last - inner))
         arrived = moved <= _ARRIVED * (1.0 + jnp.max(jnp.abs(inner)))
-        states = grid.weights(points[:, 0]) @ whole(last, theta)
-        return jnp.where(arrived, states, jnp.nan)
+        return jnp.where(arrived, pieces.states(last, theta, points[:, 0]), jnp.nan)
+
+
+class _Pieces:
+    """An interval cut at interfaces, with unknown states inside of each piece and at each cut."""
+
+    def __init__(self, formula: Formula, nodes: int) -> None:
+        cuts = [interface.at for interface in formula.interfaces]
+        low, high = formula.domain[0]
+        ends = [low, *cuts, high]
+        self.formula = formula
+        self.ends = np.array(ends)
+        self.grids = [Grid(nodes, *pair) for pair in itertools.pairwise(ends)]
+        self.inside = np.concatenate([grid.x[1:-1] for grid in self.grids] + [cuts])
+
+    def start(self, theta: Array) -> Float[Array, " unknown"]:
+        """The ansatz where the network is zero."""
+        return jax.vmap(lambda x: self.formula.given(x, theta))(
+            jnp.asarray(self.inside[:, None])
+        ).ravel()
+
+    def nodal(self, free: Array, theta: Array) -> list[Float[Array, "node state"]]:
+        """States at the nodes of each piece."""
+        sides = jnp.asarray(self.ends[[0, -1], None])
+        low, high = jax.vmap(lambda x: self.formula.given(x, theta))(sides)
+        rows = free.reshape(len(self.inside), -1)
+        many, count = len(self.grids), len(self.grids[0].x) - 2
+        inner = rows[: many * count].reshape(many, count, -1)
+        ends = jnp.concatenate([low[None], rows[many * count :], high[None]])
+        return [jnp.concatenate([ends[k][None], inner[k], ends[k + 1][None]]) for k in range(many)]
+
+    def residual(self, free: Array, theta: Array) -> Float[Array, " unknown"]:
+        """The equation inside of each piece, then the condition of each interface."""
+        formula, found, functions = self.formula, [], []
+        for grid, nodal in zip(self.grids, self.nodal(free, theta), strict=True):
+            first, second = jnp.asarray(grid.first) @ nodal, jnp.asarray(grid.second) @ nodal
+
+            def function(at: Any, x: Array) -> Any:
+                value, slope, bend = at
+                return expansion(value, slope[None], {(0, 0): bend}, x)
+
+            def equation(at: Any, x: Array, function: Any = function) -> Array:
+                return formula.residual_of(function(at, x), x, theta)
+
+            jets, x = (nodal, first, second), jnp.asarray(grid.x[:, None])
+            inner = jax.tree.map(lambda leaf: leaf[1:-1], (jets, x))
+            found.append(jax.vmap(equation)(*inner))
+            edges = [jax.tree.map(lambda leaf, k=k: leaf[k], (jets, x)) for k in (0, -1)]
+            functions.append([function(*edge) for edge in edges])
+        for index, interface in enumerate(formula.interfaces):
+            below, above = functions[index][1], functions[index + 1][0]
+            found.append(formula.jump_of(interface, below, above, theta)[None])
+        return jnp.concatenate(found).ravel()
+
+    def states(
+        self, free: Array, theta: Array, x: Float[Array, " point"]
+    ) -> Float[Array, "point state"]:
+        """The polynomials of the pieces at some points."""
+        piece = jnp.searchsorted(jnp.asarray(self.ends[1:-1]), x)
+        total = jnp.zeros((len(x), len(self.formula.states)), x.dtype)
+        for index, (grid, nodal) in enumerate(
+            zip(self.grids, self.nodal(free, theta), strict=True)
+        ):
+            inside = jnp.clip(x, grid.x[0], grid.x[-1])
+            total = jnp.where((piece == index)[:, None], grid.weights(inside) @ nodal, total)
+        return total

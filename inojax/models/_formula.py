@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ._field import Field
+from ._interface import Interface
 
 # `residual(u, x, theta, *fields)` and `ansatz(n, x, theta, *fields)`.
 Residual = Callable[..., Any]
@@ -28,6 +29,7 @@ class Formula(eqx.Module):
         domain: Lower and upper end of each coordinate.
         states: A name for each state.
         fields: The unknown functions, whose coefficients are the last parameters.
+        interfaces: Points where the solution has a kink.
     """
 
     residual: Residual
@@ -36,6 +38,7 @@ class Formula(eqx.Module):
     domain: tuple[tuple[float, float], ...] = eqx.field(static=True)
     states: tuple[str, ...] = eqx.field(static=True)
     fields: tuple[Field, ...] = ()
+    interfaces: tuple[Interface, ...] = ()
 
     def split(
         self, theta: Float[Array, " parameter"]
@@ -111,6 +114,14 @@ class Formula(eqx.Module):
         shape = jax.eval_shape(lambda x: self.residual_of(u, x, theta), center).shape
         if len(shape) != 1 or (solved and shape != ones.shape):
             raise ValueError(f"`residual` must return one value for {names}; got shape {shape}.")
+        for interface in self.interfaces:
+
+            def jump(theta: Array, interface: Interface = interface) -> Array:
+                return self.jump_of(interface, u, u, theta)
+
+            shape = jax.eval_shape(jump, theta).shape
+            if shape != ones.shape:
+                raise ValueError(f"`jump` must return one value for {names}; got shape {shape}.")
 
     def _check_edge(self, edge: np.ndarray, theta: Array) -> None:
         x, ones = jnp.asarray(edge), jnp.ones(len(self.states))
@@ -138,6 +149,26 @@ class Formula(eqx.Module):
         """
         if functions is None:
             theta, functions = self.split(theta)
-        single = len(self.states) == 1
-        written = (lambda point: u(point)[0]) if single else u
-        return jnp.atleast_1d(jnp.asarray(self.residual(written, x, theta, *functions)))
+        return jnp.atleast_1d(jnp.asarray(self.residual(self._written(u), x, theta, *functions)))
+
+    def jump_of(
+        self,
+        interface: Interface,
+        below: Function,
+        above: Function,
+        theta: Float[Array, " parameter"],
+        functions: tuple[Function, ...] | None = None,
+    ) -> Float[Array, " state"]:
+        """By how much functions on either side of an interface miss its condition.
+
+        `theta` and `functions` are as for `state`.
+        """
+        if functions is None:
+            theta, functions = self.split(theta)
+        x = jnp.full(1, interface.at, theta.dtype)
+        sides = self._written(below), self._written(above)
+        return jnp.atleast_1d(jnp.asarray(interface.jump(*sides, x, theta, *functions)))
+
+    def _written(self, u: Function) -> Function:
+        """A function with vector values as users write it: a number if there is one state."""
+        return (lambda point: u(point)[0]) if len(self.states) == 1 else u

@@ -15,6 +15,7 @@ from ..nn import Jet, all_pairs
 from ._derivatives import expansion
 from ._field import Field
 from ._formula import Ansatz, Formula, Residual
+from ._interface import Interface, check_interfaces
 from ._ode import ODESolution
 from ._pde_solver import AbstractPDESolver, Solved
 
@@ -55,6 +56,7 @@ class PDEModel(eqx.Module):
         states: A name for each function that the equation determines.
         fields: The unknown functions that it depends on, besides scalar parameters. Their
             coefficients are the last parameters of a problem.
+        interfaces: Points where the solution has a kink, in one coordinate.
         solver: The classical solver.
         time_unit: Unit of the coordinate that varies along the readings.
         state_unit: Unit of the states.
@@ -69,6 +71,7 @@ class PDEModel(eqx.Module):
     times: Float[np.ndarray, " time"]
     states: tuple[str, ...]
     fields: tuple[Field, ...]
+    interfaces: tuple[Interface, ...]
     solver: AbstractPDESolver
     time_unit: str
     state_unit: str
@@ -84,6 +87,7 @@ class PDEModel(eqx.Module):
         solver: AbstractPDESolver,
         states: tuple[str, ...] = ("u",),
         fields: tuple[Field, ...] = (),
+        interfaces: tuple[Interface, ...] = (),
         time_unit: str = "",
         state_unit: str = "",
     ) -> None:
@@ -98,6 +102,7 @@ class PDEModel(eqx.Module):
             solver: The classical solver.
             states: Names of the functions that the equation determines.
             fields: The unknown functions.
+            interfaces: Points where the solution has a kink, in increasing order.
             time_unit: Unit of the coordinate that varies along the readings.
             state_unit: Unit of the states.
 
@@ -109,6 +114,7 @@ class PDEModel(eqx.Module):
         self.coordinates = tuple(domain)
         self.domain = tuple((float(low), float(high)) for low, high in domain.values())
         self.states, self.fields = tuple(states), tuple(fields)
+        self.interfaces = tuple(interfaces)
         self.collocation = _points("collocation", _lattice(self, collocation), self)
         self.readings = _points("readings", np.array(readings, np.float64), self)
         self.times = _along(self.readings)
@@ -127,6 +133,7 @@ class PDEModel(eqx.Module):
             )
         for field in self.fields:
             _check_field(field, self)
+        check_interfaces(self.interfaces, self.domain)
         self.solver.check(self.formula)
 
     def check(self, names: tuple[str, ...]) -> None:
@@ -154,7 +161,13 @@ class PDEModel(eqx.Module):
     def formula(self) -> Formula:
         """The equation without the points."""
         return Formula(
-            self.residual, self.ansatz, self.coordinates, self.domain, self.states, self.fields
+            self.residual,
+            self.ansatz,
+            self.coordinates,
+            self.domain,
+            self.states,
+            self.fields,
+            self.interfaces,
         )
 
     @property
@@ -200,6 +213,43 @@ class PDEModel(eqx.Module):
         return jnp.stack(columns, axis=-1)
 
     # --- Networks -----------------------------------------------------------------------------
+
+    @property
+    def inputs(self) -> int:
+        """How many numbers networks see of a point: coordinates, and distances to interfaces."""
+        return len(self.coordinates) + len(self.interfaces)
+
+    def seen(
+        self,
+        points: Float[Array, "point coordinate"],
+        pairs: tuple[tuple[int, int], ...],
+        *,
+        above: bool = True,
+    ) -> Jet:
+        """What networks see of points, with derivatives by the coordinates.
+
+        Args:
+            points: Where.
+            pairs: Which second derivatives are wanted.
+            above: Which side of an interface its own point belongs to.
+
+        Returns:
+            The inputs of a network.
+        """
+        jet = Jet.coordinates(points, pairs)
+        if not self.interfaces:
+            return jet
+        gaps = points - self._kinks(points)[:, 0][None]
+        here = 1.0 if above else -1.0
+        sides = jnp.where(gaps == 0.0, here, jnp.sign(gaps))
+        value = jnp.concatenate([jet.value, jnp.abs(gaps)], axis=1)
+        first = jnp.concatenate([jet.first, sides[None]], axis=2)
+        blank = jnp.zeros((len(pairs), *gaps.shape), gaps.dtype)
+        return Jet(value, first, jnp.concatenate([jet.second, blank], axis=2), jet.pairs)
+
+    def _kinks(self, like: Array) -> Float[Array, "interface coordinate"]:
+        places = np.array([interface.at for interface in self.interfaces])
+        return jnp.asarray(places, like.dtype)[:, None]
 
     def fulfilled(
         self,
@@ -249,12 +299,8 @@ class PDEModel(eqx.Module):
         formula = self.formula
 
         def one(x: Array, network: Any, known: Any) -> Array:
-            n, functions = _expanded(jet, network, x), None
-            if fields is not None:
-                f = _expanded(fields, known, x)
-                functions = tuple(
-                    lambda y, index=index: f(y)[index] for index in range(len(self.fields))
-                )
+            n = _expanded(jet, network, x)
+            functions = None if fields is None else self._functions(fields, known, x)
 
             def u(y: Array) -> Array:
                 return formula.state(n(y), y, theta, functions)
@@ -262,6 +308,44 @@ class PDEModel(eqx.Module):
             return formula.residual_of(u, x, theta, functions)
 
         return jax.vmap(one)(points, _by_point(jet), _by_point(fields))
+
+    def jumps(
+        self,
+        below: Jet,
+        above: Jet,
+        theta: Float[Array, " parameter"],
+        fields: Jet | None = None,
+    ) -> Float[Array, "interface state"]:
+        """By how much outputs of a network miss the conditions at interfaces.
+
+        Args:
+            below: Outputs at each interface with the derivatives of the side below.
+            above: The same of the side above.
+            theta: Physical parameter values, scalars alone where `fields` are given.
+            fields: The unknown functions there; by default those of the coefficients.
+
+        Returns:
+            The miss of each condition.
+        """
+        formula, points = self.formula, self._kinks(theta)
+        sides, known = [_by_point(jet) for jet in (below, above)], _by_point(fields)
+        rows = []
+        for index, interface in enumerate(self.interfaces):
+            x = points[index]
+            at = jax.tree.map(lambda leaf, index=index: leaf[index], (sides, known))
+            functions = None if fields is None else self._functions(fields, at[1], x)
+
+            def side(which: int, at: Any = at, x: Array = x, functions: Any = functions) -> Any:
+                n = _expanded(below, at[0][which], x)
+                return lambda y: formula.state(n(y), y, theta, functions)
+
+            rows.append(formula.jump_of(interface, side(0), side(1), theta, functions))
+        return jnp.stack(rows)
+
+    def _functions(self, fields: Jet, at: Any, x: Array) -> tuple[Any, ...]:
+        """The unknown functions around one point."""
+        f = _expanded(fields, at, x)
+        return tuple(lambda y, index=index: f(y)[index] for index in range(len(self.fields)))
 
     def second_derivatives(self, parameters: int) -> tuple[tuple[int, int], ...]:
         """Pairs of coordinates by which the equation differentiates twice.

@@ -93,14 +93,14 @@ class LocalOperator(eqx.Module):
 
     def jet(
         self,
-        x: Float[Array, "point coordinate"],
+        x: "Float[Array, 'point coordinate'] | Jet",
         theta: "Float[Array, ' parameter'] | Jet",
         pairs: Sequence[Pair],
     ) -> Jet:
         """Evaluate it at many points with derivatives by the coordinates.
 
         Args:
-            x: Points.
+            x: Points, or what stands for their coordinates, such as distances, with derivatives.
             theta: The parameters, or values of unknown functions at these points with their own
                 derivatives, which the chain rule then includes.
             pairs: Which second derivatives are wanted.
@@ -108,7 +108,7 @@ class LocalOperator(eqx.Module):
         Returns:
             The outputs with first and second derivatives.
         """
-        jet = Jet.coordinates(x, pairs).linear(self.layers[0])
+        jet = _jet_of(x, pairs).linear(self.layers[0])
         embedding = jnp.asarray(self.embedding)
         if isinstance(theta, Jet):
             jet = jet.plus(theta.linear(_without_bias(embedding)))
@@ -120,7 +120,7 @@ class LocalOperator(eqx.Module):
 
     def local_jet(
         self,
-        x: Float[Array, "point coordinate"],
+        x: "Float[Array, 'point coordinate'] | Jet",
         theta: "Float[Array, ' parameter'] | Jet",
         pairs: Sequence[Pair],
     ) -> tuple[Jet, list[Jet]]:
@@ -130,7 +130,7 @@ class LocalOperator(eqx.Module):
         mode.
 
         Args:
-            x: Points.
+            x: As for `jet`.
             theta: As for `jet`.
             pairs: Which second derivatives are wanted.
 
@@ -138,11 +138,12 @@ class LocalOperator(eqx.Module):
             The outputs with first and second derivatives, and the derivative of all of these by
             each parameter, or by a constant added to each unknown function.
         """
-        coordinates, pairs = x.shape[1], tuple(pairs)
+        inputs, pairs = _jet_of(x, pairs), tuple(pairs)
+        coordinates = len(inputs.first)
         embedding = jnp.asarray(self.embedding)
         first, *hidden, last = self.layers
         bias = first.bias
-        start = Jet.coordinates(x, pairs).linear(_without_bias(first.weight))
+        start = inputs.linear(_without_bias(first.weight))
         if isinstance(theta, Jet):
             start = start.plus(theta.linear(_without_bias(embedding)))
         else:
@@ -154,6 +155,10 @@ class LocalOperator(eqx.Module):
             bias = layer.bias
         jet, tangents = jets_of(channels, coordinates, pairs)
         return jet.shifted(bias[None]), tangents
+
+
+def _jet_of(x: Array | Jet, pairs: Sequence[Pair]) -> Jet:
+    return x if isinstance(x, Jet) else Jet.coordinates(x, pairs)
 
 
 def _without_bias(weight: Array) -> Linear:

@@ -5,3 +5,4 @@ from ._base import AbstractNoise as AbstractNoise, NoDensityError as NoDensityEr
 from ._gaussian import Gaussian as Gaussian
 from ._independent import AbstractIndependentNoise as AbstractIndependentNoise
 from ._log_normal import LogNormal as LogNormal
+from ._poisson import Poisson as Poisson

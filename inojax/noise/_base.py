@@ -24,7 +24,9 @@ class AbstractNoise(eqx.Module):
       0, variance 1 and no correlation. A model for which that makes no sense raises
       `NoDensityError`;
     - `log_scale` is the logarithm of what `whiten` divides by, which is what its derivatives
-      leave out of the density where that scale is unknown.
+      leave out of the density where that scale is unknown. Half of the squares of whitened
+      readings plus these logarithms is the negative log density, up to what does not depend on
+      the prediction.
 
     Where each reading is normal by itself in some coordinate, such as its logarithm, subclass
     `AbstractIndependentNoise` instead, which has all four.
@@ -40,6 +42,28 @@ class AbstractNoise(eqx.Module):
     def positive(self) -> bool:
         """Whether readings must be greater than zero; by default they may be any number."""
         return False
+
+    @property
+    def counts(self) -> bool:
+        """Whether readings must be counts, whole numbers from zero on."""
+        return False
+
+    def stabilized(
+        self, clean: Float[Array | np.ndarray, "reading channel"]
+    ) -> Float[Array, "reading channel"] | None:
+        """Predictions on a scale where each has unit information, where `whiten` has none.
+
+        Least squares then takes the Fisher information from it. Elsewhere None: derivatives of
+        what `whiten` returns say as much.
+
+        Args:
+            clean: Clean values.
+
+        Returns:
+            None.
+        """
+        del clean
+        return None
 
     def bound(self, names: tuple[str, ...]) -> "AbstractNoise":
         """Look up the parameters that the model names; an `InverseProblem` calls this.

@@ -1,0 +1,193 @@
+"""Counts of independent events."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Bool, Float, Key
+
+from ._base import AbstractNoise
+
+# Relative distances below which the series is more exact than the formula, and its terms.
+_CLOSE = 0.05
+_TERMS = 10
+
+
+def _as_exposure(exposure: float) -> float:
+    value = float(exposure) if np.ndim(exposure) == 0 else np.nan
+    if not 0.0 < value < np.inf:
+        raise ValueError(f"`exposure` must be a positive number; got {exposure!r}.")
+    return value
+
+
+class Poisson(AbstractNoise):
+    """Counts of independent events, which happen at the rate that the solution states.
+
+    Use it for particles, photons, spikes or patients that were counted. Events at places along a
+    line are a Poisson process: count them in cells, and the smaller these are the less is lost.
+    Clean values are rates per unit of exposure; where the model predicts zero or less no event is
+    possible, and the log density of any reading is minus infinity.
+
+    Residuals are those of the deviance: half of their squares is the log density of the reading
+    where the model predicts it exactly, minus that of the model at hand. Their mean is 0 and their
+    variance 1 up to about one over the expected count.
+
+    Attributes:
+        exposure: What a rate is multiplied by to give the expected count of a reading, such as
+            the time of counting, or the number of snapshots times the length of a cell.
+
+    Source:
+        McCullagh and Nelder, Generalized Linear Models (1989), section 2.4.
+    """
+
+    exposure: float = eqx.field(static=True, default=1.0, converter=_as_exposure)
+
+    @property
+    def counts(self) -> bool:
+        """Readings are counts."""
+        return True
+
+    def sample(
+        self,
+        clean: Float[Array | np.ndarray, "reading channel"],
+        theta: Float[Array | np.ndarray, " parameter"],
+        *,
+        times: Float[Array | np.ndarray, " reading"] | None = None,
+        key: Key[Array, ""],
+    ) -> Float[Array, "reading channel"]:
+        """Draw counts.
+
+        Args:
+            clean: Rates.
+            theta: Not needed.
+            times: Not needed.
+            key: Source of randomness.
+
+        Returns:
+            Whole numbers in the dtype of `clean`; NaN where the rate is.
+        """
+        del theta, times
+        mean = self._mean(clean)
+        drawn = jr.poisson(key, jnp.maximum(jnp.nan_to_num(mean), 0.0)).astype(mean.dtype)
+        return jnp.where(jnp.isnan(mean), jnp.nan, drawn)
+
+    def log_prob(
+        self,
+        readings: Float[Array | np.ndarray, "reading channel"],
+        clean: Float[Array | np.ndarray, "reading channel"],
+        theta: Float[Array | np.ndarray, " parameter"],
+        mask: Bool[Array | np.ndarray, "reading channel"] | None = None,
+        *,
+        times: Float[Array | np.ndarray, " reading"] | None = None,
+    ) -> Float[Array, ""]:
+        """Return the log probability of the counts.
+
+        Args:
+            readings: Counts.
+            clean: Rates.
+            theta: Not needed.
+            mask: Which readings count; all by default.
+            times: Not needed.
+
+        Returns:
+            The sum over the readings that count: minus infinity where a rate is not positive or
+            a count is negative.
+        """
+        del theta, times
+        readings, mean = jnp.asarray(readings), self._mean(clean)
+        kept = jnp.ones(mean.shape, bool) if mask is None else jnp.asarray(mask)
+        possible = self._possible(readings, mean)
+        # What does not count must not reach gradients either, hence an innocent value inside.
+        readings, mean = (jnp.where(kept & possible, x, 1.0) for x in (readings, mean))
+        terms = readings * jnp.log(mean) - mean - jax.scipy.special.gammaln(readings + 1.0)
+        return jnp.sum(jnp.where(kept, jnp.where(possible, terms, -jnp.inf), 0.0))
+
+    def whiten(
+        self,
+        readings: Float[Array | np.ndarray, "reading channel"],
+        clean: Float[Array | np.ndarray, "reading channel"],
+        theta: Float[Array | np.ndarray, " parameter"],
+        mask: Bool[Array | np.ndarray, "reading channel"] | None = None,
+        *,
+        times: Float[Array | np.ndarray, " reading"] | None = None,
+    ) -> Float[Array, "reading channel"]:
+        """Compare counts with rates by the roots of the deviance.
+
+        Args:
+            readings: Counts, or what a model expects in their place.
+            clean: Rates.
+            theta: Not needed.
+            mask: Not needed.
+            times: Not needed.
+
+        Returns:
+            Residuals with the sign of the difference; infinite where a rate is not positive or a
+            count is negative.
+        """
+        del theta, mask, times
+        readings, mean = jnp.asarray(readings), self._mean(clean)
+        possible = self._possible(readings, mean)
+        readings, mean = (jnp.where(possible, x, 1.0) for x in (readings, mean))
+        return jnp.where(possible, _deviance_root(readings, mean), jnp.inf)
+
+    def log_scale(
+        self,
+        clean: Float[Array | np.ndarray, "reading channel"],
+        theta: Float[Array | np.ndarray, " parameter"],
+        mask: Bool[Array | np.ndarray, "reading channel"] | None = None,
+        *,
+        times: Float[Array | np.ndarray, " reading"] | None = None,
+    ) -> Float[Array, "reading channel"]:
+        """Return zeros: the squares of deviance residuals hold the whole density.
+
+        Args:
+            clean: Rates, for their shape.
+            theta: Not needed.
+            mask: Not needed.
+            times: Not needed.
+
+        Returns:
+            Zeros.
+        """
+        del theta, mask, times
+        return jnp.zeros_like(jnp.asarray(clean))
+
+    def stabilized(
+        self, clean: Float[Array | np.ndarray, "reading channel"]
+    ) -> Float[Array, "reading channel"]:
+        """Minus twice the root of the expected count, whose information is one.
+
+        Args:
+            clean: Rates.
+
+        Returns:
+            The predictions on that scale; infinite where a rate is not positive.
+        """
+        mean = self._mean(clean)
+        possible = ~(mean <= 0.0)
+        root = jnp.sqrt(jnp.where(possible, mean, 1.0))
+        return jnp.where(possible, -2.0 * root, -jnp.inf)
+
+    def _mean(self, clean: Array | np.ndarray) -> Array:
+        return self.exposure * jnp.asarray(clean)
+
+    def _possible(self, readings: Array, mean: Array) -> Array:
+        """False where a count is negative or a mean not positive; NaN passes, to be seen."""
+        return ~((readings < 0.0) | (mean <= 0.0))
+
+
+def _deviance_root(counts: Array, mean: Array) -> Array:
+    """Root of 2 (y log(y / m) - y + m) with the sign of y - m, smooth where they are equal."""
+    distance = (counts - mean) / mean
+    close = jnp.abs(distance) < _CLOSE
+    # 2 ((1 + t) log(1 + t) - t) / t² as a series in t.
+    t = jnp.where(close, distance, 0.0)
+    series = jnp.zeros_like(t)
+    for power in reversed(range(_TERMS)):
+        series = series * t + (-1.0) ** power * 2.0 / ((power + 2.0) * (power + 1.0))
+    near = t * jnp.sqrt(mean * series)
+    far_counts = jnp.where(close, 2.0 * mean, counts)
+    log_ratio = jnp.log(jnp.where(far_counts > 0.0, far_counts, mean) / mean)
+    far = jnp.sqrt(2.0 * (far_counts * log_ratio - far_counts + mean))
+    return jnp.where(close, near, jnp.sign(distance) * far)
