@@ -4,13 +4,13 @@ Result:   Zhang, Li and Lowengrub, arXiv 2404.17789, Tables 4 (exact readings) a
           limits are the exact regularized minimizer for the same readings and penalty, and the
           point where BiLO's own steps end on the classical solver.
 Command:  python experiments/heat.py --preset {smoke,quick,paper} --out DIR --seed 0
-Runtime:  quick 23 min on two CPU cores with other work beside it; paper: not yet run.
-Expected: preset quick, five sets of readings, largest and mean square error of f: noisy, BiLO 0.263
-          and 8.1e-3 with a data loss of 4.0 noise variances (published 0.241, 6.1e-3, 4.1;
-          minimizer 0.279 and 9.1e-3 on these readings), PINNs 0.12 to 0.46 variances: they overfit.
-          Exact, minimizer 0.038 and 5.4e-5, PINNs as published. Where it falls short: with whole
-          steps of the function one of BiLO's five runs on exact readings leaves the equation, so
-          that the mean is 0.24 and 0.067 (published 0.054 and 1.0e-4).
+Runtime:  quick 18 min on two CPU cores with other work beside it; paper: not yet run.
+Expected: preset quick, five sets of readings, largest and mean square error of f: exact, BiLO 0.048
+          and 7.8e-5, its solution within 3.4e-4 of the classical one (published 0.054, 1.0e-4 and
+          4.6e-4), 41 s each; minimizer 0.038 and 5.4e-5; PINNs as published or closer. Noisy, BiLO
+          0.258 and 7.5e-3 with a data loss of 3.8 noise variances (published 0.241, 6.1e-3, 4.1;
+          minimizer 0.279 and 9.1e-3 on these readings), PINNs 0.12 to 0.30 variances: they overfit,
+          and end 13 to 62 % away from the solution of their own function.
 
 Waves of the start are damped by exp(-0.1 k²) until they are read, and BiLO needs the more steps for
 them. Exact readings are inverted as if they were known to 1e-4 and slopes of 2 were expected, which
@@ -76,7 +76,7 @@ class Size:
     weights: tuple[tuple[float, ...], tuple[float, ...]]
 
 
-_EXACT = BiLO(steps=1000, field_descent=GaussNewtonDescent(points=None, learning_rate=1.0))
+_EXACT = BiLO(steps=2000)
 _NOISY = BiLO(steps=300)
 _PINN = PINN(width=64, descent=GaussNewtonDescent(), pretraining=80, steps=300)
 _SMALL = {"width": 16, "field_width": 8, "pretraining": 5, "steps": 5}

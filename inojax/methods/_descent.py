@@ -12,6 +12,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
+from ..nn import LocalOperator
 from ._checks import check_counts, check_positive
 
 
@@ -193,7 +194,10 @@ def last_third(factor: float, progress: Float[Array, ""]) -> Float[Array, ""]:
 
 
 class Weights(NamedTuple):
-    """A module taken apart into a vector of what is trained, its JAX arrays, and the rest.
+    """A module taken apart into a vector of what is trained and the rest.
+
+    Trained are its JAX arrays, but not an embedding that a `LocalOperator` keeps: that is a NumPy
+    array, which nothing tells from the others inside of a compiled function.
 
     Attributes:
         vector: What is trained.
@@ -206,16 +210,24 @@ class Weights(NamedTuple):
     @classmethod
     def of(cls, module: Any) -> "Weights":
         """Take a module apart."""
-        return cls(ravel_pytree(eqx.filter(module, _is_trained))[0], module)
+        return cls(ravel_pytree(eqx.filter(module, _trained(module)))[0], module)
 
     def build(self, vector: Float[Array, " weight"]) -> Any:
         """The module with other weights."""
-        trained, fixed = eqx.partition(self.module, _is_trained)
+        trained, fixed = eqx.partition(self.module, _trained(self.module))
         return eqx.combine(ravel_pytree(trained)[1](vector), fixed)
 
 
-def _is_trained(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array)
+def _trained(module: Any) -> Any:
+    """True for each leaf that is trained."""
+
+    def of(node: Any) -> Any:
+        mask = jax.tree.map(eqx.is_array, node)
+        if isinstance(node, LocalOperator) and not node.train_embedding:
+            mask = eqx.tree_at(lambda m: m.embedding, mask, False)
+        return mask
+
+    return jax.tree.map(of, module, is_leaf=lambda node: isinstance(node, LocalOperator))
 
 
 def run_descent(

@@ -21,7 +21,8 @@ class MethodOfLines(AbstractPDESolver):
 
     One coordinate is time, in which the equation is of first order: `residual` is linear in
     ∂u/∂t. The state at Chebyshev points of the other coordinate is an ordinary differential
-    equation, whose initial and boundary values come from the ansatz.
+    equation, whose initial and boundary values come from the ansatz. Without another coordinate
+    the equation is an ordinary one already, and the ansatz gives its initial value.
 
     Attributes:
         nodes: Chebyshev points in space, ends included; enough for the steepest front.
@@ -43,17 +44,21 @@ class MethodOfLines(AbstractPDESolver):
         check_nodes(self.nodes)
 
     def check(self, formula: Formula) -> None:
-        """Raise unless the equation has one coordinate besides time."""
-        if self.time not in formula.coordinates or len(formula.coordinates) != 2:
+        """Raise unless the equation has at most one coordinate besides time."""
+        if self.time not in formula.coordinates or len(formula.coordinates) > 2:
             raise ValueError(
-                f"`MethodOfLines` solves equations in one coordinate and time {self.time!r}; this "
-                f"one has {', '.join(formula.coordinates)}. Name time by `MethodOfLines(time=...)`."
+                f"`MethodOfLines` solves equations in time {self.time!r} and at most one other "
+                f"coordinate; this one has {', '.join(formula.coordinates)}. Name time by "
+                "`MethodOfLines(time=...)`."
             )
 
     def edges(self, formula: Formula) -> Float[np.ndarray, "point coordinate"]:
         """Some points of the start and of both ends."""
         lines = _Lines(formula, self)
-        (begin, end), (low, high) = formula.domain[lines.clock], formula.domain[1 - lines.clock]
+        begin, end = formula.domain[lines.clock]
+        if lines.space is None:
+            return np.array([[begin]])
+        low, high = formula.domain[lines.space]
         inside = np.array([0.3, 0.7])
         start = [(x, begin) for x in low + inside * (high - low)]
         sides = [(x, t) for x in (low, high) for t in begin + inside * (end - begin)]
@@ -117,11 +122,12 @@ class MethodOfLines(AbstractPDESolver):
     def _ode(self, lines: "_Lines") -> ODEModel:
         start, end = lines.formula.domain[lines.clock]
         states = lines.formula.states
+        inner = 1 if lines.space is None else self.nodes - 2
         return ODEModel(
             lines,
             _Start(lines),
             times=np.array([end]),
-            states=tuple(f"{name}{i}" for i in range(self.nodes - 2) for name in states),
+            states=tuple(f"{name}{i}" for i in range(inner) for name in states),
             initial_time=start,
             rtol=self.rtol,
             atol=self.atol,
@@ -138,6 +144,11 @@ class _Lines(eqx.Module):
     def clock(self) -> int:
         """Number of the coordinate that is time."""
         return self.formula.coordinates.index(self.solver.time)
+
+    @property
+    def space(self) -> int | None:
+        """Number of the other coordinate, if there is one."""
+        return 1 - self.clock if len(self.formula.coordinates) == 2 else None
 
     @property
     def grid(self) -> Grid:
@@ -160,26 +171,39 @@ class _Lines(eqx.Module):
 
     def __call__(self, t: Array, y: Array, theta: Array) -> Array:
         """The rate of change of the states at the inner points."""
-        grid, space = self.grid, 1 - self.clock
+        if self.space is None:
+            return self._rate(y, jnp.zeros((0, len(y)), y.dtype), {}, t[None], theta)
+        grid, space = self.grid, self.space
         nodal = self.whole(y, t, theta)
         jets = (nodal, jnp.asarray(grid.first) @ nodal, jnp.asarray(grid.second) @ nodal)
 
         def rate(value: Array, slope: Array, bend: Array, x: Array) -> Array:
-            center = self.point(x, t)
-
-            def residual(speed: Array) -> Array:
-                rows = [speed, slope] if self.clock == 0 else [slope, speed]
-                u = expansion(value, jnp.stack(rows), {(space, space): bend}, center)
-                return self.formula.residual_of(u, center, theta)
-
-            still = jnp.zeros_like(value)
-            mass = jax.jacfwd(residual)(still)
-            if mass.shape == (1, 1):
-                return -residual(still) / mass[0]
-            return -solve_general(mass, residual(still))
+            return self._rate(value, slope[None], {(space, space): bend}, self.point(x, t), theta)
 
         value, slope, bend = (jet[1:-1] for jet in jets)
         return jax.vmap(rate)(value, slope, bend, jnp.asarray(grid.x[1:-1])).ravel()
+
+    def _rate(
+        self,
+        value: Float[Array, " state"],
+        slopes: Float[Array, "space state"],
+        bends: dict[tuple[int, int], Array],
+        center: Float[Array, " coordinate"],
+        theta: Array,
+    ) -> Float[Array, " state"]:
+        """The rate of change at one point, in which the residual is linear."""
+
+        def residual(speed: Array) -> Array:
+            rows = [*slopes]
+            rows.insert(self.clock, speed)
+            u = expansion(value, jnp.stack(rows), bends, center)
+            return self.formula.residual_of(u, center, theta)
+
+        still = jnp.zeros_like(value)
+        mass = jax.jacfwd(residual)(still)
+        if mass.shape == (1, 1):
+            return -residual(still) / mass[0]
+        return -solve_general(mass, residual(still))
 
 
 class _Start(eqx.Module):
@@ -189,6 +213,8 @@ class _Start(eqx.Module):
 
     def __call__(self, theta: Array) -> Array:
         begin = jnp.asarray(self.lines.formula.domain[self.lines.clock][0])
+        if self.lines.space is None:
+            return self.lines.formula.given(begin[None], theta)
         inner = jnp.asarray(self.lines.grid.x[1:-1])
         return jax.vmap(lambda x: self.lines.given(x, begin, theta))(inner).ravel()
 
@@ -201,6 +227,8 @@ def _clock(lines: _Lines, points: Array) -> tuple[Array, Array]:
 
 
 def _reading(lines: _Lines, y: Array, theta: Array, point: Array) -> Array:
+    if lines.space is None:
+        return y
     nodal = lines.whole(y, point[lines.clock], theta)
     return (lines.grid.weights(point[1 - lines.clock][None]) @ nodal)[0]
 

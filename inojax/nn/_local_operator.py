@@ -25,6 +25,7 @@ class LocalOperator(eqx.Module):
         embedding: What each parameter adds to the first layer; a NumPy array, which training
             leaves as it is, unless the embedding is trained.
         layers: The first layer takes coordinates, the last one is linear.
+        train_embedding: Whether the embedding is trained.
 
     Source:
         Zhang, Li and Lowengrub, arXiv 2404.17789, section 2.
@@ -32,6 +33,7 @@ class LocalOperator(eqx.Module):
 
     embedding: Float[Array | np.ndarray, "parameter width"]
     layers: tuple[Linear, ...]
+    train_embedding: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -68,6 +70,7 @@ class LocalOperator(eqx.Module):
         end = coordinates**-0.5
         embedding = jr.uniform(embed_key, (parameters, width), minval=-end, maxval=end)
         self.embedding = embedding if train_embedding else np.asarray(embedding)
+        self.train_embedding = train_embedding
         shape = coordinates, *(width,) * (depth + 1), outputs
         keys = jr.split(key, len(shape) - 1)
         self.layers = tuple(

@@ -10,6 +10,7 @@ from ._lotka_volterra import (
     lotka_volterra_log_normal as lotka_volterra_log_normal,
     lynx_hare as lynx_hare,
 )
+from ._nonlinear_ode import nonlinear_ode as nonlinear_ode
 from ._particles import particles as particles
 from ._pollu import pollu as pollu
 from ._robertson import robertson as robertson

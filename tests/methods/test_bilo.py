@@ -18,6 +18,7 @@ from inojax.methods import (
     Penalty,
     invert_batch,
 )
+from inojax.nn import LocalOperator
 from inojax.problems import fisher_kpp, lotka_volterra, scalar_poisson
 from tests.refuses import refuses
 
@@ -127,6 +128,18 @@ def test_the_direct_gradient_is_the_hypergradient(inverter, observations):
     informed = jax.grad(lambda t: jnp.mean(inverter.predict(x[:, None], t)[:, 0] - y))(jnp.ones(1))
     exactly = np.mean(-wave)
     assert abs(informed[0] - exactly) < 0.1 * abs(blind[0] - exactly)
+
+
+@pytest.mark.parametrize("method", [SMALL, BiLO.published(pretraining=3, steps=3)])
+def test_only_a_trained_embedding_moves(rod, observations, method):
+    """Inside of compiled functions as well, where a frozen one looks like any other array."""
+    method = dataclasses.replace(method, width=32, pretraining=3, steps=3)
+    drawn = LocalOperator(1, 1, width=32, key=jr.split(KEY, 3)[0]).embedding
+    for trained in (False, True):
+        inverter = dataclasses.replace(method, train_embedding=trained).fit(rod, key=KEY)
+        found = inverter.follow(one(observations, 0), key=KEY)
+        for network in (inverter.network, found.network):
+            assert np.array_equal(network.embedding, drawn) is not trained
 
 
 def test_a_network_without_parameters_moves_nowhere(rod, observations):

@@ -1,0 +1,148 @@
+"""Nonlinear ODE: one coefficient of two coupled equations, by networks of time.
+
+Result:   An example in the code of Zhang, Li and Lowengrub, arXiv 2404.17789, without published
+          numbers: BiLO beside PINNs of several data weights, from eleven readings of both states
+          with noise of variance 0.05. The limit is least squares on the classical solver.
+Command:  python experiments/nonlinear_ode.py --preset {smoke,quick,paper} --out DIR --seed 0
+Runtime:  RUNTIME
+Expected: EXPECTED
+
+The states turn by up to eight radians, and the network with them. Each part is
+kept in `--out`; started again with the same folder, a run continues.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax.random as jr
+import numpy as np
+from _common import Arguments, Clocks, Preset, claim, complaints, main, write_json
+from _unknown_scalars import Answers, Trial, experiment, report, simulated
+
+from inojax import plot
+from inojax.methods import PINN, AdamDescent, BiLO, BiLOInverter, GaussNewtonDescent, Penalty
+from inojax.problems import nonlinear_ode
+
+TRUTH, GUESS = np.array([-2.0]), (-1.0,)
+NOISE = 0.05**0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class NonlinearODE(Arguments):
+    """The options of this experiment."""
+
+    out: Path = Path("results/nonlinear_ode")
+    """Folder of all results. Started again with the same one, a run continues."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much a preset computes.
+
+    Attributes:
+        seeds: Sets of readings.
+        bilo: Variants of BiLO.
+        pinn: The PINN, for each published data weight.
+        weights: These.
+    """
+
+    seeds: int
+    bilo: dict[str, BiLO]
+    pinn: PINN
+    weights: tuple[float, ...]
+
+
+_OURS = BiLO(penalty=Penalty.NONE, pretraining=150, steps=300)
+_PINN = PINN(width=64, descent=GaussNewtonDescent(), pretraining=150, steps=300)
+_SMALL = {"width": 16, "pretraining": 5, "steps": 5, "descent": GaussNewtonDescent(16)}
+_WEIGHTS = (1e-2, 1e-1, 1.0)
+SIZES = {
+    Preset.SMOKE: Size(
+        2,
+        {"BiLO": dataclasses.replace(_OURS, **_SMALL)},
+        dataclasses.replace(_PINN, **_SMALL),
+        (1.0,),
+    ),
+    Preset.QUICK: Size(5, {"BiLO": _OURS}, _PINN, _WEIGHTS),
+    Preset.PAPER: Size(
+        5,
+        {"BiLO": _OURS, "BiLO, as published": BiLO.published(steps=20_000)},
+        PINN(descent=AdamDescent(), steps=20_000),
+        _WEIGHTS,
+    ),
+}
+
+
+def run(arguments: NonlinearODE) -> None:
+    """Make the table unless it is there."""
+    size = SIZES[arguments.preset]
+    with complaints():
+        claim(arguments, size)
+    metrics = arguments.out / "metrics.json"
+    if not metrics.exists():
+        clocks = Clocks.in_folder(arguments.out)
+        with clocks.total, clocks.compiling:
+            made = [trial(size, arguments.seed)]
+            content = experiment("nonlinear_ode", arguments, made, clocks, picture)
+            draw_states(arguments.out, made[0], content)
+        write_json(metrics, content)
+    source = "The source has no numbers."
+    print(report(json.loads(metrics.read_text()), "Nonlinear ODE", source))
+    print(f"\nFigures and metrics.json are in {arguments.out}.")
+
+
+def trial(size: Size, seed: int) -> Trial:
+    """Readings and methods."""
+    problem = nonlinear_ode(noise=NOISE)
+    methods: dict[str, BiLO | PINN] = dict(size.bilo)
+    for weight in size.weights:
+        # Published for plain squares; ours are in standard deviations.
+        methods[f"PINN({weight:g})"] = dataclasses.replace(size.pinn, data_weight=weight * NOISE**2)
+    readings = simulated(problem, TRUTH, size.seeds, key=jr.key(seed))
+    return Trial("a21 unknown", NOISE, problem, TRUTH, GUESS, readings, methods)
+
+
+def picture(stem: Path, trial: Trial, exact: Answers, inverter: BiLOInverter, found: Any) -> None:
+    """The pretrained operator beside the guess, and how the coefficient went from there."""
+    model: Any = inverter.problem.model
+    t = np.linspace(0.0, 1.0, 101)
+    fine, panels = model.replace(readings=t[:, None]), {}
+    for value in (-1.0, -1.1, -1.5):
+        states = np.asarray(fine.solve(np.array([value])).states)
+        operator = np.asarray(inverter.predict(t[:, None], np.array([value])))
+        panels[f"a21 = {value:g}"] = {
+            "x, classical": states[:, 0],
+            "x, local operator, trained at -1": operator[:, 0],
+            "y, classical": states[:, 1],
+            "y, local operator, trained at -1": operator[:, 1],
+        }
+    figure = plot.profiles(t, panels, quantity="states")
+    figure.savefig(stem.with_name(f"operator_{stem.name}.png"))
+    paths = np.asarray(found.path)[:, :, 0]
+    lines = {f"set {index + 1}": path for index, path in enumerate(paths)}
+    lines |= {"least squares, set 1": np.full(paths.shape[1], exact.thetas[0, 0])}
+    figure = plot.profiles(np.arange(paths.shape[1]), {"BiLO": lines}, quantity="a21")
+    figure.savefig(stem.with_name(f"path_{stem.name}.png"))
+
+
+def draw_states(out: Path, trial: Trial, content: dict[str, Any]) -> None:
+    """The solution at each method's estimate from the first set of readings."""
+    model: Any = trial.problem.model
+    t = np.linspace(0.0, 1.0, 101)
+    fine, panels = model.replace(readings=t[:, None]), {}
+    values = np.asarray(trial.readings.values)[0]
+    for row in content["rows"]:
+        states = np.asarray(fine.solve(np.asarray(row["each_estimate"])[0]).states)
+        panels[row["method"]] = {
+            "x": states[:, 0],
+            "x, read": np.interp(t, model.times, values[:, 0]),
+            "y": states[:, 1],
+            "y, read": np.interp(t, model.times, values[:, 1]),
+        }
+    plot.profiles(t, panels, quantity="states").savefig(out / "states.png")
+
+
+if __name__ == "__main__":
+    main(NonlinearODE, run, "Recover a coefficient of two coupled differential equations.")

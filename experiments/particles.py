@@ -1,0 +1,213 @@
+"""Particles: birth and death rates from where particles are seen.
+
+Result:   Zhang, Li and Lowengrub, arXiv 2404.17789, section 3.2 (Figure 3, which has no numbers):
+          BiLO beside PINNs of several data weights, from the positions of particles in 100
+          snapshots, whose equilibrium has a kink where they are made. The limits are the most
+          likely rates, by the classical solver for counts in cells and by the closed form for the
+          positions themselves.
+Command:  python experiments/particles.py --preset {smoke,quick,paper} --out DIR --seed 0
+Runtime:  RUNTIME
+Expected: EXPECTED
+
+Positions are drawn by thinning, snapshot by snapshot, and counted in 100 cells; what the cells lose
+is the distance between the two limits. Each part is kept in `--out`; started again with the same
+folder, a run continues.
+"""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import scipy.integrate
+import scipy.optimize
+from _common import Arguments, Clocks, Preset, claim, complaints, main, write_json
+from _unknown_scalars import (
+    Answers,
+    Trial,
+    draw_path,
+    experiment,
+    of_the_solver,
+    report,
+)
+from jaxtyping import Float
+
+import inojax as ij
+from inojax import plot
+from inojax.methods import PINN, AdamDescent, BiLO, BiLOInverter, GaussNewtonDescent, Penalty
+from inojax.problems import particles
+
+TRUTH = np.array([500.0, 10.0])
+GUESS = (250.0, 5.0)
+SNAPSHOTS, CELLS = 100, 100
+# Where particles are made, and half of the interval there for Simpson's rule.
+SOURCE, SIMPSON = 0.5, 101
+
+
+@dataclasses.dataclass(frozen=True)
+class Particles(Arguments):
+    """The options of this experiment."""
+
+    out: Path = Path("results/particles")
+    """Folder of all results. Started again with the same one, a run continues."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much a preset computes.
+
+    Attributes:
+        seeds: Sets of snapshots.
+        bilo: Variants of BiLO.
+        pinn: The PINN, for each weight of the readings.
+        weights: Weights of the mean deviance beside the mean square of the residual.
+    """
+
+    seeds: int
+    bilo: dict[str, BiLO]
+    pinn: PINN
+    weights: tuple[float, ...]
+
+
+_OURS = BiLO(penalty=Penalty.NONE)
+_PINN = PINN(width=64, descent=GaussNewtonDescent(), pretraining=80, steps=300)
+_SMALL = {"width": 16, "pretraining": 5, "steps": 5, "descent": GaussNewtonDescent(16)}
+_WEIGHTS = (1e2, 1e3, 1e4, 1e5)
+SIZES = {
+    Preset.SMOKE: Size(
+        2,
+        {"BiLO": dataclasses.replace(_OURS, **_SMALL)},
+        dataclasses.replace(_PINN, **_SMALL),
+        (1e4,),
+    ),
+    Preset.QUICK: Size(5, {"BiLO": _OURS}, _PINN, _WEIGHTS),
+    Preset.PAPER: Size(
+        5,
+        {"BiLO": _OURS, "BiLO, as published": BiLO.published()},
+        PINN(descent=AdamDescent()),
+        _WEIGHTS,
+    ),
+}
+
+
+def run(arguments: Particles) -> None:
+    """Make the table unless it is there."""
+    size = SIZES[arguments.preset]
+    with complaints():
+        claim(arguments, size)
+    metrics = arguments.out / "metrics.json"
+    if not metrics.exists():
+        clocks = Clocks.in_folder(arguments.out)
+        with clocks.total, clocks.compiling:
+            made = [trial(size, arguments.seed)]
+            content = experiment("particles", arguments, made, clocks, picture)
+            draw_counts(arguments.out, made[0], content)
+        write_json(metrics, content)
+    print(report(json.loads(metrics.read_text()), "Particles", "The source has no numbers."))
+    print(f"\nFigures and metrics.json are in {arguments.out}.")
+
+
+def trial(size: Size, seed: int) -> Trial:
+    """Positions of every set, counted in cells."""
+    problem = particles(snapshots=SNAPSHOTS, cells=CELLS)
+    rngs = [np.random.default_rng([seed, s]) for s in range(size.seeds)]
+    positions = [thinned(TRUTH, SNAPSHOTS, rng) for rng in rngs]
+    model: Any = problem.model
+    counts = [np.histogram(q, bins=CELLS, range=(0.0, 1.0))[0] for q in positions]
+    seen = [ij.Observation.from_arrays(model.times, c[:, None], problem=problem) for c in counts]
+    readings = jax.tree.map(lambda *xs: np.stack(xs), *seen)
+    methods: dict[str, BiLO | PINN] = dict(size.bilo)
+    for weight in size.weights:
+        methods[f"PINN({weight:g})"] = dataclasses.replace(size.pinn, data_weight=weight)
+
+    def of_positions(made: Trial) -> Answers:
+        began = time.perf_counter()
+        thetas = np.stack([most_likely(q, SNAPSHOTS) for q in positions])
+        return of_the_solver(made, thetas, (time.perf_counter() - began) / len(positions))
+
+    return Trial(
+        "positions", None, problem, TRUTH, GUESS, readings, methods,
+        {"most likely, by positions": of_positions},
+    )  # fmt: skip
+
+
+def intensity(
+    theta: Float[np.ndarray, " two"], x: Float[np.ndarray, " place"]
+) -> Float[np.ndarray, " place"]:
+    """The solution in closed form."""
+    birth, root = theta[0], np.sqrt(theta[1])
+    near, far = np.minimum(x, SOURCE), 1.0 - np.maximum(x, SOURCE)
+    return birth / root * np.sinh(root * near) * np.sinh(root * far) / np.sinh(root)
+
+
+def thinned(
+    theta: Float[np.ndarray, " two"], snapshots: int, rng: np.random.Generator
+) -> Float[np.ndarray, " particle"]:
+    """Positions in all snapshots: evenly spread candidates, kept in proportion to the intensity."""
+    most = intensity(theta, np.array([SOURCE]))[0]
+    kept = []
+    for _ in range(snapshots):
+        candidates = rng.uniform(size=rng.poisson(most))
+        kept.append(
+            candidates[rng.uniform(size=len(candidates)) < intensity(theta, candidates) / most]
+        )
+    return np.concatenate(kept)
+
+
+def most_likely(
+    positions: Float[np.ndarray, " particle"], snapshots: int
+) -> Float[np.ndarray, " two"]:
+    """The rates under which the positions are most likely, by the closed form."""
+    halves = np.linspace(0.0, SOURCE, SIMPSON), np.linspace(SOURCE, 1.0, SIMPSON)
+
+    def minus_log_likelihood(logs: np.ndarray) -> float:
+        theta = np.exp(logs)
+        expected = sum(scipy.integrate.simpson(intensity(theta, x), x=x) for x in halves)
+        return float(snapshots * expected - np.log(intensity(theta, positions)).sum())
+
+    found = scipy.optimize.minimize(
+        minus_log_likelihood, np.log(GUESS), method="Nelder-Mead",
+        options={"xatol": 1e-9, "fatol": 1e-9, "maxiter": 2000},
+    )  # fmt: skip
+    return np.exp(found.x)
+
+
+def picture(stem: Path, trial: Trial, exact: Answers, inverter: BiLOInverter, found: Any) -> None:
+    """The pretrained operator beside the guess, and how its parameters went from there."""
+    x = np.linspace(0.0, 1.0, 201)
+    model: Any = inverter.problem.model
+    fine, panels = model.replace(readings=x[:, None]), {}
+    for factors in ((1.0, 1.0), (1.25, 1.0), (1.0, 1.5), (0.75, 1.0), (1.0, 0.5), (1.25, 1.5)):
+        theta = np.multiply(GUESS, factors)
+        panels[f"λ = {theta[0]:g}, μ = {theta[1]:g}"] = {
+            "classical solution": np.asarray(fine.solve(theta).states)[:, 0],
+            "local operator, trained at (250, 5)": np.asarray(inverter.predict(x[:, None], theta))[
+                :, 0
+            ],
+        }
+    figure = plot.profiles(x, panels, quantity="intensity")
+    figure.savefig(stem.with_name(f"operator_{stem.name}.png"))
+    draw_path(stem, trial, exact, np.asarray(found.path), floor=0.5)
+
+
+def draw_counts(out: Path, trial: Trial, content: dict[str, Any]) -> None:
+    """Counts of the first set beside what each method expects."""
+    model: Any = trial.problem.model
+    x, noise = model.times, trial.problem.noise
+    assert isinstance(noise, ij.noise.Poisson)
+    panels = {}
+    for row in content["rows"]:
+        if row["method"] != "guess":
+            theta = np.asarray(row["each_estimate"])[0]
+            panels[row["method"]] = {
+                "counted": np.asarray(trial.readings.values)[0, :, 0],
+                "expected": noise.exposure * intensity(theta, x),
+            }
+    plot.profiles(x, panels, quantity="particles in a cell").savefig(out / "counts.png")
+
+
+if __name__ == "__main__":
+    main(Particles, run, "Recover birth and death rates of particles from where they are seen.")
