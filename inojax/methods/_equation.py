@@ -1,6 +1,7 @@
 """What a network must fulfill, for methods that train it on a partial differential equation."""
 
 import abc
+import functools
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -125,7 +126,8 @@ class Equation(eqx.Module):
         """By how much it misses the equation."""
         fields = unknowns.functions.jet(points, self.pairs)
         seen = self._seen(network, unknowns.scalars, fields)
-        jet = network.jet(self.model.seen(points, self.pairs), seen, self.pairs)
+        inputs = self.model.seen(points, self.pairs)
+        jet = network.jet(inputs, seen, self.pairs, reverse_only=True)
         return self.model.residuals(jet, points, unknowns.scalars, fields)
 
     def local_rows(
@@ -153,7 +155,7 @@ class Equation(eqx.Module):
         points, sides = self._kinks()
         fields = unknowns.functions.jet(points, self.pairs)
         seen = self._seen(network, unknowns.scalars, fields)
-        below, above = (network.jet(side, seen, self.pairs) for side in sides)
+        below, above = (network.jet(s, seen, self.pairs, reverse_only=True) for s in sides)
         return self.model.jumps(below, above, unknowns.scalars, fields)
 
     def local_jumps(
@@ -186,16 +188,24 @@ class Equation(eqx.Module):
         """Something made of a network's outputs, and its weighted derivatives."""
         fields = unknowns.functions.jet(points, self.pairs)
         seen = self._seen(network, unknowns.scalars, fields)
-        jets, tangents = zip(*(network.local_jet(x, seen, self.pairs) for x in inputs), strict=True)
-        found, derivative = jax.linearize(of, jets, unknowns.scalars, fields)
+        jets, pulls = zip(*(network.local_jet(x, seen, self.pairs) for x in inputs), strict=True)
+        found, back = jax.vjp(lambda jets: of(jets, unknowns.scalars, fields), jets)
+
+        def through(index: int) -> Array:
+            """By the inputs of the network; each row depends on its own point."""
+            (weights,) = back(jnp.zeros_like(found).at[:, index].set(1.0))
+            each = [pull(jet) for pull, jet in zip(pulls, weights, strict=True)]
+            return functools.reduce(jnp.add, each)
+
+        inner = jnp.stack([through(index) for index in range(found.shape[1])], axis=2)
+        _, outer = jax.linearize(lambda *own: of(jets, *own), unknowns.scalars, fields)
         still = jnp.zeros_like(unknowns.scalars)
         nowhere: Jet = jax.tree.map(jnp.zeros_like, fields)
         directions = [(row, nowhere) for row in jnp.diag(self.scale)]
         for index in range(len(self.model.fields)):
             one = jnp.zeros((1, len(self.model.fields)), found.dtype).at[0, index].set(1.0)
             directions.append((still, nowhere.shifted(one)))
-        along = zip(*tangents, strict=True)
-        slopes = [derivative(t, *d) for t, d in zip(along, directions, strict=True)]
+        slopes = [inner[:, index] + outer(*d) for index, d in enumerate(directions)]
         root = np.float32(np.sqrt(weight))
         return jnp.concatenate([found, *(root * slope for slope in slopes)], axis=1)
 

@@ -79,15 +79,20 @@ class Jet(eqx.Module):
 
     def tanh(self) -> "Jet":
         """The jet after a hyperbolic tangent, by the chain rule."""
-        value = jnp.tanh(self.value)
-        slope = 1.0 - jnp.square(value)
-        bend = -2.0 * value * slope
-        first = slope[None] * self.first
-        if not self.pairs:
-            return Jet(value, first, self.second, self.pairs)
-        products = jnp.stack([self.first[i] * self.first[j] for i, j in self.pairs])
-        second = slope[None] * self.second + bend[None] * products
-        return Jet(value, first, second, self.pairs)
+        bias = jnp.zeros(self.value.shape[1], self.value.dtype)
+        channels = tanh(self.channels, bias, len(self.first), self.pairs)
+        return Jet.of_channels(channels, len(self.first), self.pairs)
+
+    @property
+    def channels(self) -> "Channels":
+        """Value, slopes and second derivatives in one array."""
+        return jnp.concatenate([self.value[None], self.first, self.second])
+
+    @classmethod
+    def of_channels(cls, channels: "Channels", coordinates: int, pairs: tuple[Pair, ...]) -> "Jet":
+        """The jet with these channels."""
+        first, second = channels[1 : 1 + coordinates], channels[1 + coordinates :]
+        return cls(channels[0], first, second, pairs)
 
 
 def all_pairs(coordinates: int) -> tuple[Pair, ...]:
@@ -102,34 +107,8 @@ def all_pairs(coordinates: int) -> tuple[Pair, ...]:
     return tuple(itertools.combinations_with_replacement(range(coordinates), 2))
 
 
-# Channels of a jet, value, slopes and second derivatives, and the same again for their derivative
-# by each parameter: one array of shape (channel, point, number).
+# Channels of a jet: value, slopes and second derivatives in one array.
 Channels = Float[Array, "channel point number"]
-
-
-def channels_of(jet: Jet, tangents: Float[Array, "parameter number"]) -> Channels:
-    """The channels of a jet to whose values parameters add something everywhere.
-
-    Args:
-        jet: Without parameters.
-        tangents: Derivative of the values by each parameter.
-
-    Returns:
-        All channels in one array.
-    """
-    block = jnp.concatenate([jet.value[None], jet.first, jet.second])
-    blank = jnp.zeros_like(block[1:])
-    shape = jet.value.shape
-    others = [jnp.concatenate([jnp.broadcast_to(row, (1, *shape)), blank]) for row in tangents]
-    return jnp.concatenate([block, *others])
-
-
-def jets_of(channels: Channels, coordinates: int, pairs: tuple[Pair, ...]) -> tuple[Jet, list[Jet]]:
-    """A jet and its derivative by each parameter, from their channels."""
-    size = 1 + coordinates + len(pairs)
-    blocks = [channels[begin : begin + size] for begin in range(0, len(channels), size)]
-    jets = [Jet(b[0], b[1 : 1 + coordinates], b[1 + coordinates :], pairs) for b in blocks]
-    return jets[0], jets[1:]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -141,53 +120,139 @@ def tanh_channels(
 ) -> Channels:
     """The channels after a hyperbolic tangent of values plus bias.
 
-    Its reverse mode is written down since it decides the speed: each channel is read and written
-    once, where the transposition of slices would add up arrays of zeros.
+    Its reverse mode is written down, and that one's as well, since they decide the speed: each
+    channel is read and written once, where the transposition of slices would add up arrays of
+    zeros. Losses of residuals need the first, losses of their derivatives the second. There is
+    no forward mode.
+
+    Args:
+        channels: Before.
+        bias: Added to the values.
+        coordinates: Number of coordinates.
+        pairs: Which second derivatives there are.
+
+    Returns:
+        The channels after it.
     """
-    rows = _tanh_rows(coordinates, pairs, bias, *channels)
-    return jnp.stack(rows)
+    return tanh(channels, bias, coordinates, pairs)
 
 
-def _tanh_rows(
-    coordinates: int, pairs: tuple[Pair, ...], bias: Array, *channels: Array
-) -> tuple[Array, ...]:
-    size = 1 + coordinates + len(pairs)
+def tanh(channels: Channels, bias: Array, coordinates: int, pairs: tuple[Pair, ...]) -> Channels:
+    """The same, differentiable in any mode."""
+    value = jnp.tanh(channels[0] + bias[None])
+    slope, bend, *_ = _derivatives(value)
+    first, second = _split(channels, coordinates)
+    rows = [slope * f for f in first]
+    for h, (i, j) in zip(second, pairs, strict=True):
+        rows.append(slope * h + bend * (first[i] * first[j]))
+    return jnp.stack([value, *rows])
 
-    def block(*rows: Array) -> tuple[Array, ...]:
-        value = jnp.tanh(rows[0])
-        slope = 1.0 - jnp.square(value)
-        first, second = rows[1 : 1 + coordinates], rows[1 + coordinates :]
-        bend = -2.0 * value * slope
-        return (
-            value,
-            *(slope * row for row in first),
-            *(
-                slope * row + bend * (first[i] * first[j])
-                for row, (i, j) in zip(second, pairs, strict=True)
-            ),
-        )
 
-    primal = (channels[0] + bias[None], *channels[1:size])
-    found = list(block(*primal))
-    for begin in range(size, len(channels), size):
-        found += jax.jvp(block, primal, tuple(channels[begin : begin + size]))[1]
-    return tuple(found)
+def _derivatives(value: Array) -> tuple[Array, Array, Array, Array]:
+    """The first four derivatives of a hyperbolic tangent where it has this value."""
+    square = jnp.square(value)
+    slope = 1.0 - square
+    return (
+        slope,
+        -2.0 * value * slope,
+        slope * (6.0 * square - 2.0),
+        value * slope * (16.0 - 24.0 * square),
+    )
+
+
+def _split(channels: Channels, coordinates: int) -> tuple[list[Array], list[Array]]:
+    """Slopes and second derivatives."""
+    return list(channels[1 : 1 + coordinates]), list(channels[1 + coordinates :])
 
 
 def _tanh_forward(
     channels: Channels, bias: Array, coordinates: int, pairs: tuple[Pair, ...]
-) -> tuple[Channels, tuple[Channels, Array]]:
-    return tanh_channels(channels, bias, coordinates, pairs), (channels, bias)
+) -> tuple[Channels, tuple[Channels, Channels, Array]]:
+    # By itself, so that an outer derivative finds the rule again.
+    after: Any = tanh_channels(channels, bias, coordinates, pairs)
+    return after, (after, channels, bias)
 
 
 def _tanh_backward(
-    coordinates: int, pairs: tuple[Pair, ...], kept: tuple[Channels, Array], slopes: Channels
+    coordinates: int,
+    pairs: tuple[Pair, ...],
+    kept: tuple[Channels, Channels, Array],
+    slopes: Channels,
 ) -> tuple[Channels, Array]:
-    channels, bias = kept
-    rows: Any = functools.partial(_tanh_rows, coordinates, pairs, bias)
-    _, pull = jax.vjp(rows, *channels)
-    found = pull(tuple(slopes))
-    return jnp.stack(found), jnp.sum(found[0], axis=0)
+    found: Any = _pull(*kept, slopes, coordinates, pairs)
+    return found
 
 
 tanh_channels.defvjp(_tanh_forward, _tanh_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _pull(
+    after: Channels,
+    channels: Channels,
+    bias: Array,
+    weights: Channels,
+    coordinates: int,
+    pairs: tuple[Pair, ...],
+) -> tuple[Channels, Array]:
+    """Derivative of weighted channels after the tangent, by those before it and by the bias."""
+    del bias
+    slope, bend, third, _ = _derivatives(after[0])
+    f, h = _split(channels, coordinates)
+    g, gg = _split(weights, coordinates)
+    value = slope * weights[0]
+    first = [slope * row for row in g]
+    for row, each in zip(g, f, strict=True):
+        value = value + bend * (row * each)
+    for row, each, (i, j) in zip(gg, h, pairs, strict=True):
+        value = value + row * (bend * each + third * (f[i] * f[j]))
+        first[i] = first[i] + bend * (row * f[j])
+        first[j] = first[j] + bend * (row * f[i])
+    found = jnp.stack([value, *first, *(slope * row for row in gg)])
+    return found, jnp.sum(value, axis=0)
+
+
+def _pull_forward(
+    after: Channels,
+    channels: Channels,
+    bias: Array,
+    weights: Channels,
+    coordinates: int,
+    pairs: tuple[Pair, ...],
+) -> tuple[tuple[Channels, Array], tuple[Channels, Channels, Channels]]:
+    found: Any = _pull(after, channels, bias, weights, coordinates, pairs)
+    return found, (after, channels, weights)
+
+
+def _pull_backward(
+    coordinates: int,
+    pairs: tuple[Pair, ...],
+    kept: tuple[Channels, Channels, Channels],
+    moves: tuple[Channels, Array],
+) -> tuple[None, Channels, Array, Channels]:
+    """By what goes into `_pull`; what depends on the values after it is counted before it."""
+    after, channels, weights = kept
+    slope, bend, third, fourth = _derivatives(after[0])
+    f, h = _split(channels, coordinates)
+    g, gg = _split(weights, coordinates)
+    e0 = moves[0][0] + moves[1][None]
+    e, ee = _split(moves[0], coordinates)
+    value = bend * e0 * weights[0]
+    first, pushed = [], []
+    for row, each, move in zip(g, f, e, strict=True):
+        value = value + row * (bend * move + third * (e0 * each))
+        first.append(bend * (e0 * row))
+        pushed.append(slope * move + bend * (e0 * each))
+    second = []
+    for row, each, move, (i, j) in zip(gg, h, ee, pairs, strict=True):
+        cross, product = e[i] * f[j] + f[i] * e[j], f[i] * f[j]
+        pushed.append(slope * move + bend * (e0 * each + cross) + third * (e0 * product))
+        value = value + row * (bend * move + third * (e0 * each + cross) + fourth * (e0 * product))
+        first[i] = first[i] + row * (bend * e[j] + third * (e0 * f[j]))
+        first[j] = first[j] + row * (bend * e[i] + third * (e0 * f[i]))
+        second.append(bend * (e0 * row))
+    before = jnp.stack([value, *first, *second])
+    return None, before, jnp.sum(value, axis=0), jnp.stack([slope * e0, *pushed])
+
+
+_pull.defvjp(_pull_forward, _pull_backward)

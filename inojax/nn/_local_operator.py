@@ -1,16 +1,20 @@
 """Local solution operators: a solution of an equation that knows how its parameters move it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ._jet import Jet, Pair, channels_of, jets_of, tanh_channels
+from ._jet import Jet, Pair, tanh, tanh_channels
 from ._linear import Linear
+
+# From weights of a jet to the derivative of the weighted sum by each parameter, at each point.
+Pullback = Callable[[Jet], Float[Array, "point parameter"]]
 
 
 class LocalOperator(eqx.Module):
@@ -99,6 +103,8 @@ class LocalOperator(eqx.Module):
         x: "Float[Array, 'point coordinate'] | Jet",
         theta: "Float[Array, ' parameter'] | Jet",
         pairs: Sequence[Pair],
+        *,
+        reverse_only: bool = False,
     ) -> Jet:
         """Evaluate it at many points with derivatives by the coordinates.
 
@@ -107,30 +113,23 @@ class LocalOperator(eqx.Module):
             theta: The parameters, or values of unknown functions at these points with their own
                 derivatives, which the chain rule then includes.
             pairs: Which second derivatives are wanted.
+            reverse_only: Whether to be differentiated in reverse mode alone, which is then faster.
 
         Returns:
             The outputs with first and second derivatives.
         """
-        jet = _jet_of(x, pairs).linear(self.layers[0])
-        embedding = jnp.asarray(self.embedding)
-        if isinstance(theta, Jet):
-            jet = jet.plus(theta.linear(_without_bias(embedding)))
-        elif len(embedding):
-            jet = jet.shifted((theta @ embedding)[None])
-        for layer in self.layers[1:]:
-            jet = jet.tanh().linear(layer)
-        return jet
+        return self._jet(x, theta, pairs, None, tanh_channels if reverse_only else tanh)
 
     def local_jet(
         self,
         x: "Float[Array, 'point coordinate'] | Jet",
         theta: "Float[Array, ' parameter'] | Jet",
         pairs: Sequence[Pair],
-    ) -> tuple[Jet, list[Jet]]:
-        """Evaluate it with derivatives by the coordinates, and all of that by each parameter.
+    ) -> tuple[Jet, Pullback]:
+        """Evaluate it with derivatives by the coordinates, and by the parameters in reverse.
 
-        For losses: gradients by the weights are fast in reverse mode, and there is no forward
-        mode.
+        For losses of residuals and their derivatives by the parameters, however many there are:
+        one way back through the network gives them all.
 
         Args:
             x: As for `jet`.
@@ -138,26 +137,40 @@ class LocalOperator(eqx.Module):
             pairs: Which second derivatives are wanted.
 
         Returns:
-            The outputs with first and second derivatives, and the derivative of all of these by
-            each parameter, or by a constant added to each unknown function.
+            The outputs with first and second derivatives, and what turns weights of all of these,
+            a jet of its own, into the derivative of the weighted sum at each point by each
+            parameter, or by a constant added to each unknown function.
         """
-        inputs, pairs = _jet_of(x, pairs), tuple(pairs)
-        coordinates = len(inputs.first)
+        shape = len(x.value if isinstance(x, Jet) else x), self.embedding.shape[1]
         embedding = jnp.asarray(self.embedding)
+        still = jnp.zeros(shape, embedding.dtype)
+        jet, pull = jax.vjp(lambda shift: self._jet(x, theta, pairs, shift, tanh_channels), still)
+        return jet, lambda weights: pull(weights)[0] @ embedding.T
+
+    def _jet(
+        self,
+        x: "Array | Jet",
+        theta: "Array | Jet",
+        pairs: Sequence[Pair],
+        shift: Float[Array, "point width"] | None,
+        activate: Any,
+    ) -> Jet:
+        """The outputs where something is added to what the first layer makes of each point."""
+        inputs, embedding = _jet_of(x, pairs), jnp.asarray(self.embedding)
         first, *hidden, last = self.layers
         bias = first.bias
         start = inputs.linear(_without_bias(first.weight))
         if isinstance(theta, Jet):
             start = start.plus(theta.linear(_without_bias(embedding)))
-        else:
+        elif len(embedding):
             bias = bias + theta @ embedding
-        channels = channels_of(start, embedding)
+        if shift is not None:
+            start = start.shifted(shift)
+        channels, coordinates = start.channels, len(inputs.first)
         for layer in (*hidden, last):
-            hidden_channels: Any = tanh_channels(channels, bias, coordinates, pairs)
-            channels = hidden_channels @ layer.weight
+            channels = activate(channels, bias, coordinates, inputs.pairs) @ layer.weight
             bias = layer.bias
-        jet, tangents = jets_of(channels, coordinates, pairs)
-        return jet.shifted(bias[None]), tangents
+        return Jet.of_channels(channels, coordinates, inputs.pairs).shifted(bias[None])
 
 
 def _jet_of(x: Array | Jet, pairs: Sequence[Pair]) -> Jet:

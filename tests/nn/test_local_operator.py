@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from inojax.nn import Jet, LocalOperator, all_pairs
+from inojax.nn._jet import tanh_channels
 from tests.refuses import refuses
 
 KEY = jr.key(5)
@@ -40,43 +41,97 @@ def test_jets_are_derivatives(coordinates):
 
 
 @pytest.mark.parametrize("pairs", [(), ((0, 0),), all_pairs(2)])
-def test_derivatives_by_parameters_go_along(pairs):
-    """Values and reverse mode of what is written by hand, against differentiation of `jet`."""
+def test_what_is_written_by_hand_is_differentiation(pairs):
+    """Jets, their way back to the parameters, and the gradient of a loss of both."""
     network = LocalOperator(2, 2, 3, width=9, key=KEY)
     x = jr.uniform(jr.key(1), (POINTS, 2))
     theta = jnp.array([0.3, -1.2])
+    blank = network.jet(x, theta, pairs)
+    weights = jax.tree.map(lambda leaf: jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), blank)
 
     def by_hand(network, x, theta):
-        jet, tangents = network.local_jet(x, theta, pairs)
-        return jax.tree.leaves((jet, jax.tree.map(lambda *rows: jnp.stack(rows), *tangents)))
+        jet, pull = network.local_jet(x, theta, pairs)
+        return jax.tree.leaves(jet), pull(weights)
 
     def differentiated(network, x, theta):
-        def of(theta):
-            return network.jet(x, theta, pairs)
+        def channels(point, theta):
+            def function(point):
+                return network(point, theta)
 
-        tangents = jax.vmap(lambda row: jax.jvp(of, (theta,), (row,))[1])(jnp.eye(2))
-        return jax.tree.leaves((of(theta), tangents))
+            hessian = jax.jacfwd(jax.jacfwd(function))(point)
+            bends = [hessian[:, i, j] for i, j in pairs]
+            second = jnp.stack(bends) if pairs else jnp.zeros((0, 3))
+            return function(point), jax.jacfwd(function)(point).T, second
 
-    found, wanted = (f(network, x, theta) for f in (by_hand, differentiated))
-    for one, other in zip(found, wanted, strict=True):
-        np.testing.assert_allclose(one, other, atol=2e-6)
+        def weighted(theta, point, *given):
+            rows = zip(channels(point, theta), given, strict=True)
+            return sum(jnp.sum(a * b) for a, b in rows)
 
-    def gradient(f):
-        @eqx.filter_grad
+        value, first, second = jax.vmap(channels, (0, None))(x, theta)
+        each = weights.value, jnp.moveaxis(weights.first, 1, 0), jnp.moveaxis(weights.second, 1, 0)
+        slopes = jax.vmap(jax.jacfwd(weighted), (None, 0, 0, 0, 0))(theta, x, *each)
+        return [value, jnp.moveaxis(first, 0, 1), jnp.moveaxis(second, 0, 1)], slopes
+
+    def loss(f):
         def of(arguments):
-            return sum(
-                jnp.sum(jnp.cos(jnp.arange(leaf.size) + k) * leaf.ravel())
-                for k, leaf in enumerate(f(*arguments))
-            )
+            leaves, slopes = f(*arguments)
+            return sum(jnp.sum(jnp.square(leaf)) for leaf in (*leaves, 2.0 * slopes))
 
-        leaves = jax.tree.leaves(of((network, x, theta)))
-        return [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
+        return of
 
-    found, wanted = gradient(by_hand), gradient(differentiated)
-    assert len(found) >= 10  # weights and biases of four layers, points, parameters
-    for one, other in zip(found, wanted, strict=True):
+    for found, wanted in zip(
+        jax.tree.leaves(by_hand(network, x, theta)),
+        jax.tree.leaves(differentiated(network, x, theta)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+    gradients = [
+        jax.tree.leaves(eqx.filter_grad(loss(f))((network, x, theta)))
+        for f in (by_hand, differentiated)
+    ]
+    assert (
+        len(gradients[0]) == 11
+    )  # weights and biases of four layers, embedding, points, parameters
+    for found, wanted in zip(*gradients, strict=True):
         # Sums of some hundred numbers near one, in single precision.
-        np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-5)
+        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("coordinates", [1, 2])
+def test_derivatives_written_by_hand_are_exact(coordinates):
+    """In double precision: the first and the second reverse mode of a layer."""
+    pairs = all_pairs(coordinates)
+    many = 1 + coordinates + len(pairs)
+    with jax.enable_x64(True):
+        keys = jr.split(KEY, 4)
+        channels, weights, moves = (jr.normal(k, (many, 4, 3), jnp.float64) for k in keys[:3])
+        bias = jr.normal(keys[3], (3,), jnp.float64)
+
+        def layer(channels, bias):
+            return tanh_channels(channels, bias, coordinates, pairs)
+
+        def plain(channels, bias):
+            value = jnp.tanh(channels[0] + bias[None])
+            slope, f = 1.0 - value**2, channels[1 : 1 + coordinates]
+            bends = [
+                slope * h - 2.0 * value * slope * f[i] * f[j]
+                for h, (i, j) in zip(channels[1 + coordinates :], pairs, strict=True)
+            ]
+            return jnp.concatenate([value[None], slope[None] * f, jnp.stack(bends)])
+
+        def second(f):
+            def of(channels, bias, weights):
+                pulled, shift = jax.vjp(f, channels, bias)[1](weights)
+                return jnp.sum(pulled * moves) + jnp.sum(jnp.sin(shift))
+
+            return jax.grad(of, (0, 1, 2))(channels, bias, weights)
+
+        found, wanted = (
+            jax.tree.leaves((f(channels, bias), jax.vjp(f, channels, bias)[1](weights), second(f)))
+            for f in (layer, plain)
+        )
+        for one, other in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
 
 
 def test_only_the_pairs_asked_for_are_computed():
