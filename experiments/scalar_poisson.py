@@ -83,6 +83,11 @@ _OURS = BiLO(penalty=Penalty.NONE)
 _PUBLISHED = dataclasses.replace(
     BiLO.published(pretraining=1000, steps=3000), width=64, search=AdamSearch(learning_rate=2e-3)
 )
+_ADAM = dataclasses.replace(
+    _PUBLISHED,
+    descent=AdamDescent(amsgrad=False),
+    search=AdamSearch(learning_rate=2e-3, amsgrad=False),
+)
 _PINN = PINN(width=64, descent=GaussNewtonDescent(), pretraining=80, steps=300)
 _SMALL = {"width": 16, "pretraining": 5, "steps": 5}
 _TINY = dataclasses.replace(_OURS, **_SMALL, descent=GaussNewtonDescent(16))
@@ -103,11 +108,15 @@ SIZES = {
         {"frozen embedding": _TINY},
     ),
     Preset.QUICK: Size(
-        5, {"BiLO": _OURS, "BiLO, as published": _PUBLISHED}, _PINN, (0.1, 1.0, 10.0), _OPERATORS
+        5,
+        {"BiLO": _OURS, "BiLO, as published": _PUBLISHED, "BiLO by plain Adam": _ADAM},
+        _PINN,
+        (0.1, 1.0, 10.0),
+        _OPERATORS,
     ),
     Preset.PAPER: Size(
         5,
-        {"BiLO": _OURS, "BiLO, as published": _PUBLISHED},
+        {"BiLO": _OURS, "BiLO, as published": _PUBLISHED, "BiLO by plain Adam": _ADAM},
         PINN(width=64, descent=AdamDescent(), pretraining=1000, steps=3000),
         (0.1, 1.0, 10.0),
         _OPERATORS,
