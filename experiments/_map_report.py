@@ -114,7 +114,7 @@ def report(metrics: dict[str, Any]) -> str:
             f"Seconds are measured on that many samples and scaled linearly to 1,000,000; the "
             f"peak is that of large matrix products, "
             f"{by_letter['f'][0]['matrix_product_peak'] / 1e9:.0f} GFlop/s.",
-            starts_table(by_letter["g"]),
+            starts_table(by_letter["g"], by_letter["h"][0]),
             minima_sentence(by_letter["g"]),
             _timing(metrics["seconds_single"]),
             _claims_table(metrics["claims"]),

@@ -329,8 +329,12 @@ def width_table(rows: Sequence[Row]) -> str:
     return table(header, lines)
 
 
-def starts_table(rows: Sequence[Row]) -> str:
-    """Table g."""
+def starts_table(rows: Sequence[Row], floor: Row) -> str:
+    """Table g, with the limit of these readings."""
+    limit = [
+        "g limit: Bayes floor", str(floor["cases"]), number(floor["median_ape"]),
+        _each(floor["r2"]), "-", "-",
+    ]  # fmt: skip
     lines = [
         [
             f"g {row['method']}",
@@ -343,4 +347,4 @@ def starts_table(rows: Sequence[Row]) -> str:
         for row in rows
     ]
     header = ("estimate", "cases", "APE", "R2", "at the global optimum", "ms per case")
-    return table(header, lines)
+    return table(header, [*lines, limit])

@@ -224,9 +224,10 @@ def tables(
     rows += covariance_rows(workshop, cells, laplace, floors)
     rows += width_rows(workshop.out, size.widths, key=key)
     inverter, neuron = workshop.inverter(cells["ours"][0], 0), workshop.neuron
-    rows += starts_rows(
+    searches = starts_rows(
         workshop.out, size.starts, neuron, posterior_of(neuron.problem), inverter, key=key
     )
+    rows += [row | {"floor_r2": floors["strong"]["r2"]} for row in searches]
     rows += floors.values()
     stage("time one inversion")
     timing = {

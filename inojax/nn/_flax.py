@@ -1,5 +1,7 @@
 """Networks written with Flax, as networks of this library."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, cast
 
 import equinox as eqx
@@ -38,11 +40,14 @@ class FlaxNetwork(eqx.Module):
 
         Raises:
             TypeError: If it is neither.
+            ValueError: If it cannot be evaluated without random numbers, such as dropout that is
+                on, or for inputs of that shape.
         """
         from flax import linen, nnx
 
         if isinstance(module, linen.Module):
-            variables = dict(module.init(key, jnp.zeros((1, *shape), jnp.float32)))
+            with _in_our_words(shape):
+                variables = dict(module.init(key, jnp.zeros((1, *shape), jnp.float32)))
             self.parameters = variables.pop("params", {})
             self.constants = jax.tree.map(np.asarray, variables)
             self.structure = module
@@ -59,6 +64,16 @@ class FlaxNetwork(eqx.Module):
                 "`module` must be a `flax.linen.Module` or a `flax.nnx.Module`; got "
                 f"{type(module).__name__}."
             )
+        self._evaluate_shapes(shape)
+
+    def _evaluate_shapes(self, shape: tuple[int, ...]) -> None:
+        """Fail now rather than at the first training step."""
+
+        def evaluated(x: Array) -> Array:  # a function, since a module of arrays has no hash
+            return self(x)
+
+        with jax.ensure_compile_time_eval(), _in_our_words(shape):
+            jax.eval_shape(evaluated, jnp.zeros(shape, jnp.float32))
 
     def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*output"]:
         """Evaluate the module.
@@ -73,6 +88,27 @@ class FlaxNetwork(eqx.Module):
             return self.structure(self.parameters, self.constants, x[None])[0]
         variables = {"params": self.parameters, **self.constants}
         return cast(Array, self.structure.apply(variables, x[None]))[0]
+
+
+@contextlib.contextmanager
+def _in_our_words(shape: tuple[int, ...]) -> Iterator[None]:
+    """Errors of Flax with what to do about them."""
+    from flax import errors
+
+    try:
+        yield
+    except (errors.InvalidRngError, errors.ModifyScopeVariableError) as error:
+        raise ValueError(
+            "`module` needs random numbers or changes what it keeps when it is evaluated. Give it "
+            "`deterministic=True` for dropout and `use_running_average=True` for normalization, or "
+            f"leave these out. Flax says: {error}"
+        ) from error
+    except (TypeError, ValueError, errors.FlaxError) as error:
+        raise ValueError(
+            f"`module` cannot be evaluated for inputs of `shape` {shape}, a batch axis added in "
+            "front, and no other argument: settings such as `deterministic=True` belong to its "
+            f"constructor. Flax says: {error}"
+        ) from error
 
 
 class _NNX:

@@ -114,3 +114,34 @@ def test_the_callers_module_goes_on_training():
 def test_keys_of_other_generators_are_kept():
     network = FlaxNetwork(NNXNetwork(nnx.Rngs(jr.key(0, impl="rbg"))), SHAPE, key=KEY)
     assert network(X[0]).shape == (3,)
+
+
+class Dropping(linen.Module):
+    """Dropout that is on, or not told."""
+
+    deterministic: bool | None
+
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dropout(0.5, deterministic=self.deterministic)(linen.Dense(3)(x))
+
+
+class Counting(linen.Module):
+    """A normalization that goes on averaging."""
+
+    @linen.compact
+    def __call__(self, x):
+        return linen.BatchNorm(use_running_average=False)(linen.Dense(3)(x))
+
+
+@pytest.mark.parametrize("module", [Dropping(False), Counting()])
+def test_randomness_and_running_averages_are_refused_with_the_remedy(module):
+    with refuses(ValueError, "`module` needs random numbers.*`deterministic=True`.*Flax says"):
+        FlaxNetwork(module, (4,), key=KEY)
+
+
+def test_what_cannot_be_evaluated_is_refused():
+    with refuses(ValueError, "`module` cannot be evaluated.*no other argument.*Flax says"):
+        FlaxNetwork(Dropping(None), (4,), key=KEY)
+    with refuses(ValueError, r"`module` cannot be evaluated for inputs of `shape` \(20, 3\)"):
+        FlaxNetwork(NNXNetwork(nnx.Rngs(0)), (20, 3), key=KEY)
