@@ -56,7 +56,7 @@ class BiLO(eqx.Module):
         width: Units of each layer of the network.
         field_width: The same of the network of an unknown function.
         depth: Layers from width to width.
-        train_embedding: Whether the embedding of the parameters is trained, to show why not.
+        train_embedding: Whether the embedding of the parameters is trained.
         residual_gradient: Weight of the residual's derivative by the parameters.
         descent: How the weights follow the equation.
         search: How the parameters follow the readings.

@@ -58,7 +58,7 @@ class LocalOperator(eqx.Module):
             outputs: Number of outputs.
             width: Units of each layer.
             depth: Layers from width to width.
-            train_embedding: Whether the embedding is trained, to show what goes wrong.
+            train_embedding: Whether the embedding is trained.
             key: Source of the weights.
 
         Raises:
