@@ -1,5 +1,7 @@
 """BiLO: a local solution operator that follows its parameters to the data."""
 
+import dataclasses
+import os
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -31,6 +33,7 @@ from ._descent import (
 from ._equation import AbstractEquationInverter, Equation, check_losses, equation_of
 from ._objective import Penalty
 from ._search import AbstractSearch, AdamSearch, GaussNewtonSearch, penalized
+from ._storage import load
 from ._unknowns import Functions, Unknowns, diagonal
 
 
@@ -82,7 +85,7 @@ class BiLO(eqx.Module):
     field_descent: AbstractDescent = GaussNewtonDescent(points=None)
     penalty: Penalty = Penalty.DENSITY
     pretraining: int = 80
-    steps: int = 100
+    steps: int = 200
     guess: tuple[float, ...] | None = None
     draws: int = 128
 
@@ -148,8 +151,35 @@ class BiLO(eqx.Module):
             RuntimeError: If the training diverges.
         """
         del dataset
+        init_key, train_key = jr.split(key)
+        inverter = self._untrained(problem, key=init_key)
+        network, losses = _pretrain(
+            self, inverter.equation, inverter.network, inverter.functions, train_key
+        )
+        check_losses(losses)
+        return dataclasses.replace(inverter, network=network, losses=np.asarray(losses))
+
+    @in_x32
+    def load(self, folder: str | os.PathLike[str], problem: InverseProblem) -> "BiLOInverter":
+        """Read a trained inverter back.
+
+        Args:
+            folder: Where `save` put it.
+            problem: The problem it was trained for.
+
+        Returns:
+            The inverter; its estimates have the same bits as before it was saved.
+
+        Raises:
+            FileNotFoundError: If there is nothing in the folder.
+            TypeError: If the model is not a `PDEModel`.
+            ValueError: If it is of another problem, method or settings.
+        """
+        return load(self._untrained(problem, key=jr.key(0)), folder, problem)
+
+    def _untrained(self, problem: InverseProblem, *, key: Key[Array, ""]) -> "BiLOInverter":
         equation = equation_of(problem, self.guess)
-        init_key, train_key, field_key = jr.split(key, 3)
+        init_key, field_key = jr.split(key)
         network = LocalOperator(
             equation.model.inputs,
             equation.scalars + len(equation.model.fields),
@@ -159,16 +189,13 @@ class BiLO(eqx.Module):
             train_embedding=self.train_embedding,
             key=init_key,
         )
-        functions = equation.functions(self.field_width, self.depth, key=field_key)
-        network, losses = _pretrain(self, equation, network, functions, train_key)
-        check_losses(losses)
         return BiLOInverter(
             problem=problem,
             method=self,
             equation=equation,
             network=network,
-            functions=functions,
-            losses=np.asarray(losses),
+            functions=equation.functions(self.field_width, self.depth, key=field_key),
+            losses=np.zeros(self.pretraining, np.float32),
             settings=describe_settings(self),
         )
 

@@ -1,5 +1,8 @@
 """PINN: one network for the solution, trained on equation and readings at once."""
 
+import dataclasses
+import os
+
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
@@ -18,6 +21,7 @@ from ._checks import check_counts, check_positive, describe_settings
 from ._descent import AbstractDescent, AdamDescent, Target, Weights, nothing, run_descent
 from ._equation import AbstractEquationInverter, Equation, check_losses, equation_of
 from ._search import AbstractSearch, AdamSearch
+from ._storage import load
 from ._unknowns import Functions, Unknowns
 
 
@@ -82,8 +86,35 @@ class PINN(eqx.Module):
             RuntimeError: If the training diverges.
         """
         del dataset
+        init_key, train_key = jr.split(key)
+        inverter = self._untrained(problem, key=init_key)
+        network, losses = _pretrain(
+            self, inverter.equation, inverter.network, inverter.functions, train_key
+        )
+        check_losses(losses)
+        return dataclasses.replace(inverter, network=network, losses=np.asarray(losses))
+
+    @in_x32
+    def load(self, folder: str | os.PathLike[str], problem: InverseProblem) -> "PINNInverter":
+        """Read a trained inverter back.
+
+        Args:
+            folder: Where `save` put it.
+            problem: The problem it was trained for.
+
+        Returns:
+            The inverter; its estimates have the same bits as before it was saved.
+
+        Raises:
+            FileNotFoundError: If there is nothing in the folder.
+            TypeError: If the model is not a `PDEModel`.
+            ValueError: If it is of another problem, method or settings.
+        """
+        return load(self._untrained(problem, key=jr.key(0)), folder, problem)
+
+    def _untrained(self, problem: InverseProblem, *, key: Key[Array, ""]) -> "PINNInverter":
         equation = equation_of(problem, self.guess)
-        init_key, train_key, field_key = jr.split(key, 3)
+        init_key, field_key = jr.split(key)
         network = LocalOperator(
             equation.model.inputs,
             outputs=len(equation.model.states),
@@ -91,16 +122,13 @@ class PINN(eqx.Module):
             depth=self.depth,
             key=init_key,
         )
-        functions = equation.functions(self.field_width, self.depth, key=field_key)
-        network, losses = _pretrain(self, equation, network, functions, train_key)
-        check_losses(losses)
         return PINNInverter(
             problem=problem,
             method=self,
             equation=equation,
             network=network,
-            functions=functions,
-            losses=np.asarray(losses),
+            functions=equation.functions(self.field_width, self.depth, key=field_key),
+            losses=np.zeros(self.pretraining, np.float32),
             settings=describe_settings(self),
         )
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from inojax.methods import (
+    PINN,
     AdamDescent,
     AdamSearch,
     BiLO,
@@ -17,9 +18,16 @@ from inojax.methods import (
     GaussNewtonSearch,
     Penalty,
     invert_batch,
+    save,
 )
 from inojax.nn import LocalOperator
-from inojax.problems import fisher_kpp, lotka_volterra, scalar_poisson
+from inojax.problems import (
+    fisher_kpp,
+    lotka_volterra,
+    particles,
+    scalar_poisson,
+    variable_poisson,
+)
 from tests.refuses import refuses
 
 KEY = jr.key(4)
@@ -86,6 +94,41 @@ def test_it_works_under_jit(inverter, observations):
     np.testing.assert_allclose(traced.value, whole.value, rtol=1e-3)
 
 
+def test_a_mesh_of_devices_finds_the_same(inverter, observations):
+    """Each device follows readings of its own."""
+    pair = jax.tree.map(lambda x: x[:2], observations)
+    mesh = jax.make_mesh((2,), ("seed",), axis_types=(jax.sharding.AxisType.Auto,))
+    with jax.enable_x64(False):
+        follow = jax.jit(jax.vmap(lambda o, k: inverter.follow(o, key=k).theta))
+        given = jax.tree.map(jnp.asarray, pair), jr.split(KEY, 2)
+        spread = jax.device_put(given, jax.NamedSharding(mesh, jax.P("seed")))
+        shared, alone = follow(*spread), follow(*given)
+    assert len(shared.sharding.device_set) == 2
+    np.testing.assert_allclose(shared, alone, rtol=1e-4)
+
+
+@pytest.mark.parametrize("make", [scalar_poisson, variable_poisson, particles])
+def test_a_trained_operator_is_saved_and_loaded(make, tmp_path):
+    problem = make()
+    few = {"width": 8, "field_width": 6, "pretraining": 3, "steps": 3}
+    for kind in (BiLO, PINN):
+        method = dataclasses.replace(kind(descent=GaussNewtonDescent(points=16)), **few)
+        trained = method.fit(problem, key=KEY)
+        save(trained, tmp_path / kind.__name__)
+        loaded = method.load(tmp_path / kind.__name__, problem)
+        space = problem.parameters
+        observation = problem.simulate(
+            np.asarray(space.from_unit(np.full(space.size, 0.4))), key=KEY
+        )
+        one, other = (i.follow(observation, key=KEY).theta for i in (trained, loaded))
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(trained.losses, loaded.losses)
+        with refuses(ValueError, "was made with other settings"):
+            dataclasses.replace(method, steps=4).load(tmp_path / kind.__name__, problem)
+        with refuses(ValueError, "`problem` is not the one"):
+            method.load(tmp_path / kind.__name__, fisher_kpp())
+
+
 def test_the_operator_knows_the_solution_beside_its_parameters(inverter):
     """u = sin(πx) / D at the guess, and to first order near it."""
     x = np.linspace(0.0, 1.0, 21)[:, None]
@@ -134,7 +177,7 @@ def test_the_direct_gradient_is_the_hypergradient(inverter, observations):
 def test_only_a_trained_embedding_moves(rod, observations, method):
     """Inside of compiled functions as well, where a frozen one looks like any other array."""
     method = dataclasses.replace(method, width=32, pretraining=3, steps=3)
-    drawn = LocalOperator(1, 1, width=32, key=jr.split(KEY, 3)[0]).embedding
+    drawn = LocalOperator(1, 1, width=32, key=jr.split(jr.split(KEY)[0])[0]).embedding
     for trained in (False, True):
         inverter = dataclasses.replace(method, train_embedding=trained).fit(rod, key=KEY)
         found = inverter.follow(one(observations, 0), key=KEY)
