@@ -20,9 +20,9 @@ Pullback = Callable[[Jet], Float[Array, "point parameter"]]
 class LocalOperator(eqx.Module):
     """Network of coordinates and parameters, with hyperbolic tangents between its layers.
 
-    Parameters come in through a random embedding that is frozen: added to what the first layer
-    makes of the coordinates. If it were trained, the network could forget the parameters, and
-    a residual whose derivative by them is small would mean nothing. The same network without
+    Parameters come in through a random embedding, added to what the first layer makes of the
+    coordinates. It is frozen, as in the source, so that the network cannot forget them; on scalar
+    Poisson a trained one does no harm (`experiments/scalar_poisson.py`). The same network without
     parameters serves for an unknown function.
 
     Attributes:
