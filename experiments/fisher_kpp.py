@@ -5,14 +5,15 @@ Result:   Zhang, Li and Lowengrub, arXiv 2404.17789, section 3.1 (Figure 2, whic
           nonlinear least squares on the classical solver for the same readings, since at noise
           0.01 no method can know D to better than a third.
 Command:  python experiments/fisher_kpp.py --preset {smoke,quick,paper} --out DIR --seed 0
-Runtime:  quick 6.2 min on two CPU cores; paper: not yet run, 60,000 steps of Adam for each row.
-Expected: preset quick, five sets of readings of noise 1e-3: BiLO within 0.56 % (D) and 0.15 % (rho)
-          of least squares in every set, 4.6 s each after pretraining of 18 s with its compilation,
-          5.5 s when that is done; its solution within 4.1e-4 of the classical one; data loss 14 %
-          below the noise variance, least squares 15 % below. PINNs trained by the same
-          Gauss-Newton steps end up to 24, 10 and 8 % off in D (data weights 0.1, 1 and 10).
+Runtime:  quick 3.3 min on two CPU cores with light work beside it; paper: not yet run, 60,000 steps
+          of Adam for each row.
+Expected: preset quick, five sets of readings of noise 1e-3: BiLO within 0.42 % (D) and 0.08 % (rho)
+          of least squares in every set, 3.7 s each after pretraining of 6.9 s with its compilation
+          (16 s where other work ran beside it); its solution within 2.4e-4 of the classical one;
+          data loss 14 % below the noise variance, least squares 15 % below. PINNs trained by the
+          same Gauss-Newton steps end up to 30, 12 and 10 % off in D (data weights 0.1, 1 and 10).
           Where it falls short: at noise 1e-2, where the misfit hardly depends on D, it ends up to
-          59 % away from least squares along the valley, with a data loss of 1.02 instead of 0.98
+          56 % away from least squares along the valley, with a data loss of 1.01 instead of 0.98
           noise variances.
 
 BiLO is pretrained once for each level of noise; readings of all seeds are followed from there at

@@ -118,12 +118,12 @@ def picture(stem: Path, trial: Trial, exact: Answers, inverter: BiLOInverter, fo
             "y, classical": states[:, 1],
             "y, local operator, trained at -1": operator[:, 1],
         }
-    figure = plot.profiles(t, panels, quantity="states")
+    figure = plot.profiles(t, panels, label="t", quantity="states")
     figure.savefig(stem.with_name(f"operator_{stem.name}.png"))
     paths = np.asarray(found.path)[:, :, 0]
     lines = {f"set {index + 1}": path for index, path in enumerate(paths)}
     lines |= {"least squares, set 1": np.full(paths.shape[1], exact.thetas[0, 0])}
-    figure = plot.profiles(np.arange(paths.shape[1]), {"BiLO": lines}, quantity="a21")
+    figure = plot.profiles(np.arange(paths.shape[1]), {"BiLO": lines}, label="step", quantity="a21")
     figure.savefig(stem.with_name(f"path_{stem.name}.png"))
 
 
@@ -132,16 +132,13 @@ def draw_states(out: Path, trial: Trial, content: dict[str, Any]) -> None:
     model: Any = trial.problem.model
     t = np.linspace(0.0, 1.0, 101)
     fine, panels = model.replace(readings=t[:, None]), {}
-    values = np.asarray(trial.readings.values)[0]
+    read = np.tile(model.times, 2), np.asarray(trial.readings.values)[0].T.ravel()
     for row in content["rows"]:
         states = np.asarray(fine.solve(np.asarray(row["each_estimate"])[0]).states)
-        panels[row["method"]] = {
-            "x": states[:, 0],
-            "x, read": np.interp(t, model.times, values[:, 0]),
-            "y": states[:, 1],
-            "y, read": np.interp(t, model.times, values[:, 1]),
-        }
-    plot.profiles(t, panels, quantity="states").savefig(out / "states.png")
+        panels[row["method"]] = {"x": states[:, 0], "y": states[:, 1]}
+    dots = dict.fromkeys(panels, read)
+    figure = plot.profiles(t, panels, label="t", quantity="states", dots=dots)
+    figure.savefig(out / "states.png")
 
 
 if __name__ == "__main__":

@@ -202,11 +202,10 @@ def draw_counts(out: Path, trial: Trial, content: dict[str, Any]) -> None:
     for row in content["rows"]:
         if row["method"] != "guess":
             theta = np.asarray(row["each_estimate"])[0]
-            panels[row["method"]] = {
-                "counted": np.asarray(trial.readings.values)[0, :, 0],
-                "expected": noise.exposure * intensity(theta, x),
-            }
-    plot.profiles(x, panels, quantity="particles in a cell").savefig(out / "counts.png")
+            panels[row["method"]] = {"expected": noise.exposure * intensity(theta, x)}
+    dots = dict.fromkeys(panels, (x, np.asarray(trial.readings.values)[0, :, 0]))
+    figure = plot.profiles(x, panels, quantity="particles in a cell", dots=dots)
+    figure.savefig(out / "counts.png")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,12 @@ Result:   The tutorial of Zhang, Li and Lowengrub, arXiv 2404.17789: the diffusi
           the direct gradient beside the whole one (Theorem 2.1), the operator beside its guess,
           and what a trained embedding does to both.
 Command:  python experiments/scalar_poisson.py --preset {smoke,quick,paper} --out DIR --seed 0
-Runtime:  RUNTIME
-Expected: EXPECTED
+Runtime:  quick 51 s on two CPU cores; paper: not yet run.
+Expected: preset quick, five sets of readings: BiLO and least squares agree with the closed form to
+          1e-5. The tutorial's 4,000 steps end 14 % away by AMSGrad, whose steps stay small once
+          a gradient was large, and 0.7 % away by plain Adam. The direct gradient at the guess is
+          the whole one, -0.450, for every operator but that without residual gradient (-0.005).
+          A trained embedding changes nothing here: it grows by a hundredth.
 
 Each part is kept in `--out`; started again with the same folder, a run continues.
 """
@@ -179,7 +183,7 @@ def picture(stem: Path, trial: Trial, exact: Answers, inverter: BiLOInverter, fo
     paths = np.asarray(found.path)[:, :, 0]
     lines = {f"set {index + 1}": path for index, path in enumerate(paths)}
     lines |= {"closed form, set 1": np.full(paths.shape[1], exact.thetas[0, 0])}
-    figure = plot.profiles(np.arange(paths.shape[1]), {"BiLO": lines}, quantity="D")
+    figure = plot.profiles(np.arange(paths.shape[1]), {"BiLO": lines}, label="step", quantity="D")
     figure.savefig(stem.with_name(f"path_{stem.name}.png"))
 
 
