@@ -1,0 +1,49 @@
+"""The cost of BiLO's steps as a user measures it, in the smallest preset."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_all_contenders_begin_with_the_same_losses(tmp_path: Path):
+    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, "-W", "error", "experiments/benchmark_bilo.py", "--preset", "smoke"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    rows = {row["method"]: row for row in metrics["rows"]}
+    assert list(rows) == ["BiLO", "BiLO, nested forward mode", "PINN"]
+    losses = [rows[name]["loss"] for name in ("BiLO", "BiLO, nested forward mode")]
+    # Nested differentiation knows nothing of what is written by hand.
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    for row in rows.values():
+        assert len(row["seconds_each"]) == 2
+        assert row["seconds_per_step"] > 0.0
+    assert "n/a: PyTorch" in done.stdout
+
+
+@pytest.mark.slow
+def test_pytorch_computes_the_same_losses(monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    import benchmark_bilo  # pyright: ignore[reportMissingImports]
+
+    size = benchmark_bilo.Size(8, 7, 2, 1, 0)
+    for ours, theirs in (("BiLO", "BiLO, PyTorch"), ("PINN", "PINN, PyTorch")):
+        losses = [benchmark_bilo.contender(name, size, 0).loss for name in (ours, theirs)]
+        np.testing.assert_allclose(*losses, rtol=1e-4)
