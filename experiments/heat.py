@@ -5,10 +5,10 @@ Result:   Zhang, Li and Lowengrub, arXiv 2404.17789, Tables 4 (exact readings) a
           point where BiLO's own steps end on the classical solver.
 Command:  python experiments/heat.py --preset {smoke,quick,paper} --out DIR --seed 0
 Runtime:  quick 18 min on two CPU cores with other work beside it; paper: not yet run.
-Expected: preset quick, five sets of readings, largest and mean square error of f: exact, BiLO 0.048
-          and 7.8e-5, its solution within 3.4e-4 of the classical one (published 0.054, 1.0e-4 and
-          4.6e-4), 41 s each; minimizer 0.038 and 5.4e-5; PINNs as published or closer. Noisy, BiLO
-          0.258 and 7.5e-3 with a data loss of 3.8 noise variances (published 0.241, 6.1e-3, 4.1;
+Expected: preset quick, five sets of readings, largest and mean square error of f: exact, BiLO 0.049
+          and 8.1e-5, its solution within 3.6e-4 of the classical one (published 0.054, 1.0e-4 and
+          4.6e-4), 45 s each; minimizer 0.038 and 5.4e-5; PINNs as published or closer. Noisy, BiLO
+          0.266 and 8.5e-3 with a data loss of 4.0 noise variances (published 0.241, 6.1e-3, 4.1;
           minimizer 0.279 and 9.1e-3 on these readings), PINNs 0.12 to 0.30 variances: they overfit,
           and end 13 to 62 % away from the solution of their own function.
 
