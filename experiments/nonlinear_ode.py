@@ -6,12 +6,11 @@ Result:   An example in the code of Zhang, Li and Lowengrub, arXiv 2404.17789, w
 Command:  python experiments/nonlinear_ode.py --preset {smoke,quick,paper} --out DIR --seed 0
 Runtime:  quick 2.1 min on two CPU cores; paper: not yet run, 30,000 steps of Adam for each row.
 Expected: preset quick, five sets of readings: BiLO within 0.27 % of least squares in every set,
-          7.5 s each, its solution within 0.5 % of the classical one: on 128 points drawn anew for
-          each step the equation is not solved any better. PINNs end up to 5.1, 0.6 and 0.8 % off
-          (data weights 0.01, 0.1 and 1). Estimates scatter by 0.03 over sets.
+          7.5 s each, its solution within 0.5 % of the classical one. PINNs end up to 5.1, 0.6 and
+          0.8 % off (data weights 0.01, 0.1 and 1). Estimates scatter by 0.03 over sets.
 
-The states turn by up to eight radians, and the network with them. Each part is
-kept in `--out`; started again with the same folder, a run continues.
+The states turn by up to eight radians, and the network with them. Each part is kept in `--out`;
+started again with the same folder, a run continues.
 """
 
 import dataclasses
