@@ -15,10 +15,10 @@ PROBLEM = types.SimpleNamespace(
     name="toy",
     channels=("NO2", "NO", "O3"),
     model=types.SimpleNamespace(times=np.linspace(1.0, 60.0, 60), initial_time=0.0),
-    noise=types.SimpleNamespace(positive=False),
+    noise=types.SimpleNamespace(positive=False, counts=False),
 )
 POSITIVE = types.SimpleNamespace(
-    **(vars(PROBLEM) | {"noise": types.SimpleNamespace(positive=True)})
+    **(vars(PROBLEM) | {"noise": types.SimpleNamespace(positive=True, counts=False)})
 )
 
 

@@ -86,8 +86,8 @@ class PINN(eqx.Module):
             RuntimeError: If the training diverges.
         """
         del dataset
-        init_key, train_key = jr.split(key)
-        inverter = self._untrained(problem, key=init_key)
+        init_key, train_key, field_key = jr.split(key, 3)
+        inverter = self._untrained(problem, init_key, field_key)
         network, losses = _pretrain(
             self, inverter.equation, inverter.network, inverter.functions, train_key
         )
@@ -110,11 +110,12 @@ class PINN(eqx.Module):
             TypeError: If the model is not a `PDEModel`.
             ValueError: If it is of another problem, method or settings.
         """
-        return load(self._untrained(problem, key=jr.key(0)), folder, problem)
+        return load(self._untrained(problem, *jr.split(jr.key(0))), folder, problem)
 
-    def _untrained(self, problem: InverseProblem, *, key: Key[Array, ""]) -> "PINNInverter":
+    def _untrained(
+        self, problem: InverseProblem, init_key: Key[Array, ""], field_key: Key[Array, ""]
+    ) -> "PINNInverter":
         equation = equation_of(problem, self.guess)
-        init_key, field_key = jr.split(key)
         network = LocalOperator(
             equation.model.inputs,
             outputs=len(equation.model.states),
