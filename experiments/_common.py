@@ -50,6 +50,32 @@ class Arguments:
 _Arguments = TypeVar("_Arguments", bound=Arguments)
 
 
+def run_once(
+    arguments: Arguments,
+    size: Any,
+    make: Callable[["Clocks"], dict[str, Any]],
+    report: Callable[[dict[str, Any]], str],
+) -> None:
+    """Make `metrics.json` unless it is there, and print what it says.
+
+    Args:
+        arguments: The command line, whose folder the run claims.
+        size: How much is computed.
+        make: The content, with the clocks that time it.
+        report: What is printed of the content.
+    """
+    with complaints():
+        claim(arguments, size)
+    metrics = arguments.out / "metrics.json"
+    if not metrics.exists():
+        clocks = Clocks.in_folder(arguments.out)
+        with clocks.total, clocks.compiling:
+            content = make(clocks)
+        write_json(metrics, content)
+    print(report(json.loads(metrics.read_text())))
+    print(f"\nmetrics.json and any figures are in {arguments.out}.")
+
+
 def main(
     kind: type[_Arguments],
     run: Callable[[_Arguments], None],

@@ -23,7 +23,6 @@ is optional: `pip install torch`.
 """
 
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Callable
@@ -35,17 +34,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from _common import (
-    Arguments,
-    Clocks,
-    Preset,
-    claim,
-    complaints,
-    main,
-    provenance,
-    stage,
-    write_json,
-)
+from _common import Arguments, Clocks, Preset, main, provenance, run_once, stage
 from _fresh_process import measured, peak_memory_mib
 from _tables import number, table
 from _torch_steps import TorchStep, available
@@ -102,16 +91,7 @@ SIZES = {
 def run(arguments: Benchmark) -> None:
     """Measure unless it is done."""
     size = SIZES[arguments.preset]
-    with complaints():
-        claim(arguments, size)
-    metrics = arguments.out / "metrics.json"
-    if not metrics.exists():
-        clocks = Clocks.in_folder(arguments.out)
-        with clocks.total, clocks.compiling:
-            content = benchmark(arguments, size, clocks)
-        write_json(metrics, content)
-    print(report(json.loads(metrics.read_text())))
-    print(f"\nmetrics.json is in {arguments.out}.")
+    run_once(arguments, size, lambda clocks: benchmark(arguments, size, clocks), report)
 
 
 def benchmark(arguments: Benchmark, size: Size, clocks: Clocks) -> dict[str, Any]:

@@ -23,13 +23,12 @@ continues.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import jax.random as jr
 import numpy as np
-from _common import Arguments, Clocks, Preset, claim, complaints, main, write_json
+from _common import Arguments, Clocks, Preset, main, run_once
 from _unknown_scalars import Answers, Trial, draw_path, experiment, report, simulated
 
 import inojax as ij
@@ -112,17 +111,12 @@ UNIT = 1e-3
 def run(arguments: FisherKPP) -> None:
     """Make the table unless it is there."""
     size = SIZES[arguments.preset]
-    with complaints():
-        claim(arguments, size)
-    metrics = arguments.out / "metrics.json"
-    if not metrics.exists():
-        clocks = Clocks.in_folder(arguments.out)
-        with clocks.total, clocks.compiling:
-            content = experiment("fisher_kpp", arguments, trials(arguments, size), clocks, picture)
-        write_json(metrics, content)
+
+    def make(clocks: Clocks) -> dict[str, Any]:
+        return experiment("fisher_kpp", arguments, trials(arguments, size), clocks, picture)
+
     source = "The source has no numbers."
-    print(report(json.loads(metrics.read_text()), "Fisher-KPP", source))
-    print(f"\nFigures and metrics.json are in {arguments.out}.")
+    run_once(arguments, size, make, lambda found: report(found, "Fisher-KPP", source))
 
 
 def trials(arguments: FisherKPP, size: Size) -> list[Trial]:

@@ -18,11 +18,11 @@ they are. Each part is kept in `--out`; started again with the same folder, a ru
 """
 
 import dataclasses
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from _common import Arguments, Clocks, Preset, claim, complaints, main, write_json
+from _common import Arguments, Clocks, Preset, main, run_once
 from _unknown_function import Subject, Trial, experiment, report
 
 from inojax.methods import PINN, BiLO, GaussNewtonDescent, Penalty
@@ -105,16 +105,11 @@ SIZES = {
 def run(arguments: Heat) -> None:
     """Make the table unless it is there."""
     size = SIZES[arguments.preset]
-    with complaints():
-        claim(arguments, size)
-    metrics = arguments.out / "metrics.json"
-    if not metrics.exists():
-        clocks = Clocks.in_folder(arguments.out)
-        with clocks.total, clocks.compiling:
-            content = experiment(arguments, SUBJECT, trials(size), size.seeds, clocks)
-        write_json(metrics, content)
-    print(report(json.loads(metrics.read_text()), "Heat", SUBJECT.square))
-    print(f"\nFigures and metrics.json are in {arguments.out}.")
+
+    def make(clocks: Clocks) -> dict[str, Any]:
+        return experiment(arguments, SUBJECT, trials(size), size.seeds, clocks)
+
+    run_once(arguments, size, make, lambda found: report(found, "Heat", SUBJECT.square))
 
 
 def trials(size: Size) -> list[Trial]:

@@ -14,13 +14,12 @@ started again with the same folder, a run continues.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import jax.random as jr
 import numpy as np
-from _common import Arguments, Clocks, Preset, claim, complaints, main, write_json
+from _common import Arguments, Clocks, Preset, main, run_once
 from _unknown_scalars import Answers, Trial, experiment, report, simulated
 
 from inojax import plot
@@ -80,19 +79,15 @@ SIZES = {
 def run(arguments: NonlinearODE) -> None:
     """Make the table unless it is there."""
     size = SIZES[arguments.preset]
-    with complaints():
-        claim(arguments, size)
-    metrics = arguments.out / "metrics.json"
-    if not metrics.exists():
-        clocks = Clocks.in_folder(arguments.out)
-        with clocks.total, clocks.compiling:
-            made = [trial(size, arguments.seed)]
-            content = experiment("nonlinear_ode", arguments, made, clocks, picture)
-            draw_states(arguments.out, made[0], content)
-        write_json(metrics, content)
+
+    def make(clocks: Clocks) -> dict[str, Any]:
+        made = trial(size, arguments.seed)
+        content = experiment("nonlinear_ode", arguments, [made], clocks, picture)
+        draw_states(arguments.out, made, content)
+        return content
+
     source = "The source has no numbers."
-    print(report(json.loads(metrics.read_text()), "Nonlinear ODE", source))
-    print(f"\nFigures and metrics.json are in {arguments.out}.")
+    run_once(arguments, size, make, lambda found: report(found, "Nonlinear ODE", source))
 
 
 def trial(size: Size, seed: int) -> Trial:

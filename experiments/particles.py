@@ -21,7 +21,6 @@ folder, a run continues.
 """
 
 import dataclasses
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,8 @@ import jax
 import numpy as np
 import scipy.integrate
 import scipy.optimize
-from _common import Arguments, Clocks, Preset, claim, complaints, main, write_json
+from _common import Arguments, Clocks, Preset, main, run_once
+from _tables import number
 from _unknown_scalars import (
     Answers,
     Trial,
@@ -102,18 +102,32 @@ SIZES = {
 def run(arguments: Particles) -> None:
     """Make the table unless it is there."""
     size = SIZES[arguments.preset]
-    with complaints():
-        claim(arguments, size)
-    metrics = arguments.out / "metrics.json"
-    if not metrics.exists():
-        clocks = Clocks.in_folder(arguments.out)
-        with clocks.total, clocks.compiling:
-            made = [trial(size, arguments.seed)]
-            content = experiment("particles", arguments, made, clocks, picture)
-            draw_counts(arguments.out, made[0], content)
-        write_json(metrics, content)
-    print(report(json.loads(metrics.read_text()), "Particles", "The source has no numbers."))
-    print(f"\nFigures and metrics.json are in {arguments.out}.")
+
+    def make(clocks: Clocks) -> dict[str, Any]:
+        made = trial(size, arguments.seed)
+        content = experiment("particles", arguments, [made], clocks, picture)
+        draw_counts(arguments.out, made, content)
+        return content | {"cramer_rao": cramer_rao(made.problem)}
+
+    run_once(arguments, size, make, describe)
+
+
+def describe(metrics: dict[str, Any]) -> str:
+    """The table, and how well any method could know the rates."""
+    least = ", ".join(f"{number(s)} ({name})" for name, s in metrics["cramer_rao"].items())
+    table = report(metrics, "Particles", "The source has no numbers.")
+    return f"{table}\n\nCramér-Rao bound of the standard deviations at the truth: {least}."
+
+
+def cramer_rao(problem: ij.InverseProblem) -> dict[str, float]:
+    """The least standard deviation of each rate that counts allow, at the truth."""
+    model, noise = problem.model, problem.noise
+    assert isinstance(noise, ij.noise.Poisson)
+    solution, tangents = model.sensitivities(TRUTH[None])
+    rate, slopes = np.asarray(solution.states)[0, :, 0], np.asarray(tangents)[0, :, 0]
+    fisher = noise.exposure * slopes.T @ (slopes / rate[:, None])
+    least = np.sqrt(np.diag(np.linalg.inv(fisher)))
+    return dict(zip(problem.parameters.names, least.tolist(), strict=True))
 
 
 def trial(size: Size, seed: int) -> Trial:

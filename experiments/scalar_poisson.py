@@ -18,7 +18,6 @@ Each part is kept in `--out`; started again with the same folder, a run continue
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from _common import Arguments, Clocks, Preset, claim, complaints, main, stage, write_json
+from _common import Arguments, Clocks, Preset, main, run_once, stage
 from _tables import number, table
 from _unknown_scalars import (
     Answers,
@@ -129,22 +128,22 @@ SIZES = {
 
 
 def run(arguments: ScalarPoisson) -> None:
-    """Make the table unless it is there."""
+    """Make the tables unless they are there."""
     size = SIZES[arguments.preset]
-    with complaints():
-        claim(arguments, size)
-    metrics = arguments.out / "metrics.json"
-    if not metrics.exists():
-        clocks = Clocks.in_folder(arguments.out)
-        with clocks.total, clocks.compiling:
-            made = [trial(size, arguments.seed)]
-            content = experiment("scalar_poisson", arguments, made, clocks, picture)
-            content["operators"] = operators(made[0], size.operators, arguments)
-        write_json(metrics, content)
-    found = json.loads(metrics.read_text())
-    print(report(found, "Scalar Poisson", "Published: 2.228, loss 9.98e-3, one set of readings."))
-    print(report_operators(found["operators"]))
-    print(f"\nFigures and metrics.json are in {arguments.out}.")
+
+    def make(clocks: Clocks) -> dict[str, Any]:
+        made = trial(size, arguments.seed)
+        content = experiment("scalar_poisson", arguments, [made], clocks, picture)
+        return content | {"operators": operators(made, size.operators, arguments)}
+
+    run_once(arguments, size, make, describe)
+
+
+def describe(metrics: dict[str, Any]) -> str:
+    """Both tables."""
+    source = "Published: 2.228, loss 9.98e-3, one set of readings."
+    table = report(metrics, "Scalar Poisson", source)
+    return f"{table}\n{report_operators(metrics['operators'])}"
 
 
 def trial(size: Size, seed: int) -> Trial:

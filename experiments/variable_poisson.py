@@ -21,11 +21,11 @@ run continues.
 """
 
 import dataclasses
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from _common import Arguments, Clocks, Preset, claim, complaints, main, write_json
+from _common import Arguments, Clocks, Preset, main, run_once
 from _unknown_function import Subject, Trial, experiment, report
 
 from inojax.methods import PINN, BiLO, GaussNewtonDescent, Penalty
@@ -106,16 +106,11 @@ SIZES = {
 def run(arguments: VariablePoisson) -> None:
     """Make the table unless it is there."""
     size = SIZES[arguments.preset]
-    with complaints():
-        claim(arguments, size)
-    metrics = arguments.out / "metrics.json"
-    if not metrics.exists():
-        clocks = Clocks.in_folder(arguments.out)
-        with clocks.total, clocks.compiling:
-            content = experiment(arguments, SUBJECT, trials(size), size.seeds, clocks)
-        write_json(metrics, content)
-    print(report(json.loads(metrics.read_text()), "Variable Poisson", SUBJECT.square))
-    print(f"\nFigures and metrics.json are in {arguments.out}.")
+
+    def make(clocks: Clocks) -> dict[str, Any]:
+        return experiment(arguments, SUBJECT, trials(size), size.seeds, clocks)
+
+    run_once(arguments, size, make, lambda found: report(found, "Variable Poisson", SUBJECT.square))
 
 
 def trials(size: Size) -> list[Trial]:

@@ -39,6 +39,7 @@ SHARED = {
     "_drift_fields",
     "_encoding",
     "_equation",
+    "_equation_inverter",
     "_fresh",
     "_held_out",
     "_importance",

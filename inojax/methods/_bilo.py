@@ -1,7 +1,6 @@
 """BiLO: a local solution operator that follows its parameters to the data."""
 
 import dataclasses
-import os
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -30,14 +29,18 @@ from ._descent import (
     nothing,
     run_descent,
 )
-from ._equation import AbstractEquationInverter, Equation, check_losses, equation_of
+from ._equation import Equation, equation_of
+from ._equation_inverter import (
+    AbstractEquationInverter,
+    AbstractEquationMethod,
+    check_losses,
+)
 from ._objective import Penalty
 from ._search import AbstractSearch, AdamSearch, GaussNewtonSearch, penalized
-from ._storage import load
 from ._unknowns import Functions, Unknowns, diagonal
 
 
-class BiLO(eqx.Module):
+class BiLO(AbstractEquationMethod["BiLOInverter"]):
     """Bilevel local operator learning for equations with unknown scalars and functions.
 
     A network of coordinates and parameters is trained to solve the equation at one guess of the
@@ -152,34 +155,17 @@ class BiLO(eqx.Module):
         """
         del dataset
         init_key, train_key = jr.split(key)
-        inverter = self._untrained(problem, key=init_key)
+        inverter = self._untrained(problem, *jr.split(init_key))
         network, losses = _pretrain(
             self, inverter.equation, inverter.network, inverter.functions, train_key
         )
         check_losses(losses)
         return dataclasses.replace(inverter, network=network, losses=np.asarray(losses))
 
-    @in_x32
-    def load(self, folder: str | os.PathLike[str], problem: InverseProblem) -> "BiLOInverter":
-        """Read a trained inverter back.
-
-        Args:
-            folder: Where `save` put it.
-            problem: The problem it was trained for.
-
-        Returns:
-            The inverter; its estimates have the same bits as before it was saved.
-
-        Raises:
-            FileNotFoundError: If there is nothing in the folder.
-            TypeError: If the model is not a `PDEModel`.
-            ValueError: If it is of another problem, method or settings.
-        """
-        return load(self._untrained(problem, key=jr.key(0)), folder, problem)
-
-    def _untrained(self, problem: InverseProblem, *, key: Key[Array, ""]) -> "BiLOInverter":
+    def _untrained(
+        self, problem: InverseProblem, init_key: Key[Array, ""], field_key: Key[Array, ""]
+    ) -> "BiLOInverter":
         equation = equation_of(problem, self.guess)
-        init_key, field_key = jr.split(key)
         network = LocalOperator(
             equation.model.inputs,
             equation.scalars + len(equation.model.fields),

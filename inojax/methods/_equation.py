@@ -1,31 +1,24 @@
 """What a network must fulfill, for methods that train it on a partial differential equation."""
 
-import abc
 import functools
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from equinox import AbstractVar
-from jaxtyping import Array, ArrayLike, Float, Key
+from jaxtyping import Array, Float, Key
 
-from .._estimate import Estimate
 from .._inverse_problem import InverseProblem
 from .._linearization import Linearization, linearize
 from .._observation import Observation
 from .._parameters import ParameterSpace
-from .._x64 import in_x32, is_traced
 from ..models import PDEModel
 from ..nn import Jet, LocalOperator
-from ._base import AbstractNetworkInverter, check_readings
 from ._descent import Region
 from ._search import AbstractSearch
 from ._unknowns import Functions, Unknowns, fitted
-
-_Solution = TypeVar("_Solution")
 
 
 class Equation(eqx.Module):
@@ -293,82 +286,3 @@ def equation_of(problem: InverseProblem, guess: tuple[float, ...] | None) -> Equ
             f"zero for scalars, whose scale it sets; got {values}."
         )
     return Equation(problem, model, model.second_derivatives(space.size), values)
-
-
-class AbstractEquationInverter(AbstractNetworkInverter, Generic[_Solution]):
-    """A network that was trained on an equation, and moves on with each observation.
-
-    Subclasses have these fields and write `_follow`, which is pure, and `_invert_one`.
-
-    Attributes:
-        problem: The problem it inverts.
-        equation: What the network is trained to fulfill.
-        network: The network at the guess.
-        functions: The unknown functions of the guess.
-    """
-
-    problem: AbstractVar[InverseProblem]
-    equation: AbstractVar[Equation]
-    network: AbstractVar[LocalOperator]
-    functions: AbstractVar[Functions]
-
-    @abc.abstractmethod
-    def _follow(self, observation: Observation, key: Key[Array, ""]) -> _Solution:
-        """Move parameters and network to one observation."""
-
-    @abc.abstractmethod
-    def _invert_one(self, observation: Observation, key: Key[Array, ""]) -> Estimate:
-        """The estimate of one observation."""
-
-    def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        return jax.vmap(self._invert_one)(observations, keys)
-
-    @in_x32
-    def follow(self, observation: Observation, *, key: Key[Array, ""]) -> _Solution:
-        """Move parameters and network to an observation and say how they went.
-
-        Args:
-            observation: A single observation.
-            key: Source of points.
-
-        Returns:
-            Parameters, network and how they came there; `predict` evaluates the network.
-
-        Raises:
-            ValueError: If the observation belongs to another problem, or holds no reading.
-        """
-        self.problem.check_observation(observation)
-        if not is_traced(observation):
-            check_readings(self.problem, observation, "`observation`")
-        return self._follow(observation, key)
-
-    def predict(
-        self,
-        points: Float[ArrayLike, "point coordinate"],
-        theta: Float[ArrayLike, " parameter"],
-        network: LocalOperator | None = None,
-    ) -> Float[Array, "point state"]:
-        """Evaluate a network, initial and boundary conditions included.
-
-        Args:
-            points: Where.
-            theta: Physical parameter values, near those that the network was trained at.
-                Coefficients stand for functions that are linear between nodes.
-            network: The network; by default the one at the guess.
-
-        Returns:
-            The states.
-        """
-        network = self.network if network is None else network
-        theta, points = jnp.asarray(theta), jnp.asarray(points)
-        fields = self.equation.values(theta, points)
-        return self.equation.states(network, theta[: self.equation.scalars], fields, points)
-
-
-def check_losses(losses: Float[Array, " step"]) -> None:
-    """Raise a RuntimeError if a run has diverged."""
-    if not np.isfinite(np.asarray(losses)[-1]):
-        raise RuntimeError(
-            f"The residual is no longer finite after {len(losses)} steps. Lower the "
-            "`learning_rate` of `descent`, or raise its damping."
-        )

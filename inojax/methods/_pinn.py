@@ -1,7 +1,6 @@
 """PINN: one network for the solution, trained on equation and readings at once."""
 
 import dataclasses
-import os
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -19,13 +18,17 @@ from ..train import TrainLog
 from ._base import estimate_from_point
 from ._checks import check_counts, check_positive, describe_settings
 from ._descent import AbstractDescent, AdamDescent, Target, Weights, nothing, run_descent
-from ._equation import AbstractEquationInverter, Equation, check_losses, equation_of
+from ._equation import Equation, equation_of
+from ._equation_inverter import (
+    AbstractEquationInverter,
+    AbstractEquationMethod,
+    check_losses,
+)
 from ._search import AbstractSearch, AdamSearch
-from ._storage import load
 from ._unknowns import Functions, Unknowns
 
 
-class PINN(eqx.Module):
+class PINN(AbstractEquationMethod["PINNInverter"]):
     """Physics-informed network: the solution alone, with the parameters as further weights.
 
     Equation and readings share one loss, so the network gives up some of the equation for the
@@ -93,24 +96,6 @@ class PINN(eqx.Module):
         )
         check_losses(losses)
         return dataclasses.replace(inverter, network=network, losses=np.asarray(losses))
-
-    @in_x32
-    def load(self, folder: str | os.PathLike[str], problem: InverseProblem) -> "PINNInverter":
-        """Read a trained inverter back.
-
-        Args:
-            folder: Where `save` put it.
-            problem: The problem it was trained for.
-
-        Returns:
-            The inverter; its estimates have the same bits as before it was saved.
-
-        Raises:
-            FileNotFoundError: If there is nothing in the folder.
-            TypeError: If the model is not a `PDEModel`.
-            ValueError: If it is of another problem, method or settings.
-        """
-        return load(self._untrained(problem, *jr.split(jr.key(0))), folder, problem)
 
     def _untrained(
         self, problem: InverseProblem, init_key: Key[Array, ""], field_key: Key[Array, ""]

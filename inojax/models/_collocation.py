@@ -89,6 +89,11 @@ class Collocation(AbstractDirectSolver):
         if self.iterations < 1:
             raise ValueError(f"`iterations` must be at least 1; got {self.iterations}.")
 
+    @property
+    def knows_interfaces(self) -> bool:
+        """It solves on either side."""
+        return True
+
     def check(self, formula: Formula) -> None:
         """Raise unless the equation has a single coordinate."""
         if len(formula.coordinates) != 1:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
@@ -176,6 +177,31 @@ class _Between(eqx.Module):
         share = (s - self.places[0]) / length
         line = self.ends[0] + (self.ends[1] - self.ends[0]) * share
         return line + share * (1.0 - share) * n
+
+
+def check_field(field: Field, box: dict[str, tuple[float, float]]) -> None:
+    """Raise a ValueError unless a field spans its coordinate and its transform keeps the ends."""
+    if field.coordinate not in box:
+        raise ValueError(
+            f"Field {field.name!r} depends on {field.coordinate!r}, but the coordinates are "
+            f"{', '.join(box)}."
+        )
+    ends = box[field.coordinate]
+    if (field.nodes[0], field.nodes[-1]) != ends:
+        raise ValueError(
+            f"`nodes` of field {field.name!r} must reach from {ends[0]} to {ends[1]}, the ends of "
+            f"{field.coordinate!r}; they reach from {field.nodes[0]} to {field.nodes[-1]}."
+        )
+    with jax.ensure_compile_time_eval():
+        found = [
+            [float(field.transform(jnp.asarray(n), jnp.asarray(s))) for n in (-1.0, 1.0)]
+            for s in ends
+        ]
+    if not np.allclose(found, np.array(field.ends)[:, None], rtol=1e-6, atol=1e-6):
+        raise ValueError(
+            f"`transform` of field {field.name!r} must have the values {field.ends} at its ends, "
+            f"whatever `n` is; got {found[0]} and {found[1]} for two of them."
+        )
 
 
 @functools.cache

@@ -49,11 +49,6 @@ class FiniteElements(AbstractDirectSolver):
                 f"states {', '.join(formula.states)} and coordinates "
                 f"{', '.join(formula.coordinates)}."
             )
-        if formula.interfaces:
-            raise ValueError(
-                "`FiniteElements` knows no `interfaces`: write the equation as a flux's divergence "
-                "or use `Collocation`."
-            )
 
     def check_parameters(self, formula: Formula, parameters: int) -> None:
         """Raise unless the equation is linear."""

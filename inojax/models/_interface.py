@@ -31,7 +31,7 @@ class Interface(eqx.Module):
 
     Source:
         Tseng, Lin, Hu and Lai, A cusp-capturing PINN for elliptic interface problems,
-        J. Comput. Phys. 491 (2023), arXiv 2210.08424.
+        J. Comput. Phys. 491 (2023).
     """
 
     at: float = eqx.field(static=True, converter=float)

@@ -13,11 +13,12 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from .._x64 import in_x64, is_traced
 from ..nn import Jet, all_pairs
 from ._derivatives import expansion
-from ._field import Field
+from ._field import Field, check_field
 from ._formula import Ansatz, Formula, Residual
 from ._interface import Interface, check_interfaces
 from ._ode import ODESolution
 from ._pde_solver import AbstractPDESolver, Solved
+from ._points import along, checked, lattice
 
 
 class PDEModel(eqx.Module):
@@ -115,9 +116,9 @@ class PDEModel(eqx.Module):
         self.domain = tuple((float(low), float(high)) for low, high in domain.values())
         self.states, self.fields = tuple(states), tuple(fields)
         self.interfaces = tuple(interfaces)
-        self.collocation = _points("collocation", _lattice(self, collocation), self)
-        self.readings = _points("readings", np.array(readings, np.float64), self)
-        self.times = _along(self.readings)
+        self.collocation = checked("collocation", lattice(collocation, self.box), self.box)
+        self.readings = checked("readings", np.array(readings, np.float64), self.box)
+        self.times = along(self.readings)
         self.solver = solver
         self.time_unit = time_unit
         self.state_unit = state_unit
@@ -132,8 +133,14 @@ class PDEModel(eqx.Module):
                 f"{type(self.solver).__name__}."
             )
         for field in self.fields:
-            _check_field(field, self)
+            check_field(field, self.box)
         check_interfaces(self.interfaces, self.domain)
+        if self.interfaces and not self.solver.knows_interfaces:
+            raise ValueError(
+                f"`solver` {type(self.solver).__name__} knows no `interfaces`: use `Collocation`, "
+                "or where a coefficient jumps write the equation as a flux's divergence and use "
+                "`FiniteElements` without them."
+            )
         self.solver.check(self.formula)
 
     def check(self, names: tuple[str, ...]) -> None:
@@ -156,6 +163,11 @@ class PDEModel(eqx.Module):
             )
         self.formula.check(len(names), self.solver.edges(self.formula))
         self.solver.check_parameters(self.formula, len(names))
+
+    @property
+    def box(self) -> dict[str, tuple[float, float]]:
+        """Name of each coordinate with its lower and upper end."""
+        return dict(zip(self.coordinates, self.domain, strict=True))
 
     @property
     def formula(self) -> Formula:
@@ -189,7 +201,7 @@ class PDEModel(eqx.Module):
         """The same model with some attributes changed, for instance `solver=...`."""
         names = {f.name for f in dataclasses.fields(self)} - {"coordinates", "domain", "times"}
         fields: dict[str, Any] = {name: getattr(self, name) for name in names}
-        fields["domain"] = dict(zip(self.coordinates, self.domain, strict=True))
+        fields["domain"] = self.box
         unknown = set(changes) - set(fields)
         if unknown:
             raise ValueError(f"`replace` knows {sorted(fields)}; got {sorted(unknown)}.")
@@ -510,58 +522,6 @@ def _rows(thetas: Any, times: Any) -> tuple[Array, Array, Array]:
     return thetas, jnp.broadcast_to(times, (len(thetas), times.shape[-1])), times
 
 
-def _lattice(model: PDEModel, wanted: Any) -> np.ndarray:
-    """Points on a lattice with so many along each coordinate, unless they are given."""
-    counts = np.asarray(wanted)
-    if counts.ndim != 1:
-        return np.array(wanted, np.float64)
-    sizes = [int(count) for count in counts]
-    if len(sizes) != len(model.domain) or any(size < 2 for size in sizes):
-        raise ValueError(
-            f"`collocation` must be a number of points, at least 2, for each of the coordinates "
-            f"{', '.join(model.coordinates)}, or an array of points; got {wanted}."
-        )
-    axes = [np.linspace(*ends, size) for ends, size in zip(model.domain, sizes, strict=True)]
-    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
-
-
-def _points(name: str, points: np.ndarray, model: PDEModel) -> np.ndarray:
-    size = len(model.domain)
-    if points.ndim != 2 or points.shape[1] != size or not len(points):
-        raise ValueError(
-            f"`{name}` must have shape (point, {size}), a column for each of the coordinates "
-            f"{', '.join(model.coordinates)}; got shape {points.shape}."
-        )
-    low, high = np.array(model.domain).T
-    if not np.all((points >= low) & (points <= high)):
-        raise ValueError(f"`{name}` has points outside of the `domain`, or NaN.")
-    return points
-
-
-def _check_field(field: Field, model: PDEModel) -> None:
-    if field.coordinate not in model.coordinates:
-        raise ValueError(
-            f"Field {field.name!r} depends on {field.coordinate!r}, but the coordinates are "
-            f"{', '.join(model.coordinates)}."
-        )
-    ends = model.domain[model.coordinates.index(field.coordinate)]
-    if (field.nodes[0], field.nodes[-1]) != ends:
-        raise ValueError(
-            f"`nodes` of field {field.name!r} must reach from {ends[0]} to {ends[1]}, the ends of "
-            f"{field.coordinate!r}; they reach from {field.nodes[0]} to {field.nodes[-1]}."
-        )
-    with jax.ensure_compile_time_eval():
-        found = [
-            [float(field.transform(jnp.asarray(n), jnp.asarray(s))) for n in (-1.0, 1.0)]
-            for s in ends
-        ]
-    if not np.allclose(found, np.array(field.ends)[:, None], rtol=1e-6, atol=1e-6):
-        raise ValueError(
-            f"`transform` of field {field.name!r} must have the values {field.ends} at its ends, "
-            f"whatever `n` is; got {found[0]} and {found[1]} for two of them."
-        )
-
-
 def _by_point(jet: Jet | None) -> Any:
     """Arrays of a jet with points as first axis."""
     if jet is None:
@@ -573,11 +533,3 @@ def _expanded(jet: Jet, at: Any, x: Array) -> Any:
     """The polynomial with a jet's value and derivatives at one point."""
     value, first, second = at
     return expansion(value, first, dict(zip(jet.pairs, second, strict=True)), x)
-
-
-def _along(points: np.ndarray) -> np.ndarray:
-    """How far along a line of points each is."""
-    varies = np.flatnonzero(np.ptp(points, axis=0) > 0.0)
-    if len(varies) == 1 and np.all(np.diff(points[:, varies[0]]) > 0.0):
-        return points[:, varies[0]]
-    return np.arange(len(points), dtype=np.float64)

@@ -37,6 +37,11 @@ class AbstractPDESolver(eqx.Module):
     Solvers that are pure functions subclass `AbstractDirectSolver`.
     """
 
+    @property
+    def knows_interfaces(self) -> bool:
+        """Whether it solves equations whose solution has kinks at interfaces; by default not."""
+        return False
+
     def check(self, formula: Formula) -> None:
         """Raise a ValueError if the solver does not suit an equation."""
         del formula

@@ -1,6 +1,7 @@
 """Networks written with Flax, as networks of this library."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -55,6 +56,8 @@ class FlaxNetwork(eqx.Module):
             # A copy: the caller may go on training.
             module = nnx.merge(*nnx.split(module))
             module.eval()
+            with _in_our_words(shape):
+                _require_still(module, shape)
             structure, parameters, rest = nnx.split(module, nnx.Param, ...)
             self.parameters = nnx.to_pure_dict(parameters)
             self.constants = jax.tree.map(_frozen, nnx.to_pure_dict(rest))
@@ -100,8 +103,9 @@ def _in_our_words(shape: tuple[int, ...]) -> Iterator[None]:
     except (errors.InvalidRngError, errors.ModifyScopeVariableError) as error:
         raise ValueError(
             "`module` needs random numbers or changes what it keeps when it is evaluated. Give it "
-            "`deterministic=True` for dropout and `use_running_average=True` for normalization, or "
-            f"leave these out. Flax says: {error}"
+            "`deterministic=True` for dropout and `use_running_average=True` for normalization, "
+            "which NNX sets by itself unless a call does, or leave these out. Flax says: "
+            f"{error}"
         ) from error
     except (TypeError, ValueError, errors.FlaxError) as error:
         raise ValueError(
@@ -109,6 +113,24 @@ def _in_our_words(shape: tuple[int, ...]) -> Iterator[None]:
             "front, and no other argument: settings such as `deterministic=True` belong to its "
             f"constructor. Flax says: {error}"
         ) from error
+
+
+def _require_still(module: Any, shape: tuple[int, ...]) -> None:
+    """Raise if an NNX module changes what it keeps when it is called, such as its random keys.
+
+    Flax raises nothing, and each call would draw the same numbers anew.
+    """
+    from flax import errors, nnx
+
+    copy = nnx.merge(*nnx.split(module))
+    before = jax.tree.map(_frozen, nnx.to_pure_dict(nnx.state(copy)))
+    # Not constant: an average over a batch of constants might change nothing.
+    copy(jnp.linspace(1.0, 2.0, math.prod(shape)).reshape(1, *shape))
+    after = jax.tree.map(_frozen, nnx.to_pure_dict(nnx.state(copy)))
+    if not jax.tree.all(jax.tree.map(np.array_equal, before, after)):
+        raise errors.ModifyScopeVariableError(
+            "state", "keys or averages", "it changed in a call in evaluation mode"
+        )
 
 
 class _NNX:

@@ -1,29 +1,19 @@
 """The cost of BiLO's steps as a user measures it, in the smallest preset."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests.experiments.runs import smoke
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
 def test_all_contenders_begin_with_the_same_losses(tmp_path: Path):
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-W", "error", "experiments/benchmark_bilo.py", "--preset", "smoke"]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path)],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = smoke("benchmark_bilo", tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     rows = {row["method"]: row for row in metrics["rows"]}

@@ -1,32 +1,18 @@
 """The calibration experiment as a user runs it, in its smallest preset."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.experiments.runs import smoke
+
 ROOT = Path(__file__).parents[2]
-
-
-def run(out: Path) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-W", "error", "experiments/calibration.py", "--preset", "smoke"]
-    return subprocess.run(
-        [*command, "--out", str(out)],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.mark.slow
 def test_intervals_and_optima_are_scored(tmp_path: Path):
-    first = run(tmp_path)
+    first = smoke("calibration", tmp_path)
     assert first.returncode == 0, first.stderr[-3000:]
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["experiment"] == "calibration"
@@ -47,7 +33,7 @@ def test_intervals_and_optima_are_scored(tmp_path: Path):
     for image in ("calibration_lotka_volterra", "1_cycles_in_ten_years"):
         assert (tmp_path / f"{image}.png").stat().st_size > 10_000
     # A second run finds the table and computes nothing.
-    again = run(tmp_path)
+    again = smoke("calibration", tmp_path)
     assert again.returncode == 0, again.stderr[-3000:]
     assert "cases" not in again.stdout.partition("Calibration, preset")[0]
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics

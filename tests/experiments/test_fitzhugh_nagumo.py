@@ -2,9 +2,6 @@
 
 import importlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax.random as jr
@@ -12,6 +9,7 @@ import numpy as np
 import pytest
 
 import inojax as ij
+from tests.experiments.runs import smoke
 
 ROOT = Path(__file__).parents[2]
 FIGURES = (
@@ -20,22 +18,9 @@ FIGURES = (
 SHARED = ("method", "simulations", "train_noise", "test_noise", "seeds", "median_ape", "r2")
 
 
-def run(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-W", "error", "experiments/fitzhugh_nagumo.py"]
-    return subprocess.run(
-        [*command, "--preset", "smoke", "--out", str(out), *more],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.mark.slow
 def test_every_table_has_its_rows(tmp_path: Path):
-    first = run(tmp_path)
+    first = smoke("fitzhugh_nagumo", tmp_path)
     assert first.returncode == 0, first.stderr[-3000:]
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["experiment"] == "fitzhugh_nagumo"
@@ -63,10 +48,10 @@ def test_every_table_has_its_rows(tmp_path: Path):
     for name in FIGURES:
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
     # A second run finds the table and computes nothing; another seed is another run.
-    again = run(tmp_path)
+    again = smoke("fitzhugh_nagumo", tmp_path)
     assert again.returncode == 0, again.stderr[-3000:]
     assert "-- train" not in again.stdout
-    refused = run(tmp_path, "--seed", "1")
+    refused = smoke("fitzhugh_nagumo", tmp_path, "--seed", "1")
     assert refused.returncode == 2
     assert "differs in: seed" in refused.stderr
 

@@ -3,10 +3,8 @@
 import csv
 import json
 import math
-import os
 import re
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 
 import inojax as ij
+from tests.experiments.runs import python, smoke
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "experiments" / "data" / "pollu_example.csv"
@@ -28,27 +27,17 @@ FIGURES = ("recovery", "parameter_errors", "trajectories", "overview", "losses")
 COMPILED = tempfile.TemporaryDirectory()
 
 
-def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": COMPILED.name,
-        # Hundreds of programs take less than the second from which on they are kept by default.
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        # Compiling takes longer than computing so little.
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
-    return subprocess.run(
-        [sys.executable, "-W", "error", *arguments],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": paths} | cache,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+CACHED = {
+    "JAX_COMPILATION_CACHE_DIR": COMPILED.name,
+    # Hundreds of programs take less than the second from which on they are kept by default.
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    # Compiling takes longer than computing so little.
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+}
 
 
 def run(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return python("experiments/pollu.py", "--preset", "smoke", "--out", str(out), *more)
+    return smoke("pollu", out, *more, **CACHED)
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +193,7 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[
         commands.append(["--out", str(folder / f"out{number}"), "--observations", str(path)])
     (folder / "file").touch()
     commands.append(["--out", str(folder / "file" / "out")])
-    result = python("-c", SEVERAL, json.dumps(commands))
+    result = python("-c", SEVERAL, json.dumps(commands), **CACHED)
     assert result.returncode == 0, result.stderr[-3000:]
     return folder, json.loads(result.stdout)
 

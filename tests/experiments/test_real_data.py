@@ -2,14 +2,14 @@
 
 import json
 import math
-import os
 import re
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+
+from tests.experiments.runs import smoke
 
 ROOT = Path(__file__).parents[2]
 FIELDS = (
@@ -27,17 +27,7 @@ COMPILED = tempfile.TemporaryDirectory()
 
 
 def run(name: str, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", f"experiments/{name}.py", "--preset", "smoke"]
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    cache = {"JAX_COMPILATION_CACHE_DIR": COMPILED.name}
-    return subprocess.run(
-        [*command, "--out", str(out), *more],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": paths} | cache,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return smoke(name, out, *more, JAX_COMPILATION_CACHE_DIR=COMPILED.name)
 
 
 @pytest.fixture(scope="module", params=NAMES)

@@ -1,27 +1,13 @@
 """The experiments on unknown functions as a user runs them, in their smallest preset."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.experiments.runs import smoke
+
 ROOT = Path(__file__).parents[2]
-
-
-def run(name: str, out: Path) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-W", "error", f"experiments/{name}.py", "--preset", "smoke"]
-    return subprocess.run(
-        [*command, "--out", str(out)],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 METHODS = {
@@ -36,7 +22,7 @@ KNOWN = {"variable_poisson": (0.121, 0.0498, 0.05), "heat": (0.263, 7.5e-3, 0.15
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(METHODS))
 def test_every_method_stands_beside_the_limits(name: str, tmp_path: Path):
-    first = run(name, tmp_path)
+    first = smoke(name, tmp_path)
     assert first.returncode == 0, first.stderr[-3000:]
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["experiment"] == name
@@ -54,7 +40,7 @@ def test_every_method_stands_beside_the_limits(name: str, tmp_path: Path):
     assert any(image.startswith("functions_") for image in images)
     assert any(image.startswith("path_") for image in images)
     # A second run finds the table and computes nothing.
-    again = run(name, tmp_path)
+    again = smoke(name, tmp_path)
     assert again.returncode == 0, again.stderr[-3000:]
     assert "-- " not in again.stdout
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics

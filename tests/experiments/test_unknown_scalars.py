@@ -1,12 +1,11 @@
 """The experiments on unknown scalars as a user runs them, in their smallest preset."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.experiments.runs import smoke
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,23 +37,10 @@ LOSS = {
 }
 
 
-def run(name: str, out: Path) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-W", "error", f"experiments/{name}.py", "--preset", "smoke"]
-    return subprocess.run(
-        [*command, "--out", str(out)],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(ROWS))
 def test_every_method_stands_beside_least_squares(name: str, tmp_path: Path):
-    first = run(name, tmp_path)
+    first = smoke(name, tmp_path)
     assert first.returncode == 0, first.stderr[-3000:]
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["experiment"] == name
@@ -77,7 +63,7 @@ def test_every_method_stands_beside_least_squares(name: str, tmp_path: Path):
     assert any(image.startswith("operator_BiLO") for image in images)
     assert any(image.startswith("path_BiLO") for image in images)
     # A second run finds the table and computes nothing.
-    again = run(name, tmp_path)
+    again = smoke(name, tmp_path)
     assert again.returncode == 0, again.stderr[-3000:]
     assert "-- " not in again.stdout
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics

@@ -8,7 +8,15 @@ import numpyro.distributions as dist
 import pytest
 
 import inojax as ij
-from inojax.models import Collocation, FiniteElements, Interface, PDEModel, gradient, partial
+from inojax.models import (
+    Collocation,
+    FiniteElements,
+    Interface,
+    MethodOfLines,
+    PDEModel,
+    gradient,
+    partial,
+)
 from inojax.nn import LocalOperator
 from inojax.problems import particles
 from tests.refuses import refuses
@@ -183,8 +191,10 @@ def test_bad_interfaces_are_refused():
             layered(interfaces=tuple(Interface(at, jump) for at in places))
     with refuses(TypeError, "`interfaces` must hold `Interface.*got float"):
         layered(interfaces=(0.5,))
-    with refuses(ValueError, "`FiniteElements` knows no `interfaces`"):
+    with refuses(ValueError, "`solver` FiniteElements knows no `interfaces`: use `Collocation`"):
         layered(solver=FiniteElements())
+    with refuses(ValueError, "`solver` MethodOfLines knows no `interfaces`"):
+        layered(solver=MethodOfLines(time="x"))
     square = {"x": (0.0, 1.0), "y": (0.0, 1.0)}
     with refuses(ValueError, "`interfaces` are points of an equation in one coordinate"):
         layered(domain=square, collocation=(3, 3), readings=np.zeros((2, 2)))

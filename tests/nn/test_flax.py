@@ -140,6 +140,40 @@ def test_randomness_and_running_averages_are_refused_with_the_remedy(module):
         FlaxNetwork(module, (4,), key=KEY)
 
 
+class Calling(nnx.Module):
+    """A layer called with settings of its own, which evaluation mode does not reach."""
+
+    def __init__(self, layer, **settings):
+        self.layer, self.settings = layer, nnx.static(settings)
+
+    def __call__(self, x):
+        return self.layer(x, **self.settings)
+
+
+class Noisy(nnx.Module):
+    """Adds noise always."""
+
+    def __init__(self):
+        self.rngs = nnx.Rngs(noise=0)
+
+    def __call__(self, x):
+        return x + jr.normal(self.rngs.noise(), x.shape)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Noisy,
+        lambda: Calling(nnx.Dropout(0.5, rngs=nnx.Rngs(0)), deterministic=False),
+        lambda: Calling(nnx.BatchNorm(4, rngs=nnx.Rngs(0)), use_running_average=False),
+    ],
+)
+def test_a_module_that_changes_in_a_call_is_refused(make):
+    """NNX raises nothing itself, and the same noise would come with every call."""
+    with refuses(ValueError, "`module` needs random numbers or changes what it keeps"):
+        FlaxNetwork(make(), (4,), key=KEY)
+
+
 def test_what_cannot_be_evaluated_is_refused():
     with refuses(ValueError, "`module` cannot be evaluated.*no other argument.*Flax says"):
         FlaxNetwork(Dropping(None), (4,), key=KEY)

@@ -1,0 +1,139 @@
+"""What methods share that train a network on an equation, and their inverters."""
+
+import abc
+import os
+from typing import Generic, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from equinox import AbstractVar
+from jaxtyping import Array, ArrayLike, Float, Key
+
+from .._estimate import Estimate
+from .._inverse_problem import InverseProblem
+from .._observation import Observation
+from .._x64 import in_x32, is_traced
+from ..nn import LocalOperator
+from ._base import AbstractNetworkInverter, check_readings
+from ._equation import Equation
+from ._storage import load
+from ._unknowns import Functions
+
+_Solution = TypeVar("_Solution")
+_Inverter = TypeVar("_Inverter", bound=AbstractNetworkInverter)
+
+
+class AbstractEquationInverter(AbstractNetworkInverter, Generic[_Solution]):
+    """A network that was trained on an equation, and moves on with each observation.
+
+    Subclasses have these fields and write `_follow`, which is pure, and `_invert_one`.
+
+    Attributes:
+        problem: The problem it inverts.
+        equation: What the network is trained to fulfill.
+        network: The network at the guess.
+        functions: The unknown functions of the guess.
+    """
+
+    problem: AbstractVar[InverseProblem]
+    equation: AbstractVar[Equation]
+    network: AbstractVar[LocalOperator]
+    functions: AbstractVar[Functions]
+
+    @abc.abstractmethod
+    def _follow(self, observation: Observation, key: Key[Array, ""]) -> _Solution:
+        """Move parameters and network to one observation."""
+
+    @abc.abstractmethod
+    def _invert_one(self, observation: Observation, key: Key[Array, ""]) -> Estimate:
+        """The estimate of one observation."""
+
+    def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
+        return jax.vmap(self._invert_one)(observations, keys)
+
+    @in_x32
+    def follow(self, observation: Observation, *, key: Key[Array, ""]) -> _Solution:
+        """Move parameters and network to an observation and say how they went.
+
+        Args:
+            observation: A single observation.
+            key: Source of points.
+
+        Returns:
+            Parameters, network and how they came there; `predict` evaluates the network.
+
+        Raises:
+            ValueError: If the observation belongs to another problem, or holds no reading.
+        """
+        self.problem.check_observation(observation)
+        if not is_traced(observation):
+            check_readings(self.problem, observation, "`observation`")
+        return self._follow(observation, key)
+
+    def predict(
+        self,
+        points: Float[ArrayLike, "point coordinate"],
+        theta: Float[ArrayLike, " parameter"],
+        network: LocalOperator | None = None,
+    ) -> Float[Array, "point state"]:
+        """Evaluate a network, initial and boundary conditions included.
+
+        Args:
+            points: Where.
+            theta: Physical parameter values, near those that the network was trained at.
+                Coefficients stand for functions that are linear between nodes.
+            network: The network; by default the one at the guess.
+
+        Returns:
+            The states.
+        """
+        network = self.network if network is None else network
+        theta, points = jnp.asarray(theta), jnp.asarray(points)
+        fields = self.equation.values(theta, points)
+        return self.equation.states(network, theta[: self.equation.scalars], fields, points)
+
+
+class AbstractEquationMethod(eqx.Module, Generic[_Inverter]):
+    """A method that trains a network on an equation.
+
+    Subclasses write `fit`, and `_untrained`, which `fit` trains and `load` fills.
+    """
+
+    @abc.abstractmethod
+    def _untrained(
+        self, problem: InverseProblem, init_key: Key[Array, ""], field_key: Key[Array, ""]
+    ) -> _Inverter:
+        """An inverter with the weights that the first key draws.
+
+        The second one is for networks of unknown functions, which know the guess.
+        """
+
+    @in_x32
+    def load(self, folder: str | os.PathLike[str], problem: InverseProblem) -> _Inverter:
+        """Read a trained inverter back.
+
+        Args:
+            folder: Where `save` put it.
+            problem: The problem it was trained for.
+
+        Returns:
+            The inverter; its estimates have the same bits as before it was saved.
+
+        Raises:
+            FileNotFoundError: If there is nothing in the folder.
+            TypeError: If the model is not a `PDEModel`.
+            ValueError: If it is of another problem, method or settings.
+        """
+        return load(self._untrained(problem, *jr.split(jr.key(0))), folder, problem)
+
+
+def check_losses(losses: Float[Array, " step"]) -> None:
+    """Raise a RuntimeError if a run has diverged."""
+    if not np.isfinite(np.asarray(losses)[-1]):
+        raise RuntimeError(
+            f"The residual is no longer finite after {len(losses)} steps. Lower the "
+            "`learning_rate` of `descent`, or raise its damping."
+        )
