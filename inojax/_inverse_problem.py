@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Key
+from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
 from ._observation import Observation, check_possible
 from ._parameters import ParameterSpace
@@ -116,6 +116,18 @@ class InverseProblem(eqx.Module):
                 "method that compares readings with what it returns."
             )
         return tuple(self.model.states.index(name) for name in self.channels)
+
+    @property
+    def only_measured(self) -> Bool[np.ndarray, " parameter"]:
+        """Which parameters say how readings come about, and leave the solution as it is.
+
+        Levels and correlations of noise, gains of an observable: one solution serves any value of
+        them. A `PDEModel` counts as if it used all parameters.
+        """
+        size = self.parameters.size
+        if isinstance(self.model, PDEModel):
+            return np.zeros(size, bool)
+        return ~self.model.depends_on(size)
 
     def read(
         self,

@@ -16,6 +16,7 @@ from inojax._parameters import Parameter, ParameterSpace
 from inojax._sensors import FixedTimes, RandomTimes, Sensors
 from inojax.models import ODEModel
 from inojax.noise import Gaussian, LogNormal
+from inojax.problems import scalar_poisson
 from tests.refuses import refuses
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -65,6 +66,26 @@ def test_channels_follow_the_sensors():
     everything = problem(Sensors(RandomTimes(1)))
     assert everything.channels == ("x", "y")
     assert everything.channel_index == (0, 1)
+
+
+def test_unknowns_of_noise_observable_and_start_are_told_apart():
+    """The fourth parameter is used by the start alone, the third by the observable alone."""
+    space = ParameterSpace(
+        tuple(Parameter(n, dist.LogUniform(0.1, 10.0)) for n in ("a", "b", "gain", "y0", "sigma"))
+    )
+    model = ODEModel(
+        decay, lambda theta: jnp.stack([theta[3], theta[3]]), times=TIMES, states=("x", "y")
+    )
+    sensors = Sensors(
+        RandomTimes(2), channels=("signal",), observable=lambda y, theta: theta[2] * y[:1]
+    )
+    whole = InverseProblem("decay", space, model, sensors, Gaussian("sigma"))
+    np.testing.assert_array_equal(whole.only_measured, [False, False, True, False, True])
+    assert not problem().only_measured.any()
+
+
+def test_an_equation_in_space_is_taken_to_use_all_parameters():
+    assert not scalar_poisson().only_measured.any()
 
 
 def test_simulate_reads_the_solution(key):

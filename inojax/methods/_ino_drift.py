@@ -16,7 +16,7 @@ from ._checks import check_counts, check_shares
 from ._drift_fields import AbstractDriftField, ResidualDrift
 from ._encoding import Encoder, Readings, thin
 from ._ino_surrogate import Surrogate
-from ._training_data import SimulatedData, batch_keys
+from ._training_data import SimulatedData, batch_keys, redraw
 
 # Residuals matter at the size of the prior's spread, at the size of the noise, and between.
 _RESIDUAL_SCALES = (3.0, 100.0)
@@ -251,7 +251,7 @@ def _fresh(
         exact = encoder.at_readings(jnp.asarray(encoder.scale.apply(states)), readings)
         return readings, _relative(encoder, readings, exact)
 
-    truth = data.z[index]
+    truth = redraw(problem, data.z[index], key=rest)
     readings, truth_residual = jax.vmap(one)(truth, data.states[index], observe_keys, lose_keys)
     z = jr.uniform(start_key, (groups, settings.group, truth.shape[1]))
     residual = jnp.zeros((groups, settings.group, *truth_residual.shape[1:]))

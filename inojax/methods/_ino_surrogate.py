@@ -15,7 +15,7 @@ from ..nn import MLP, ConditionalFNO, FNOSettings, ResponseSurface, cosine_basis
 from ..train import Loss, shard_batch
 from ._checks import check_counts, check_shares
 from ._encoding import Encoder, Readings, thin
-from ._training_data import SimulatedData, batch_keys
+from ._training_data import SimulatedData, batch_keys, redraw
 
 # More simulations than these no longer change a response surface, they only cost memory.
 _ENOUGH = 16_384
@@ -238,7 +238,8 @@ def surrogate_loss(
     ) -> tuple[Array, None]:
         pick, observe_keys, lose_keys = batch_keys(key, settings.batch)
         index = jr.randint(pick, (settings.batch,), 0, data.z.shape[0])
-        z, states, *keys = shard_batch((data.z[index], data.states[index], observe_keys, lose_keys))
+        z = redraw(problem, data.z[index], key=key)
+        z, states, *keys = shard_batch((z, data.states[index], observe_keys, lose_keys))
         rows, seen = jax.vmap(encode)(z, states, *keys)
         gap = _relative_error(encoder, model(problem, encoder, z, rows, seen), states)
         return jnp.mean(jnp.square(gap)) + settings.spectral_weight * roughness(gap), carry

@@ -37,10 +37,10 @@ from ._checks import (
 from ._encoding import Encoder, thin
 from ._fresh import Simulator, fresh_simulator
 from ._laplace_targets import with_targets
-from ._map_examples import Examples, MapData
+from ._map_examples import Epoch, Examples, MapData
 from ._network_identity import digest_network, say_something
 from ._series import Inputs, Labels, SeriesEncoder, measure_series
-from ._training_data import batch_keys
+from ._training_data import batch_keys, redraw
 
 
 class Spread(enum.Enum):
@@ -120,7 +120,8 @@ class InverseMapInverter(AbstractNetworkInverter):
         )
         unit = jnp.clip(self.encoder.to_unit(self.problem, labels), 0.0, 1.0)
         if self.spread is Spread.NONE:
-            return estimate_from_point(self.problem, unit)
+            value = jnp.asarray(self.problem.parameters.from_unit(unit))
+            return estimate_from_point(self.problem, value)
         cloud = self.encoder.to_unit(self.problem, normal.sample(self.draws, key=key))
         return estimate_from_cloud(self.problem, unit, jnp.clip(cloud, 0.0, 1.0))
 
@@ -300,9 +301,13 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
         if self.spread is Spread.LAPLACE:
             encoder, train, held = with_targets(problem, encoder, train, held, key=target_key)
         examples = self._with_inputs(measured, encoder, train, held, noise_key)
-        simulate = fresh_simulator(problem, self.fresh) if self.fresh else None
-        if simulate is not None:
+        simulate, carry = None, None
+        if self.fixed_noise:
+            carry = Epoch.first(len(train.z))
+        if self.fresh:
+            simulate = fresh_simulator(problem, self.fresh)
             # The pool is what the loss carries.
+            carry = jnp.asarray(0), data.z, data.states
             examples = examples._replace(train=Examples(data.z[:0], data.states[:0]))
         network = self._network(problem, encoder, init_key)
         x = jax.ShapeDtypeStruct(encoder.shape, jnp.float32)
@@ -315,7 +320,7 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
             network,
             self._loss(measured, simulate),
             examples,
-            carry=None if simulate is None else (jnp.asarray(0), data.z, data.states),
+            carry=carry,
             held_out=self._held_out(problem) if self.select else None,
             key=train_key,
         )
@@ -431,8 +436,14 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
                 carry = simulate(carry, simulate_key)
                 pool = pool._replace(z=carry[1], states=carry[2])
             pick, observe_keys, lose_keys = batch_keys(key, self.batch)
-            index = jr.randint(pick, (self.batch,), 0, pool.z.shape[0])
-            batch = shard_batch(jax.tree.map(lambda x: x[index], pool))
+            if self.fixed_noise:
+                index, carry = carry.draw(self.batch, key=pick)
+            else:
+                index = jr.randint(pick, (self.batch,), 0, pool.z.shape[0])
+            batch = jax.tree.map(lambda x: x[index], pool)
+            if batch.inputs is None and batch.numbers is None:
+                batch = batch._replace(z=redraw(problem, batch.z, key=key))
+            batch = shard_batch(batch)
             x = batch.inputs
             if x is None:
                 x = jax.vmap(example)(batch.z, batch.states, observe_keys, lose_keys)

@@ -2,7 +2,10 @@
 
 from typing import NamedTuple
 
-from jaxtyping import Array, Float
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int, Key
 
 from ._series import SeriesEncoder
 
@@ -35,3 +38,36 @@ class MapData(NamedTuple):
     train: Examples
     held: Examples
     encoder: SeriesEncoder
+
+
+class Epoch(NamedTuple):
+    """A run through all examples in random order, each once.
+
+    Attributes:
+        batch: How many batches have been drawn.
+        order: The examples in the order of this epoch.
+    """
+
+    batch: Int[Array, ""]
+    order: Int[Array, " n"]
+
+    @classmethod
+    def first(cls, count: int) -> "Epoch":
+        """Before the first batch of so many examples."""
+        return cls(jnp.asarray(0), jnp.arange(count))
+
+    def draw(self, size: int, *, key: Key[Array, ""]) -> tuple[Int[Array, " batch"], "Epoch"]:
+        """Draw a batch; what does not fill one at the end of an epoch is left out.
+
+        Args:
+            size: Examples in it.
+            key: Source of the order, used by the first batch of an epoch.
+
+        Returns:
+            Which examples, and the state after them.
+        """
+        count = self.order.shape[0]
+        place = self.batch % max(1, count // size)
+        order = jax.lax.cond(place == 0, lambda: jr.permutation(key, count), lambda: self.order)
+        rows = order[(place * size + jnp.arange(size)) % count]
+        return rows, Epoch(self.batch + 1, order)

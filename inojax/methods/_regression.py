@@ -17,7 +17,7 @@ from ._amortized import AbstractAmortizedMethod, TrainingSession
 from ._base import AbstractNetworkInverter, estimate_from_cloud
 from ._checks import check_counts, check_shares, describe_settings
 from ._encoding import Encoder, Readings, thin
-from ._training_data import SimulatedData, batch_keys
+from ._training_data import SimulatedData, batch_keys, redraw
 
 
 class RegressionInverter(AbstractNetworkInverter):
@@ -139,7 +139,8 @@ class Regression(AbstractAmortizedMethod[RegressionInverter]):
         ) -> tuple[Array, None]:
             pick, observe_keys, lose_keys = batch_keys(key, self.batch)
             index = jr.randint(pick, (self.batch,), 0, data.z.shape[0])
-            batch = shard_batch((data.z[index], data.states[index], observe_keys, lose_keys))
+            z = redraw(problem, data.z[index], key=key)
+            batch = shard_batch((z, data.states[index], observe_keys, lose_keys))
             return jnp.mean(jax.vmap(lambda *args: example(model, *args))(*batch)), carry
 
         return loss

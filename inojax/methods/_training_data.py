@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Key
@@ -112,6 +113,26 @@ def batch_keys(key: Key[Array, ""], batch: int) -> tuple[Array, Array, Array]:
     """
     pick, observe, lose = jr.split(key, 3)
     return pick, jr.split(observe, batch), jr.split(lose, batch)
+
+
+def redraw(
+    problem: InverseProblem, z: Float[Array, "batch parameter"], *, key: Key[Array, ""]
+) -> Float[Array, "batch parameter"]:
+    """Draw anew what a solution does not depend on, so that no network learns it by heart.
+
+    Args:
+        problem: The inverse problem.
+        z: Unit coordinates of simulations.
+        key: Key of the step.
+
+    Returns:
+        The same with fresh values from the prior where `only_measured` says so.
+    """
+    free = problem.only_measured
+    if not free.any():
+        return z
+    # Apart from the keys that `batch_keys` splits from the same one.
+    return jnp.where(free[None], jr.uniform(jr.fold_in(key, z.shape[0]), z.shape, z.dtype), z)
 
 
 def float32(array: np.ndarray) -> Float[Array, "..."]:

@@ -9,10 +9,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from .._x64 import in_x64, is_traced, require_x64
-from ..solvers import EnsembleSolution, Rodas5P, SolveStatus, solve_ensemble
+from ..solvers import EnsembleSolution, Rodas5P, SolveStatus, dependence, solve_ensemble
 from ._calls import compiled, in_calls
 from ._global_error import with_global_tolerance
 
@@ -202,6 +202,24 @@ class ODEModel(eqx.Module):
         if callable(self.initial_state):
             return jnp.asarray(self.initial_state(theta), theta.dtype)
         return jnp.asarray(self.initial_state, theta.dtype)
+
+    def depends_on(self, size: int) -> Bool[np.ndarray, " parameter"]:
+        """Which parameters the trajectory may depend on, read off the traced equations.
+
+        Args:
+            size: Length of θ.
+
+        Returns:
+            False only for those that neither `vector_field` nor `initial_state` uses, such as the
+            level of the noise.
+        """
+        dtype = jnp.zeros(()).dtype
+        time, state, theta = (
+            jax.ShapeDtypeStruct(shape, dtype) for shape in ((), (len(self.states),), (size,))
+        )
+        slope = jax.make_jaxpr(self.vector_field)(time, state, theta)
+        start = jax.make_jaxpr(self.start)(theta)
+        return np.any(np.concatenate([dependence(slope, 2), dependence(start, 0)]), axis=0)
 
     def solve(
         self,

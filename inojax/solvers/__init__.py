@@ -13,4 +13,5 @@ from ._elimination import (
 from ._ensemble import EnsembleSolution as EnsembleSolution, solve_ensemble as solve_ensemble
 from ._explicit import solve_explicit as solve_explicit
 from ._rodas5p import Rodas5P as Rodas5P
+from ._sparsity import dependence as dependence
 from ._status import SolveStatus as SolveStatus

@@ -29,30 +29,45 @@ _PASSES_NAN = frozenset((
 def jacobian_pattern(closed: core.ClosedJaxpr) -> Bool[np.ndarray, "state state"]:
     """Entries of ∂f/∂y that can be nonzero, True where nothing is known.
 
-    The traced vector field is run with one state at a time set to NaN: the derivatives that
-    turn NaN are those that depend on it. With a primitive that may swallow a NaN, or with
-    constants that are themselves being traced, every entry counts as nonzero.
-
     Args:
         closed: The traced vector field with inputs t, y and theta.
 
     Returns:
         Row i, column j: whether derivative i may depend on state j; the diagonal is True.
     """
-    t, y, theta = (var.aval for var in closed.jaxpr.invars)
-    n = y.shape[0]
+    pattern = dependence(closed, 1)
+    return pattern | np.eye(len(pattern), dtype=bool)
+
+
+def dependence(closed: core.ClosedJaxpr, argument: int) -> Bool[np.ndarray, "output input"]:
+    """Which entries of a traced function's result may depend on which entries of an argument.
+
+    The function is run with one of these at a time set to NaN: what turns NaN depends on it.
+    With a primitive that may swallow a NaN, or with constants that are themselves being traced,
+    everything counts as dependent.
+
+    Args:
+        closed: A traced function of scalars and vectors that returns one vector.
+        argument: Which of its inputs, a vector.
+
+    Returns:
+        Row i, column j: whether entry i of the result may depend on entry j of the argument.
+    """
+    avals = [var.aval for var in closed.jaxpr.invars]
+    (outputs,), (inputs,) = closed.out_avals[0].shape, avals[argument].shape
     if is_traced(closed.consts) or not set(_primitives(closed.jaxpr)) <= _PASSES_NAN:
-        return np.ones((n, n), dtype=bool)
+        return np.ones((outputs, inputs), dtype=bool)
     rng = np.random.default_rng(0)  # any generic point will do
-    probes = rng.uniform(0.5, 1.5, (n, n))
+    probes = rng.uniform(0.5, 1.5, (inputs, inputs))
     np.fill_diagonal(probes, np.nan)
-    point = rng.uniform(0.5, 1.5, t.shape), rng.uniform(0.5, 1.5, theta.shape)
     run = core.jaxpr_as_fun(closed)
     with jax.ensure_compile_time_eval(), jax.debug_nans(False):
-        columns = jax.vmap(
-            lambda probe: run(jnp.asarray(point[0]), probe, jnp.asarray(point[1]))[0]
-        )(jnp.asarray(probes))
-        return np.isnan(np.asarray(columns)).T | np.eye(n, dtype=bool)
+        point = [jnp.asarray(rng.uniform(0.5, 1.5, aval.shape), aval.dtype) for aval in avals]
+        before, after = point[:argument], point[argument + 1 :]
+        columns = jax.vmap(lambda probe: run(*before, probe, *after)[0])(
+            jnp.asarray(probes, avals[argument].dtype)
+        )
+        return np.isnan(np.asarray(columns)).T
 
 
 def _primitives(jaxpr: core.Jaxpr) -> Iterator[str]:

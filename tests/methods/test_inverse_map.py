@@ -14,6 +14,7 @@ from flax import linen, nnx
 import inojax as ij
 from inojax import methods, nn
 from inojax.methods import InverseMap, Labels, Spread, _series as series, invert_batch
+from inojax.methods._map_examples import Epoch
 from inojax.methods._series import Inputs
 from inojax.noise import Gaussian
 from tests.helpers import LINEAR_TIMES, linear_gaussian, linear_posterior, optimizations
@@ -94,6 +95,51 @@ def test_the_known_posterior_is_recovered(inverter, cases):
     )
     # 512 cases of two parameters: standard errors 1.6 and 0.9 %.
     np.testing.assert_allclose(curve.overall, [0.5, 0.9], atol=0.06)
+
+
+def test_points_are_as_good_as_means(problem, data, cases):
+    """In physical units, whatever the labels; priors from -2 to 2 are no unit coordinates."""
+    method = dataclasses.replace(TRAINED, spread=Spread.NONE, labels=Labels.RANGE)
+    inverter = method.fit(problem, data, progress=False, key=KEY)
+    z, observations = cases
+    _, covariance = linear_posterior(observations)
+    limit = np.diagonal(covariance, axis1=1, axis2=2).mean()
+    estimates = inverted(inverter, observations)
+    assert np.mean(np.square(estimates.unit_value - z)) < 1.3 * limit
+    thetas = np.asarray(problem.parameters.from_unit(z))
+    assert np.mean(np.square(estimates.value - thetas)) < 1.3 * 16.0 * limit
+
+
+def test_noise_levels_are_drawn_anew_for_each_simulation(problem):
+    """All simulations come with one level, so that whoever trains on it alone answers that."""
+    level = ij.Parameter("sigma", dist.LogUniform(0.1, 1.0))
+    space = ij.ParameterSpace((*problem.parameters.parameters, level))
+    slopes = problem.model.vector_field
+    model = problem.model.replace(vector_field=lambda t, y, theta: slopes(t, y, theta[:2]))
+    noisy = ij.InverseProblem("levels", space, model, problem.sensors, Gaussian("sigma"))
+    data = ij.simulate(noisy, 512, progress=False, key=jr.key(1))
+    unit = np.array(data.unit)
+    unit[:, 2] = 0.5
+    thetas = np.asarray(noisy.parameters.from_unit(unit))
+    same = ij.Dataset(
+        thetas, unit, times=data.times, trajectories=data.trajectories, status=data.status
+    )
+    method = dataclasses.replace(TRAINED, select=False, steps=1500)
+    inverter = method.fit(noisy, same, progress=False, key=KEY)
+    rng = np.random.default_rng(0)
+    states = np.asarray(same.trajectories[:256], np.float32)
+    levels = rng.uniform(0.1, 0.9, 256)
+    truth = np.column_stack([unit[:256, :2], levels])
+    with jax.enable_x64(True):
+        wanted = np.asarray(noisy.parameters.from_unit(truth), np.float32)
+    observe = jax.vmap(lambda y, theta, k: noisy.observe(y, theta, key=k))
+    seen = jax.tree.map(np.asarray, observe(states, wanted, jr.split(KEY, 256)))
+    found = inverted(inverter, seen).unit_value[:, 2]
+    # Thirty readings, less two slopes, know the logarithm of a level to 0.13 of 2.3.
+    assert np.sqrt(np.mean(np.square(found - levels))) < 0.1
+    kept = dataclasses.replace(method, fixed_noise=True)
+    learned = inverted(kept.fit(noisy, same, progress=False, key=KEY), seen).unit_value[:, 2]
+    np.testing.assert_allclose(learned, 0.5, atol=0.05)
 
 
 def test_gaps_are_answered_with_wider_intervals(problem, data, cases):
@@ -299,6 +345,24 @@ def test_published_training_sees_all_simulations_and_keeps_the_last_weights(prob
     np.testing.assert_allclose(inverter.encoder.low, small.thetas.min(axis=0), rtol=1e-6)
     choosing = dataclasses.replace(method, select=True).fit(problem, small, progress=False, key=KEY)
     assert np.isfinite(choosing.logs[0].held_out).all()
+
+
+@pytest.mark.parametrize(("count", "size"), [(12, 4), (14, 4), (3, 4)])
+def test_an_epoch_holds_every_example_at_most_once(count, size):
+    epoch, epochs = Epoch.first(count), []
+    whole = max(1, count // size)
+    for number in range(5):
+        drawn = []
+        for place in range(whole):
+            rows, epoch = epoch.draw(size, key=jr.key(10 * number + place))
+            drawn.append(np.asarray(rows))
+        epochs.append(np.concatenate(drawn))
+    for rows in epochs:
+        assert rows.shape == (whole * size,)
+        assert np.bincount(rows, minlength=count).max() <= -(-size // count)
+    assert len(np.unique(epochs, axis=0)) > 1
+    # What one epoch leaves out, another one holds.
+    assert set(np.concatenate(epochs)) == set(range(count))
 
 
 class Powers:
