@@ -84,7 +84,9 @@ def claims(rows: Sequence[Row], timing: Row) -> list[Row]:
 
 def _ask_joint(ask: Callable[..., None], pick: Callable[..., Row | None]) -> None:
     published = PUBLISHED_JOINT[_ASKED]["both"]
-    for method, label in (("cnn_both", "cnn"), ("ours", "ours")):
+    for method, label in (
+        ("cnn_both", "cnn"), ("cnn_redrawn", "cnn on noise drawn anew"), ("ours", "ours")
+    ):  # fmt: skip
         row = pick("d", method, _ASKED, "noisy/noisy")
         if row is None:
             continue

@@ -140,10 +140,10 @@ SIZES = {
         cases=1000,
         epochs={1000: 96, 8000: 24},
         joint_epochs={8000: 24},
-        inputs=(Inputs.SERIES, Inputs.BOTH),
+        inputs=(Inputs.BOTH,),
         covariance=(2000, 48),
-        ours=InverseMap(steps=2500),
-        joint_ours=dataclasses.replace(_JOINT_OURS, steps=2500),
+        ours=InverseMap(steps=1500),
+        joint_ours=dataclasses.replace(_JOINT_OURS, steps=1500),
         fresh=32,
         floor_cases=128,
         widths=Widths({32: 10_240, 128: 10_240, 512: 10_240, 2048: 2048}, 2048),
@@ -156,8 +156,8 @@ SIZES = {
         joint_epochs=dict.fromkeys(PUBLISHED_JOINT, 200),
         inputs=tuple(Inputs),
         covariance=(8000, 200),
-        ours=InverseMap(steps=6000, batch=256),
-        joint_ours=dataclasses.replace(_JOINT_OURS, steps=6000, batch=256),
+        ours=InverseMap(steps=9000),
+        joint_ours=dataclasses.replace(_JOINT_OURS, steps=9000),
         fresh=32,
         floor_cases=512,
         widths=Widths(dict.fromkeys((32, 128, 512, 2048), 10_240), 4096),
@@ -326,6 +326,12 @@ def all_cells(size: Size) -> dict[str, list[Cell]]:
         for count in ([size.fresh] if size.fresh else [])
     ]
     joint_most = max(size.joint_epochs)
+    both = published(
+        "cnn", joint_most, size.joint_epochs[joint_most], inputs=Inputs.BOTH, joint=True
+    )
+    redrawn = dataclasses.replace(
+        both, method="cnn_redrawn", settings=dataclasses.replace(both.settings, fixed_noise=False)
+    )
     return {
         "dense": [
             published("dense", most, size.epochs[most], clean=noiseless)
@@ -340,7 +346,8 @@ def all_cells(size: Size) -> dict[str, list[Cell]]:
             published("cnn", n, epochs, inputs=inputs, joint=True)
             for n, epochs in size.joint_epochs.items()
             for inputs in size.inputs
-        ],
+        ]
+        + [redrawn],
         "covariance": [
             dataclasses.replace(laplace, settings=clean),
             laplace,

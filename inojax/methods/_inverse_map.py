@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Key
 from .._estimate import Estimate
 from .._inverse_problem import InverseProblem
 from .._observation import Observation
-from ..nn import Dense, NetworkBuilder, Normal
+from ..nn import ByLength, NetworkBuilder, Normal
 from ..noise import Gaussian
 from ..train import Loss, TrainLog, shard_batch
 from ._amortized import AbstractAmortizedMethod, TrainingSession
@@ -180,13 +180,13 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
 
     Use it where series are complete or nearly so and always read at the same times; one pass
     inverts in well under a millisecond. The default is stronger than the published networks:
-    noise is drawn anew in each step, readings are standardized, and the covariance comes with
-    the answer. `published()` has the settings of the source.
+    noise is drawn anew in each step, unknown levels of it as well, readings are standardized,
+    and the covariance comes with the answer. `published()` has the settings of the source.
 
     Attributes:
-        network: Makes the network: `nn.Dense`, `nn.Convolutional`, or any function of input
-            shape, number of outputs and key that returns an Equinox module (`nn.FlaxNetwork`
-            for one written with Flax).
+        network: Makes the network: `nn.Dense`, `nn.Convolutional`, by default one of them
+            `nn.ByLength`, or any function of input shape, number of outputs and key that returns
+            an Equinox module (`nn.FlaxNetwork` for one written with Flax).
         inputs: What of a series it sees.
         spread: What it says besides a point.
         labels: In which coordinates it predicts.
@@ -212,7 +212,7 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
 
     _scales: ClassVar[bool] = False
 
-    network: NetworkBuilder = Dense()
+    network: NetworkBuilder = ByLength()
     inputs: Inputs = Inputs.SERIES
     spread: Spread = Spread.LIKELIHOOD
     labels: Labels = Labels.UNIT

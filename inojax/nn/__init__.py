@@ -17,6 +17,7 @@ from ._local_operator import LocalOperator as LocalOperator
 from ._normal import Normal as Normal
 from ._response_surface import ResponseSurface as ResponseSurface, monomials as monomials
 from ._series import (
+    ByLength as ByLength,
     Convolutional as Convolutional,
     Dense as Dense,
     NetworkBuilder as NetworkBuilder,

@@ -256,3 +256,104 @@ def _pull_backward(
 
 
 _pull.defvjp(_pull_forward, _pull_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def entry_channels(
+    value: Float[Array, "point number"],
+    slopes: Float[Array, "coordinate number"],
+    pairs: tuple[Pair, ...],
+) -> Channels:
+    """The channels after a hyperbolic tangent of numbers that are linear in the coordinates.
+
+    What a first layer makes of coordinates has the same slopes at all points and no second
+    derivatives, so there are no channels to read before it. As `tanh_channels`, for reverse mode.
+
+    Args:
+        value: The numbers at each point.
+        slopes: Their derivative by each coordinate.
+        pairs: Which second derivatives are wanted.
+
+    Returns:
+        The channels after it.
+    """
+    after = jnp.tanh(value)
+    slope, bend, *_ = _derivatives(after)
+    first = [slope * row[None] for row in slopes]
+    return jnp.stack([after, *first, *(bend * (slopes[i] * slopes[j])[None] for i, j in pairs)])
+
+
+def _entry_forward(
+    value: Array, slopes: Array, pairs: tuple[Pair, ...]
+) -> tuple[Channels, tuple[Array, Array]]:
+    after: Any = entry_channels(value, slopes, pairs)
+    return after, (value, slopes)
+
+
+def _entry_backward(
+    pairs: tuple[Pair, ...], kept: tuple[Array, Array], weights: Channels
+) -> tuple[Array, Array]:
+    # Two functions, since a loss of derivatives by parameters needs the first alone.
+    return _pull_entry(*kept, weights, pairs), _pull_slopes(*kept, weights, pairs)
+
+
+entry_channels.defvjp(_entry_forward, _entry_backward)
+
+
+def _pull_slopes(value: Array, slopes: Array, weights: Channels, pairs: tuple[Pair, ...]) -> Array:
+    """Derivative of weighted channels by the slopes before the tangent."""
+    slope, bend, *_ = _derivatives(jnp.tanh(value))
+    g, gg = _split(weights, len(slopes))
+    found = [jnp.sum(slope * row, axis=0) for row in g]
+    for row, (i, j) in zip(gg, pairs, strict=True):
+        bent = jnp.sum(bend * row, axis=0)
+        found[i] = found[i] + bent * slopes[j]
+        found[j] = found[j] + bent * slopes[i]
+    return jnp.stack(found)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _pull_entry(value: Array, slopes: Array, weights: Channels, pairs: tuple[Pair, ...]) -> Array:
+    """Derivative of weighted channels by the numbers before the tangent."""
+    return _along_entry(_derivatives(jnp.tanh(value)), slopes, weights, pairs)
+
+
+def _along_entry(
+    derivatives: tuple[Array, ...], slopes: Array, weights: Channels, pairs: tuple[Pair, ...]
+) -> Array:
+    """Weighted channels, each by the derivative of the tangent that it holds."""
+    for_value, for_first, for_second, *_ = derivatives
+    g, gg = _split(weights, len(slopes))
+    found = for_value * weights[0]
+    for row, each in zip(g, slopes, strict=True):
+        found = found + for_first * (row * each[None])
+    for row, (i, j) in zip(gg, pairs, strict=True):
+        found = found + for_second * (row * (slopes[i] * slopes[j])[None])
+    return found
+
+
+def _pull_entry_forward(
+    value: Array, slopes: Array, weights: Channels, pairs: tuple[Pair, ...]
+) -> tuple[Array, tuple[Array, Array, Channels]]:
+    found: Any = _pull_entry(value, slopes, weights, pairs)
+    return found, (value, slopes, weights)
+
+
+def _pull_entry_backward(
+    pairs: tuple[Pair, ...], kept: tuple[Array, Array, Channels], moves: Array
+) -> tuple[Array, Array, Channels]:
+    value, slopes, weights = kept
+    slope, bend, third, fourth = _derivatives(jnp.tanh(value))
+    before = moves * _along_entry((bend, third, fourth), slopes, weights, pairs)
+    bent, twisted, (g, gg) = moves * bend, moves * third, _split(weights, len(slopes))
+    by_slopes = [jnp.sum(bent * row, axis=0) for row in g]
+    pushed = [bent * row[None] for row in slopes]
+    for row, (i, j) in zip(gg, pairs, strict=True):
+        each = jnp.sum(twisted * row, axis=0)
+        by_slopes[i] = by_slopes[i] + each * slopes[j]
+        by_slopes[j] = by_slopes[j] + each * slopes[i]
+        pushed.append(twisted * (slopes[i] * slopes[j])[None])
+    return before, jnp.stack(by_slopes), jnp.stack([moves * slope, *pushed])
+
+
+_pull_entry.defvjp(_pull_entry_forward, _pull_entry_backward)

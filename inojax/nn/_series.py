@@ -62,6 +62,11 @@ class SeriesNetwork(eqx.Module):
         return self.layers[-1](x)
 
 
+def _check_sizes(name: str, sizes: tuple[int, ...]) -> None:
+    if not sizes or min(sizes) < 1:
+        raise ValueError(f"`{name}` must be whole numbers, at least 1; got {sizes}.")
+
+
 class Dense(eqx.Module):
     """Dense layers with SiLU (swish) between them.
 
@@ -97,6 +102,9 @@ class Dense(eqx.Module):
 class Convolutional(eqx.Module):
     """Strided convolutions with averages between them, then dense layers.
 
+    By default two with wide kernels and large strides, which take a long series apart with little
+    work, and dense layers that still know where in the series something happens.
+
     Attributes:
         filters: Channels after each convolution.
         kernel: Rows under a convolution.
@@ -106,11 +114,11 @@ class Convolutional(eqx.Module):
         glorot: Whether weights start out uniform after Glorot and Bengio.
     """
 
-    filters: tuple[int, ...] = (16, 32, 32)
-    kernel: int = 5
-    stride: int = 3
+    filters: tuple[int, ...] = (16, 32)
+    kernel: int = 9
+    stride: int = 4
     pool: int = 1
-    widths: tuple[int, ...] = (128, 128)
+    widths: tuple[int, ...] = (256, 256, 256)
     glorot: bool = False
 
     def __check_init__(self) -> None:
@@ -164,6 +172,33 @@ class Convolutional(eqx.Module):
         return SeriesNetwork(tuple(convolutions), layers, **settings)
 
 
+class ByLength(eqx.Module):
+    """One network for long series, another one for short ones, which convolutions do not fit.
+
+    Attributes:
+        long: For series of `rows` or more.
+        short: For shorter ones.
+        rows: Where a series begins to be long.
+    """
+
+    long: NetworkBuilder = Convolutional()
+    short: NetworkBuilder = Dense()
+    rows: int = 64
+
+    def __call__(self, shape: tuple[int, int], outputs: int, *, key: Key[Array, ""]) -> Any:
+        """Draw the network that suits the length.
+
+        Args:
+            shape: Rows and features of its inputs.
+            outputs: Number of outputs.
+            key: Source of the weights.
+
+        Returns:
+            The network.
+        """
+        return (self.long if shape[0] >= self.rows else self.short)(shape, outputs, key=key)
+
+
 def published_dense() -> Dense:
     """Eight layers of 32 units: 39,490 parameters on 1,000 readings with two outputs.
 
@@ -210,8 +245,3 @@ def _averaged(x: Array, pool: int) -> Array:
         return x
     groups = x.shape[0] // pool
     return jnp.mean(x[: groups * pool].reshape(groups, pool, -1), axis=1)
-
-
-def _check_sizes(name: str, sizes: tuple[int, ...]) -> None:
-    if not sizes or min(sizes) < 1:
-        raise ValueError(f"`{name}` must be whole numbers, at least 1; got {sizes}.")

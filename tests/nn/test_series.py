@@ -6,7 +6,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from inojax.nn import Convolutional, Dense, published_convolutional, published_dense
+from inojax.nn import ByLength, Convolutional, Dense, published_convolutional, published_dense
 from tests.refuses import refuses
 
 KEY = jr.key(0)
@@ -72,3 +72,10 @@ def test_sizes_below_one_are_refused(make, argument):
 def test_a_series_too_short_is_refused():
     with refuses(ValueError, "series of 20 rows is too short for 3 `filters`"):
         published_convolutional()((20, 1), 2, key=KEY)
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(63, 0), (64, 2), (1000, 2)])
+def test_short_series_get_no_convolutions(rows, expected):
+    network = ByLength()((rows, 1), 2, key=KEY)
+    assert len(network.convolutions) == expected
+    assert network(jr.normal(KEY, (rows, 1))).shape == (2,)
