@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ._jet import Jet, Pair, entry_channels, tanh, tanh_channels
+from ._jet import Jet, Pair, tanh, tanh_channels
 from ._linear import Linear
 
 # From weights of a jet to the derivative of the weighted sum by each parameter, at each point.
@@ -156,29 +156,25 @@ class LocalOperator(eqx.Module):
         activate: Any,
     ) -> Jet:
         """The outputs where something is added to what the first layer makes of each point."""
+        inputs, embedding = _jet_of(x, pairs), jnp.asarray(self.embedding)
         first, *hidden, last = self.layers
-        bias, embedding = first.bias, jnp.asarray(self.embedding)
-        if not isinstance(theta, Jet) and len(embedding):
+        bias = first.bias
+        start = inputs.linear(_without_bias(first.weight))
+        if isinstance(theta, Jet):
+            start = start.plus(theta.linear(_without_bias(embedding)))
+        elif len(embedding):
             bias = bias + theta @ embedding
-        coordinates, pairs = len(first.weight), tuple(pairs)
-        if activate is tanh_channels and not isinstance(x, Jet) and not isinstance(theta, Jet):
-            value = x @ first.weight + bias[None]
-            channels = entry_channels(
-                value if shift is None else value + shift, first.weight, pairs
-            )
-        else:
-            inputs = x if isinstance(x, Jet) else Jet.coordinates(x, pairs)
-            coordinates, pairs = len(inputs.first), inputs.pairs
-            start = inputs.linear(_without_bias(first.weight))
-            if isinstance(theta, Jet):
-                start = start.plus(theta.linear(_without_bias(embedding)))
-            if shift is not None:
-                start = start.shifted(shift)
-            channels = activate(start.channels, bias, coordinates, pairs)
-        for layer in hidden:
-            channels = activate(channels @ layer.weight, layer.bias, coordinates, pairs)
-        channels = channels @ last.weight
-        return Jet.of_channels(channels, coordinates, pairs).shifted(last.bias[None])
+        if shift is not None:
+            start = start.shifted(shift)
+        channels, coordinates = start.channels, len(inputs.first)
+        for layer in (*hidden, last):
+            channels = activate(channels, bias, coordinates, inputs.pairs) @ layer.weight
+            bias = layer.bias
+        return Jet.of_channels(channels, coordinates, inputs.pairs).shifted(bias[None])
+
+
+def _jet_of(x: Array | Jet, pairs: Sequence[Pair]) -> Jet:
+    return x if isinstance(x, Jet) else Jet.coordinates(x, pairs)
 
 
 def _without_bias(weight: Array) -> Linear:

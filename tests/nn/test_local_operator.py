@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from inojax.nn import Jet, LocalOperator, all_pairs
-from inojax.nn._jet import entry_channels, tanh_channels
+from inojax.nn._jet import tanh_channels
 from tests.refuses import refuses
 
 KEY = jr.key(5)
@@ -99,25 +99,16 @@ def test_what_is_written_by_hand_is_differentiation(pairs):
 
 @pytest.mark.parametrize("coordinates", [1, 2])
 def test_derivatives_written_by_hand_are_exact(coordinates):
-    """In double precision: the first and the second reverse mode of a layer, and of the first."""
+    """In double precision: the first and the second reverse mode of a layer."""
     pairs = all_pairs(coordinates)
     many = 1 + coordinates + len(pairs)
     with jax.enable_x64(True):
-        keys = jr.split(KEY, 5)
+        keys = jr.split(KEY, 4)
         channels, weights, moves = (jr.normal(k, (many, 4, 3), jnp.float64) for k in keys[:3])
         bias = jr.normal(keys[3], (3,), jnp.float64)
-        slopes = jr.normal(keys[4], (coordinates, 3), jnp.float64)
 
         def layer(channels, bias):
             return tanh_channels(channels, bias, coordinates, pairs)
-
-        def entry(value, slopes):
-            return entry_channels(value, slopes, pairs)
-
-        def plain_entry(value, slopes):
-            first = jnp.broadcast_to(slopes[:, None], (coordinates, *value.shape))
-            still = jnp.zeros((len(pairs), *value.shape))
-            return plain(jnp.concatenate([value[None], first, still]), jnp.zeros(3))
 
         def plain(channels, bias):
             value = jnp.tanh(channels[0] + bias[None])
@@ -128,23 +119,19 @@ def test_derivatives_written_by_hand_are_exact(coordinates):
             ]
             return jnp.concatenate([value[None], slope[None] * f, jnp.stack(bends)])
 
-        def second(f, inputs):
-            def of(first, second, weights):
-                pulled, shift = jax.vjp(f, first, second)[1](weights)
-                moved = moves.ravel()[: pulled.size].reshape(pulled.shape)
-                return jnp.sum(pulled * moved) + jnp.sum(jnp.sin(shift))
+        def second(f):
+            def of(channels, bias, weights):
+                pulled, shift = jax.vjp(f, channels, bias)[1](weights)
+                return jnp.sum(pulled * moves) + jnp.sum(jnp.sin(shift))
 
-            return jax.grad(of, (0, 1, 2))(*inputs, weights)
+            return jax.grad(of, (0, 1, 2))(channels, bias, weights)
 
-        whole = (channels, bias), (layer, plain)
-        first = (channels[0], slopes), (entry, plain_entry)
-        for inputs, functions in (whole, first):
-            found, wanted = (
-                jax.tree.leaves((f(*inputs), jax.vjp(f, *inputs)[1](weights), second(f, inputs)))
-                for f in functions
-            )
-            for one, other in zip(found, wanted, strict=True):
-                np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+        found, wanted = (
+            jax.tree.leaves((f(channels, bias), jax.vjp(f, channels, bias)[1](weights), second(f)))
+            for f in (layer, plain)
+        )
+        for one, other in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
 
 
 def test_only_the_pairs_asked_for_are_computed():
