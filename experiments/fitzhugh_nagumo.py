@@ -18,9 +18,9 @@ Expected: preset paper, medians of three seeds, from noisy series of 8,000 simul
           the published network (.966 .935 .638 .610; published .968 .942 .684 .722) and our R2 of
           rho (.705). Preset quick, one seed and an eighth of the epochs: ours .980 and .0349.
 
-These tables were measured before our default network convolved series, before unknown noise was drawn
-anew in each step, and before published training ran in shuffled epochs; they are to be run again. The
-row cnn_redrawn, the published network with unknown noise drawn anew, is not in them yet.
+These tables were measured before our default network convolved series, unknown noise was drawn
+anew in each step, and published training ran in shuffled epochs; they are to be run again. The row
+cnn_redrawn, the published network with unknown noise drawn anew, is not in them yet.
 
 The published networks are trained as published: a fixed noisy data set, plain Adam, batches of 32,
 200 epochs (fewer in `quick`), the last weights kept. Our default learns a normal distribution by
