@@ -180,8 +180,9 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
 
     Use it where series are complete or nearly so and always read at the same times; one pass
     inverts in well under a millisecond. The default is stronger than the published networks:
-    noise is drawn anew in each step, unknown levels of it as well, readings are standardized,
-    and the covariance comes with the answer. `published()` has the settings of the source.
+    noise is drawn anew in each step, unknown levels of it as well unless a Laplace covariance
+    belongs to them, readings are standardized, and the covariance comes with the answer.
+    `published()` has the settings of the source.
 
     Attributes:
         network: Makes the network: `nn.Dense`, `nn.Convolutional`, by default one of them

@@ -185,6 +185,10 @@ class ByLength(eqx.Module):
     short: NetworkBuilder = Dense()
     rows: int = 64
 
+    def __check_init__(self) -> None:
+        """Refuse a length below one."""
+        _check_sizes("rows", (self.rows,))
+
     def __call__(self, shape: tuple[int, int], outputs: int, *, key: Key[Array, ""]) -> Any:
         """Draw the network that suits the length.
 

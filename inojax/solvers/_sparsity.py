@@ -72,9 +72,18 @@ def dependence(closed: core.ClosedJaxpr, argument: int) -> Bool[np.ndarray, "out
 
 def _primitives(jaxpr: core.Jaxpr) -> Iterator[str]:
     for equation in jaxpr.eqns:
-        yield equation.primitive.name
+        yield "to_integer" if _to_integer(equation) else equation.primitive.name
         for param in equation.params.values():
             yield from _nested(param)
+
+
+def _to_integer(equation: core.JaxprEqn) -> bool:
+    """Whether numbers become whole numbers or truth values, of which none is NaN."""
+    if equation.primitive.name != "convert_element_type":
+        return False
+    parts: Any = equation.invars[0].aval, equation.outvars[0].aval
+    before, after = (aval.dtype for aval in parts)
+    return bool(jnp.issubdtype(before, jnp.inexact) and not jnp.issubdtype(after, jnp.inexact))
 
 
 def _nested(param: Any) -> Iterator[str]:

@@ -62,6 +62,7 @@ def test_glorot_weights_are_uniform_with_the_stated_variance():
         (lambda: Dense((8, 0)), "widths"),
         (lambda: Convolutional(filters=()), "filters"),
         (lambda: Convolutional(stride=0), "stride"),
+        (lambda: ByLength(rows=0), "rows"),
     ],
 )
 def test_sizes_below_one_are_refused(make, argument):

@@ -32,6 +32,20 @@ def test_a_constant_depends_on_nothing():
     assert not dependence(closed, 0).any()
 
 
+def test_a_number_made_whole_may_hide_what_it_depends_on():
+    """NaN as an index is some index."""
+    table = jnp.arange(4.0)
+    closed = jax.make_jaxpr(lambda x: jnp.take(table, x[0].astype(int), mode="clip")[None])(VECTOR)
+    assert dependence(closed, 0).all()
+
+
+def test_whole_numbers_made_real_hide_nothing():
+    closed = jax.make_jaxpr(lambda n, x: x * n.astype(jnp.float32))(
+        jax.ShapeDtypeStruct((3,), jnp.int32), VECTOR
+    )
+    np.testing.assert_array_equal(dependence(closed, 1), np.eye(3, dtype=bool))
+
+
 def test_a_choice_may_hide_what_it_depends_on():
     """At a generic point `where` takes one branch, and the other one would never be seen."""
     closed = jax.make_jaxpr(lambda x: jnp.where(x[0] > 9.0, x[1], x[2])[None])(VECTOR)
