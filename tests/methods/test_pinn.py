@@ -47,12 +47,17 @@ def test_a_small_weight_ends_at_least_squares(rod, observation):
 def test_a_large_weight_gives_up_the_equation_for_the_readings(rod, observation):
     """What BiLO does not do: the network passes nearer to noisy readings than any solution."""
     misfits = {}
-    for weight in (1e-2, 1e4):
-        inverter = dataclasses.replace(SMALL, data_weight=weight).fit(rod, key=KEY)
-        found = inverter.follow(observation, key=KEY)
-        u = inverter.predict(np.asarray(observation.times)[:, None], found.theta, found.network)
-        misfits[weight] = float(np.mean(np.square(u - np.asarray(observation.values))))
-    assert misfits[1e4] < 0.7 * misfits[1e-2]
+    # At 1e4 the steps still jump about after 200 of them, and where they end depends on rounding;
+    # at 1e6 most networks have settled, hence the median of three.
+    for weight in (1e-2, 1e6):
+        method, each = dataclasses.replace(SMALL, data_weight=weight), []
+        for key in (jr.key(3), KEY, jr.key(5)):
+            inverter = method.fit(rod, key=key)
+            found = inverter.follow(observation, key=key)
+            u = inverter.predict(np.asarray(observation.times)[:, None], found.theta, found.network)
+            each.append(float(np.mean(np.square(u - np.asarray(observation.values)))))
+        misfits[weight] = np.median(each)
+    assert misfits[1e6] < 0.3 * misfits[1e-2]
 
 
 def test_the_published_steps_descend(rod, observation):
