@@ -94,11 +94,12 @@ class Size:
         cases: Test cases.
         epochs: Numbers of simulations of table b, with epochs of each.
         joint_epochs: The same for table d.
+        redrawn_epochs: Epochs of the published network of table d whose noise is drawn anew.
         inputs: What networks of table d see.
         covariance: Simulations and epochs of table e.
         ours: Our default.
         joint_ours: Our default for unknown noise.
-        fresh: New simulations in each step of its variant; 0 leaves that out.
+        fresh_ours: Our default with new simulations in each step; `None` leaves it out.
         floor_cases: Cases of the floors of the other noises; 0 leaves them out.
         widths: How much table f measures.
         starts: How much table g computes.
@@ -108,11 +109,12 @@ class Size:
     cases: int
     epochs: dict[int, int]
     joint_epochs: dict[int, int]
+    redrawn_epochs: int
     inputs: tuple[Inputs, ...]
     covariance: tuple[int, int]
     ours: InverseMap
     joint_ours: InverseMap
-    fresh: int
+    fresh_ours: InverseMap | None
     floor_cases: int
     widths: Widths
     starts: Starts
@@ -123,18 +125,18 @@ class Size:
         return max(*self.epochs, *self.joint_epochs, self.covariance[0])
 
 
-_JOINT_OURS = InverseMap(inputs=Inputs.BOTH)
 SIZES = {
     Preset.SMOKE: Size(
         seeds=1,
         cases=32,
         epochs={48: 2},
         joint_epochs={48: 2},
+        redrawn_epochs=2,
         inputs=(Inputs.BOTH,),
         covariance=(48, 2),
         ours=InverseMap(nn.Dense((16,)), steps=4, batch=16, draws=16),
         joint_ours=InverseMap(nn.Dense((16,)), inputs=Inputs.BOTH, steps=4, batch=16, draws=16),
-        fresh=0,
+        fresh_ours=None,
         floor_cases=0,
         widths=Widths({32: 512}, 256),
         starts=Starts(cases=2, starts=4, grid=7),
@@ -144,11 +146,12 @@ SIZES = {
         cases=1000,
         epochs={1000: 96, 8000: 24},
         joint_epochs={8000: 24},
+        redrawn_epochs=12,
         inputs=(Inputs.BOTH,),
         covariance=(2000, 48),
-        ours=InverseMap(steps=1500),
-        joint_ours=dataclasses.replace(_JOINT_OURS, steps=1500),
-        fresh=32,
+        ours=InverseMap(steps=1000),
+        joint_ours=InverseMap(inputs=Inputs.BOTH, steps=1000),
+        fresh_ours=InverseMap(steps=1000, fresh=16),
         floor_cases=128,
         widths=Widths({32: 10_240, 128: 10_240, 512: 10_240, 2048: 2048}, 2048),
         starts=Starts(cases=6, starts=12, grid=31),
@@ -158,11 +161,12 @@ SIZES = {
         cases=2000,
         epochs=dict.fromkeys(PUBLISHED_MAPS, 200),
         joint_epochs=dict.fromkeys(PUBLISHED_JOINT, 200),
+        redrawn_epochs=100,
         inputs=tuple(Inputs),
         covariance=(8000, 200),
-        ours=InverseMap(steps=9000),
-        joint_ours=dataclasses.replace(_JOINT_OURS, steps=9000),
-        fresh=32,
+        ours=InverseMap(steps=6000),
+        joint_ours=InverseMap(inputs=Inputs.BOTH, steps=9000),
+        fresh_ours=InverseMap(steps=10_000, fresh=16),
         floor_cases=512,
         widths=Widths(dict.fromkeys((32, 128, 512, 2048), 10_240), 4096),
         starts=Starts(cases=32, starts=32, grid=101),
@@ -325,17 +329,17 @@ def all_cells(size: Size) -> dict[str, list[Cell]]:
     laplace = dataclasses.replace(laplace, method="cnn_covariance")
     clean = dataclasses.replace(laplace.settings, clean=True)
     ours = dataclasses.replace(size.ours, spread=Spread.LAPLACE)
-    fresh = [
-        Cell("ours_fresh", most, dataclasses.replace(size.ours, fresh=count))
-        for count in ([size.fresh] if size.fresh else [])
-    ]
+    fresh = [Cell("ours_fresh", most, size.fresh_ours)] if size.fresh_ours else []
     joint_most = max(size.joint_epochs)
-    both = published(
-        "cnn", joint_most, size.joint_epochs[joint_most], inputs=Inputs.BOTH, joint=True
+    redrawn = published(
+        "cnn",
+        joint_most,
+        size.redrawn_epochs,
+        inputs=Inputs.BOTH,
+        joint=True,
+        fixed_noise=False,
     )
-    redrawn = dataclasses.replace(
-        both, method="cnn_redrawn", settings=dataclasses.replace(both.settings, fixed_noise=False)
-    )
+    redrawn = dataclasses.replace(redrawn, method="cnn_redrawn")
     return {
         "dense": [
             published("dense", most, size.epochs[most], clean=noiseless)
