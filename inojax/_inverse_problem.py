@@ -129,6 +129,19 @@ class InverseProblem(eqx.Module):
             return np.zeros(size, bool)
         return ~self.model.depends_on(size)
 
+    def check_independent(self) -> None:
+        """Refuse a prior that has a factor besides the densities of the parameters.
+
+        Raises:
+            ValueError: If a field has a total variation, which draws of the parameters ignore.
+        """
+        if isinstance(self.model, PDEModel) and self.model.varies:
+            raise ValueError(
+                f"A total variation couples the parameters of {self.name!r}, but here they are "
+                "drawn as if they were independent. Use `LeastSquares`, `Posterior` or "
+                "`SequentialMonteCarlo`, or a field without `total_variation`."
+            )
+
     def read(
         self,
         states: Float[Array | np.ndarray, "*batch time state"],
@@ -261,6 +274,8 @@ class InverseProblem(eqx.Module):
     ) -> Float[Any, ""]:
         """Evaluate log likelihood plus log prior, the posterior density up to a constant.
 
+        A total variation of a field is part of the prior.
+
         Args:
             theta: Physical parameter values.
             observation: The readings.
@@ -326,7 +341,8 @@ def _observe(
     theta = jnp.asarray(theta, states.dtype)
     clean, times = problem.read(states[index], theta), grid[index]
     readings = problem.noise.sample(clean, theta, times=times, key=noise_key)
-    return Observation(times, jnp.where(mask, readings, 0.0), mask, problem.channels, problem.name)
+    values = jnp.where(mask, readings, 0.0)
+    return Observation(times, values, mask, problem.channels, problem.name, problem.model.axis)
 
 
 def _solve(
@@ -381,6 +397,8 @@ def _log_likelihood(problem: InverseProblem, theta: ArrayLike, observation: Obse
 def _log_posterior(problem: InverseProblem, theta: ArrayLike, observation: Observation) -> Array:
     prior = jnp.asarray(problem.parameters.log_prob(jnp.asarray(theta, jnp.float64)))
     likelihood = _log_likelihood(problem, theta, observation)
+    if isinstance(problem.model, PDEModel) and problem.model.varies:
+        prior -= problem.model.variation(jnp.asarray(theta, jnp.float64)).value
     return jnp.where(jnp.isneginf(prior), -jnp.inf, prior + likelihood)
 
 

@@ -48,6 +48,7 @@ class Observation(eqx.Module):
         mask: Which readings are present.
         channels: Name of each channel.
         problem: Name of the problem they belong to; empty if unknown.
+        axis: What `times` are: time, or the coordinate of an equation along which it is read.
     """
 
     times: Float[Array | np.ndarray, "*batch reading"]
@@ -55,6 +56,7 @@ class Observation(eqx.Module):
     mask: Bool[Array | np.ndarray, "*batch reading channel"]
     channels: tuple[str, ...] = eqx.field(static=True)
     problem: str = eqx.field(static=True, default="")
+    axis: str = eqx.field(static=True, default="time")
 
     def __check_init__(self) -> None:
         """Refuse arrays whose shapes disagree."""
@@ -107,8 +109,9 @@ class Observation(eqx.Module):
     def from_csv(cls, path: str | os.PathLike[str], problem: _Measured) -> "Observation":
         """Read a comma-separated file with a header `time,NAME,NAME,...`.
 
-        Columns may be any subset of the problem's channels, in any order; rows may come in any
-        order; an empty field or `nan` is a missing reading.
+        Where a `PDEModel` is read at places the header says `x`, or whatever coordinate they lie
+        along, instead of `time`. Columns may be any subset of the problem's channels, in any
+        order; rows may come in any order; an empty field or `nan` is a missing reading.
 
         Args:
             path: The file.
@@ -123,13 +126,14 @@ class Observation(eqx.Module):
                 names line and column.
         """
         name = f"`path` {Path(path).name}"
-        lines = _read_rows(path, name)
+        axis = problem.model.axis
+        lines = _read_rows(path, name, axis)
         header = [field.strip() for field in lines[0][1]]
         columns = _check_header(header, problem, name)
         numbers = np.array([_parse_row(row, line, header, name) for line, row in lines[1:]])
         order = [header.index(column) for column in columns]
         rows = _Places(name, [f"{name}, line {line}" for line, _ in lines[1:]])
-        return _build(numbers[:, header.index("time")], numbers[:, order], columns, problem, rows)
+        return _build(numbers[:, header.index(axis)], numbers[:, order], columns, problem, rows)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write a file that `from_csv` reads back to exactly the same numbers.
@@ -145,7 +149,7 @@ class Observation(eqx.Module):
         self._require_single("to_csv")
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(["time", *self.channels])
+        writer.writerow([self.axis, *self.channels])
         times, values, mask = (np.asarray(x) for x in (self.times, self.values, self.mask))
         padding = np.append(False, np.diff(times) == 0.0) & ~mask.any(axis=1)
         for index in np.flatnonzero(~padding):
@@ -189,6 +193,7 @@ class Observation(eqx.Module):
             mask=xp.concatenate([self.mask, xp.zeros(blank, bool)]),
             channels=self.channels,
             problem=self.problem,
+            axis=self.axis,
         )
 
     def _require_single(self, what: str) -> None:
@@ -221,7 +226,7 @@ def _check_channels(columns: Sequence[str], problem: _Measured, where: str) -> N
         )
 
 
-def _read_rows(path: str | os.PathLike[str], name: str) -> list[tuple[int, list[str]]]:
+def _read_rows(path: str | os.PathLike[str], name: str, axis: str) -> list[tuple[int, list[str]]]:
     """The file's rows that are not blank, each with its line number."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -230,21 +235,24 @@ def _read_rows(path: str | os.PathLike[str], name: str) -> list[tuple[int, list[
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{name} is not a comma-separated text file in UTF-8: {error}.") from error
     if not rows:
-        raise ValueError(f"{name} is empty; it needs a header `time,NAME,...` and rows of numbers.")
-    return rows if len(rows) > 1 else _no_rows(name)
+        raise ValueError(
+            f"{name} is empty; it needs a header `{axis},NAME,...` and rows of numbers."
+        )
+    return rows if len(rows) > 1 else _no_rows(name, axis)
 
 
-def _no_rows(name: str) -> list[tuple[int, list[str]]]:
-    raise ValueError(f"{name} has a header but no readings; add a row for each time.")
+def _no_rows(name: str, axis: str) -> list[tuple[int, list[str]]]:
+    raise ValueError(f"{name} has a header but no readings; add a row for each {axis}.")
 
 
 def _check_header(header: list[str], problem: _Measured, name: str) -> list[str]:
-    if header.count("time") != 1:
+    axis = problem.model.axis
+    if header.count(axis) != 1:
         raise ValueError(
-            f"{name} needs exactly one column named `time`; the header is {header}. The first line "
-            "must read `time,NAME,NAME,...` with commas between."
+            f"{name} needs exactly one column named `{axis}`; the header is {header}. The first "
+            f"line must read `{axis},NAME,NAME,...` with commas between."
         )
-    columns = [column for column in header if column != "time"]
+    columns = [column for column in header if column != axis]
     _check_channels(columns, problem, f"{name}, header")
     return columns
 
@@ -299,30 +307,41 @@ def _build(
     full[:, [problem.channels.index(column) for column in columns]] = values[order]
     mask = ~np.isnan(full)
     return Observation(
-        times[order], np.where(mask, full, 0.0), mask, tuple(problem.channels), problem.name
+        times[order],
+        np.where(mask, full, 0.0),
+        mask,
+        tuple(problem.channels),
+        problem.name,
+        problem.model.axis,
     )
 
 
 def _check_times(times: np.ndarray, problem: _Measured, rows: list[str]) -> None:
     start, end = float(problem.model.initial_time), float(np.max(problem.model.times))
+    axis = problem.model.axis
+    first, last, remedy = "initial time", "horizon", "Count time from the start of the experiment."
+    extend = "times"
+    if axis != "time":
+        first, last, remedy = "first reading at", "last reading at", "Drop the row."
+        extend = "readings"
     seen: dict[float, str] = {}
     for time, row in zip(times.tolist(), rows, strict=True):
         if not math.isfinite(time):
-            raise ValueError(f"{row}: the time must be a finite number; got {time}.")
+            raise ValueError(f"{row}: the {axis} must be a finite number; got {time}.")
         if time < start:
             raise ValueError(
-                f"{row}: time {time} lies before the initial time {start} of problem "
-                f"{problem.name!r}. Count time from the start of the experiment."
+                f"{row}: {axis} {time} lies before the {first} {start} of problem "
+                f"{problem.name!r}. {remedy}"
             )
         if time > end:
             raise ValueError(
-                f"{row}: time {time} lies beyond the horizon {end} of problem {problem.name!r}. "
-                "Drop the row, check the unit of time, or extend the model's `times`."
+                f"{row}: {axis} {time} lies beyond the {last} {end} of problem {problem.name!r}. "
+                f"Drop the row, check the unit of {axis}, or extend the model's `{extend}`."
             )
         if time in seen:
             raise ValueError(
-                f"{row}: time {time} already appears in {seen[time]}. Keep one row for each time, "
-                "for instance the mean of repeated readings."
+                f"{row}: {axis} {time} already appears in {seen[time]}. Keep one row for each "
+                f"{axis}, for instance the mean of repeated readings."
             )
         seen[time] = row
 

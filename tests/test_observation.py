@@ -14,7 +14,7 @@ from tests.refuses import refuses
 PROBLEM = types.SimpleNamespace(
     name="toy",
     channels=("NO2", "NO", "O3"),
-    model=types.SimpleNamespace(times=np.linspace(1.0, 60.0, 60), initial_time=0.0),
+    model=types.SimpleNamespace(times=np.linspace(1.0, 60.0, 60), initial_time=0.0, axis="time"),
     noise=types.SimpleNamespace(positive=False, counts=False),
 )
 POSITIVE = types.SimpleNamespace(

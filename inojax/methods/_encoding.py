@@ -1,5 +1,6 @@
 """How parameters, times and readings are put to the networks of every amortized method."""
 
+import dataclasses
 from typing import NamedTuple
 
 import equinox as eqx
@@ -300,7 +301,7 @@ def thin(observation: Observation, share: float, *, key: Key[Array, ""]) -> Obse
     kept = kept | (luckiest == jnp.min(luckiest))
     kept = mask & (kept | (jr.uniform(any_key, ()) >= share))
     values = jnp.where(kept, jnp.asarray(observation.values), 0.0)
-    return Observation(observation.times, values, kept, observation.channels, observation.problem)
+    return dataclasses.replace(observation, values=values, mask=kept)
 
 
 def grouped(observation: Observation, slots: int) -> Observation:
@@ -324,10 +325,9 @@ def grouped(observation: Observation, slots: int) -> Observation:
         x = jnp.concatenate([x, tail if fill == "edge" else jnp.zeros_like(tail)])
         return jnp.swapaxes(x.reshape(slots, groups, *x.shape[1:]), 0, 1)
 
-    return Observation(
-        deal(observation.times, "edge"),
-        deal(observation.values, "zero"),
-        deal(observation.mask, "zero"),
-        observation.channels,
-        observation.problem,
+    return dataclasses.replace(
+        observation,
+        times=deal(observation.times, "edge"),
+        values=deal(observation.values, "zero"),
+        mask=deal(observation.mask, "zero"),
     )

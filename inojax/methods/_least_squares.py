@@ -222,7 +222,9 @@ class LeastSquaresInverter(AbstractExactInverter):
 
     @property
     def _objective(self) -> Objective:
-        return Objective(self.problem, self.method.coordinates, self.method.penalty)
+        method = self.method
+        couples = method.penalty is not Penalty.NONE
+        return Objective(self.problem, method.coordinates, method.penalty, couples)
 
     def _draw(self, minimum: Minimum, key: Array) -> "_Candidates":
         mass_key, pick_key, draw_key = jr.split(key, 3)

@@ -13,7 +13,7 @@ from .._inverse_problem import InverseProblem
 from .._linearization import linearize
 from .._observation import Observation
 from .._x64 import is_traced
-from ..models import compiled, in_calls
+from ..models import PDEModel, Variation, compiled, in_calls
 from ._levenberg_marquardt import Local
 
 # Unit coordinates nearest to an end of a prior that goes on for ever.
@@ -58,11 +58,13 @@ class Objective(eqx.Module):
         problem: The inverse problem.
         coordinates: What `x` stands for.
         penalty: What is added to the misfit.
+        couples: Whether what couples parameters in the prior counts, as if it were read.
     """
 
     problem: InverseProblem
     coordinates: Coordinates = eqx.field(static=True)
     penalty: Penalty = eqx.field(static=True)
+    couples: bool = eqx.field(static=True, default=True)
 
     def theta(self, x: Float[Array, "*row parameter"]) -> Float[Array, "*row parameter"]:
         """Physical values."""
@@ -113,7 +115,10 @@ class Objective(eqx.Module):
     def misfit(
         self, x: Float[Array, "row parameter"], observations: Observation, count: Array
     ) -> Local:
-        """Negative log likelihood and its Fisher information, from one ensemble."""
+        """Negative log likelihood and its Fisher information, from one ensemble.
+
+        Both with what couples the parameters.
+        """
         theta, slopes = self.theta(x), self.slopes(x)
         times = jnp.asarray(observations.times)
         solution, tangents = self.problem.model.sensitivities(theta, times, count=count)
@@ -123,10 +128,22 @@ class Objective(eqx.Module):
         ) -> Local:
             columns = tangents * slopes[None, None, :]
             line = linearize(self.problem, observation, theta, states, columns, jnp.diag(slopes))
-            return Local(line.misfit, line.gradient, line.fisher)
+            found = Local(line.misfit, line.gradient, line.fisher)
+            coupling = self._coupling(theta)
+            if coupling is None:
+                return found
+            value, gradient, curvature = coupling
+            curvature = slopes[:, None] * curvature * slopes[None, :]
+            return jax.tree.map(jnp.add, found, Local(value, slopes * gradient, curvature))
 
         states, tangents = jnp.asarray(solution.states), jnp.asarray(tangents)
         return jax.vmap(one)(observations, theta, slopes, states, tangents)
+
+    def _coupling(self, theta: Float[Array, " parameter"]) -> Variation | None:
+        model = self.problem.model
+        if isinstance(model, PDEModel) and model.varies and self.couples:
+            return model.variation(theta)
+        return None
 
     def log_measure(self, x: Float[Array, "row parameter"]) -> Float[Array, " row"]:
         """Log density of the prior in these coordinates, up to a constant; flat without one."""
@@ -152,9 +169,11 @@ class Objective(eqx.Module):
         def one(observation: Observation, theta: Array, states: Array) -> Array:
             clean = jnp.asarray(self.problem.read(states, theta))
             readings, mask = jnp.asarray(observation.values), jnp.asarray(observation.mask)
-            return self.problem.noise.log_prob(
+            found = self.problem.noise.log_prob(
                 readings, clean, theta, mask, times=observation.times
             )
+            coupling = self._coupling(theta)
+            return found if coupling is None else found - coupling.value
 
         return jax.vmap(one)(observations, self.theta(x), states) + self.log_measure(x)
 

@@ -1,5 +1,6 @@
 """How a whole time series, its spectrum and the unknowns are put to a network."""
 
+import dataclasses
 import enum
 from collections.abc import Callable
 from typing import Any
@@ -284,9 +285,7 @@ class SeriesEncoder(eqx.Module):
         if mask.all() and nearest.shape == shape[:-1] and np.all(nearest == np.arange(shape[-2])):
             values = np.asarray(observations.values, np.float32)
             everywhere = np.broadcast_to(self.times.astype(np.float32), shape[:-1])
-            return Observation(
-                everywhere, values, mask, observations.channels, observations.problem
-            )
+            return dataclasses.replace(observations, times=everywhere, values=values, mask=mask)
         case = np.arange(len(times))[:, None]
         rows = np.broadcast_to(case, times.shape)[real], nearest[real]
         if np.bincount(rows[0] * len(self.times) + rows[1]).max(initial=0) > 1:
@@ -300,7 +299,7 @@ class SeriesEncoder(eqx.Module):
                 "Train one that knows gaps, `InverseMap(thinned=0.5)`."
             )
         everywhere = np.broadcast_to(self.times.astype(np.float32), shape[:-1])
-        return Observation(everywhere, values, kept, observations.channels, observations.problem)
+        return dataclasses.replace(observations, times=everywhere, values=values, mask=kept)
 
 
 def _slack(times: Float[np.ndarray, " reading"]) -> Float[np.ndarray, " reading"]:

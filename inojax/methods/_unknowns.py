@@ -85,20 +85,24 @@ class Functions(eqx.Module):
         ]
         return jnp.concatenate([jnp.zeros(0, jnp.float32), *map(jnp.asarray, found)])
 
-    def slopes(self, points: Float[Array, "point coordinate"]) -> Float[Array, "point field"]:
+    def slopes(self, points: Float[Array, "point coordinate"]) -> Float[Array, "point row"]:
         """Their slopes in units of what the priors expect.
 
         Args:
             points: Where; each function looks at its own coordinate.
 
         Returns:
-            Numbers whose mean square over evenly spread points is ∫ f'² / r² of each function.
+            Numbers whose mean square over evenly spread points is ∫ f'² / r² of each function;
+            then, of each total variation, such whose mean square has twice its derivative.
         """
         columns = [jnp.zeros((len(points), 0), points.dtype)]
         for field, axis, network in self._each():
             slope = _along(field, network, points[:, axis])[1]
             length = field.nodes[-1] - field.nodes[0]
             columns.append(slope[:, None] * np.float32(length**0.5 / field.roughness))
+            if field.total_variation is not None:
+                weights = jax.lax.stop_gradient(field.total_variation.weights(slope))
+                columns.append((slope * jnp.sqrt(np.float32(length) * weights))[:, None])
         return jnp.concatenate(columns, axis=1)
 
     def _each(self) -> Any:

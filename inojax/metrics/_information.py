@@ -55,8 +55,10 @@ def case_information(
         Information and posterior covariance of the cases that could be solved.
 
     Raises:
-        ValueError: If `cases` is below 2, if the noise is zero, or if no solve succeeds.
+        ValueError: If `cases` is below 2, if the noise is zero, if a total variation couples the
+            parameters, or if no solve succeeds.
     """
+    problem.check_independent()
     if cases < 2:
         raise ValueError(f"`cases` must be at least 2; got {cases}.")
     theta_key, sensor_key = jr.split(key)

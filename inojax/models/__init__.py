@@ -12,7 +12,11 @@ from ._derivatives import (
     laplacian as laplacian,
     partial as partial,
 )
-from ._field import Field as Field
+from ._field import (
+    Field as Field,
+    TotalVariation as TotalVariation,
+    Variation as Variation,
+)
 from ._finite_elements import FiniteElements as FiniteElements
 from ._interface import Interface as Interface
 from ._method_of_lines import MethodOfLines as MethodOfLines

@@ -157,6 +157,11 @@ class ODEModel(eqx.Module):
             raise ValueError(f"`max_steps` must be at least 1; got {self.max_steps}.")
 
     @property
+    def axis(self) -> str:
+        """What the places of readings are: time."""
+        return "time"
+
+    @property
     def horizon(self) -> float:
         """The last output time."""
         return float(self.times[-1])

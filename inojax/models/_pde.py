@@ -13,12 +13,12 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from .._x64 import in_x64, is_traced
 from ..nn import Jet, all_pairs
 from ._derivatives import expansion
-from ._field import Field, check_field
+from ._field import Field, Variation, check_field
 from ._formula import Ansatz, Formula, Residual
 from ._interface import Interface, check_interfaces
 from ._ode import ODESolution
 from ._pde_solver import AbstractPDESolver, Solved
-from ._points import along, checked, lattice
+from ._points import along, checked, lattice, varying
 
 
 class PDEModel(eqx.Module):
@@ -170,6 +170,12 @@ class PDEModel(eqx.Module):
         return dict(zip(self.coordinates, self.domain, strict=True))
 
     @property
+    def axis(self) -> str:
+        """What the places of readings are: a coordinate, or the number of each point."""
+        number = varying(self.readings)
+        return "number" if number is None else self.coordinates[number]
+
+    @property
     def formula(self) -> Formula:
         """The equation without the points."""
         return Formula(
@@ -186,6 +192,33 @@ class PDEModel(eqx.Module):
     def coefficients(self) -> int:
         """Number of coefficients of all fields."""
         return sum(field.size for field in self.fields)
+
+    @property
+    def varies(self) -> bool:
+        """Whether a field has a total variation that counts."""
+        return any(field.total_variation is not None for field in self.fields)
+
+    def variation(self, theta: Float[ArrayLike, " parameter"]) -> Variation:
+        """The penalty of the total variation of all fields.
+
+        Args:
+            theta: Physical parameter values.
+
+        Returns:
+            The penalty with its derivatives by all parameters.
+        """
+        theta = jnp.asarray(theta)
+        value, gradient = jnp.zeros((), theta.dtype), jnp.zeros_like(theta)
+        curvature = jnp.zeros((len(theta), len(theta)), theta.dtype)
+        begin = len(theta) - self.coefficients
+        for field in self.fields:
+            own = slice(begin, begin + field.size)
+            found = field.variation(theta[own])
+            value = value + found.value
+            gradient = gradient.at[own].set(found.gradient)
+            curvature = curvature.at[own, own].set(found.curvature)
+            begin += field.size
+        return Variation(value, gradient, curvature)
 
     @property
     def initial_time(self) -> float:

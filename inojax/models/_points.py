@@ -37,9 +37,15 @@ def checked(name: str, points: np.ndarray, box: Box) -> np.ndarray:
     return points
 
 
-def along(points: np.ndarray) -> np.ndarray:
-    """How far along a line of points each is."""
+def varying(points: np.ndarray) -> int | None:
+    """Which coordinate increases along a line of points while all others stay; None if none."""
     varies = np.flatnonzero(np.ptp(points, axis=0) > 0.0)
     if len(varies) == 1 and np.all(np.diff(points[:, varies[0]]) > 0.0):
-        return points[:, varies[0]]
-    return np.arange(len(points), dtype=np.float64)
+        return int(varies[0])
+    return None
+
+
+def along(points: np.ndarray) -> np.ndarray:
+    """How far along a line of points each is."""
+    number = varying(points)
+    return np.arange(len(points), dtype=np.float64) if number is None else points[:, number]

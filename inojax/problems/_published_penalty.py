@@ -1,4 +1,6 @@
-"""The prior that stands for a published penalty."""
+"""The priors that stand for a published penalty, and for one on the total variation."""
+
+from ..models import TotalVariation
 
 
 def roughness(noise: float, readings: int, penalty: float) -> float:
@@ -18,9 +20,31 @@ def roughness(noise: float, readings: int, penalty: float) -> float:
     Raises:
         ValueError: If an argument is out of range.
     """
+    _check(noise, readings, penalty=penalty)
+    return noise / (readings * penalty) ** 0.5
+
+
+def total_variation(noise: float, readings: int, variation: float) -> TotalVariation:
+    """The same for a penalty w ∫ |f'| beside a mean square.
+
+    Args:
+        noise: Standard deviation of each reading.
+        readings: Number of readings.
+        variation: Weight w.
+
+    Returns:
+        The factor of the prior, whose jump is 2 noise² / (readings w).
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+    _check(noise, readings, variation=variation)
+    return TotalVariation(2.0 * noise**2 / (readings * variation))
+
+
+def _check(noise: float, readings: int, **weight: float) -> None:
     if readings < 3:
         raise ValueError(f"`readings` must be at least 3, two at the ends; got {readings}.")
-    for name, value in (("noise", noise), ("penalty", penalty)):
+    for name, value in {"noise": noise, **weight}.items():
         if not 0.0 < value < float("inf"):
             raise ValueError(f"`{name}` must be positive; got {value!r}.")
-    return noise / (readings * penalty) ** 0.5

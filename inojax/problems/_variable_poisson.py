@@ -12,7 +12,7 @@ from .._parameters import ParameterSpace
 from .._sensors import FixedTimes, Sensors
 from ..models import Field, FiniteElements, PDEModel, gradient, partial
 from ..noise import Gaussian
-from ._published_penalty import roughness
+from ._published_penalty import roughness, total_variation
 
 
 def variable_poisson(
@@ -20,6 +20,7 @@ def variable_poisson(
     noise: float = 0.01,
     readings: int = 51,
     penalty: float = 1e-3,
+    variation: float | None = None,
     nodes: int = 51,
 ) -> InverseProblem:
     """Recover the diffusivity along a rod from its temperature.
@@ -32,6 +33,8 @@ def variable_poisson(
         readings: Number of readings, equally spaced, those at both ends included.
         penalty: Weight w of ∫ D'² beside the mean square of readings minus predictions, as the
             source has it; the prior's roughness is √(noise² / (readings w)).
+        variation: Weight of ∫ |D'| beside both, for a rod of few materials: then lower `penalty`,
+            which makes ramps of jumps.
         nodes: Nodes of the piecewise linear D, ends included.
 
     Returns:
@@ -52,6 +55,7 @@ def variable_poisson(
         np.linspace(0.0, 1.0, nodes),
         ends=(1.0, 1.0),
         roughness=roughness(noise, readings, penalty),
+        total_variation=None if variation is None else total_variation(noise, readings, variation),
     )
     x = np.linspace(0.0, 1.0, readings)
     model = PDEModel(

@@ -20,6 +20,8 @@ from inojax.methods import (
     invert_batch,
     save,
 )
+from inojax.methods._descent import Weights
+from inojax.methods._unknowns import Functions
 from inojax.nn import LocalOperator
 from inojax.problems import (
     fisher_kpp,
@@ -35,6 +37,43 @@ SMALL = BiLO(
     width=32, descent=GaussNewtonDescent(points=64), pretraining=60, steps=80, penalty=Penalty.NONE
 )
 TRUTH = 2.0
+
+
+def test_rows_of_a_total_variation_have_its_derivative():
+    """Of the weights of the network that an unknown function is."""
+    problem = variable_poisson(noise=3e-3, penalty=1e-6, variation=1e-4)
+    functions = Functions.draw(problem.model, 8, 1, key=KEY)
+    weights, (field,) = Weights.of(functions), problem.model.fields
+    points = jnp.linspace(0.0, 1.0, 101)[:, None]
+
+    def squares(vector):
+        return 0.5 * jnp.mean(jnp.square(weights.build(vector).slopes(points)[:, 1]))
+
+    def penalty(vector):
+        # In units of what the prior on slopes expects, and times it, is the slope itself.
+        slopes = field.roughness * weights.build(vector).slopes(points)[:, 0]
+        return jnp.mean(field.total_variation(slopes))
+
+    found, wanted = jax.grad(squares)(weights.vector), jax.grad(penalty)(weights.vector)
+    assert np.linalg.norm(wanted) > 1.0
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_a_total_variation_flattens_what_bilo_finds():
+    plain, flat = (
+        variable_poisson(noise=3e-3, penalty=1e-6, variation=w, nodes=21) for w in (None, 1e-4)
+    )
+    field = plain.model.fields[0]
+    truth = field.coefficients(lambda x: 1.0 + 0.25 * (np.abs(x - 0.5) < 0.2))
+    observation = plain.simulate(truth, key=KEY)
+    method = BiLO(width=32, field_width=32, pretraining=60, steps=80, penalty=Penalty.DENSITY)
+    values = [
+        np.asarray(field.nodal(method.fit(p, key=KEY)(observation, key=KEY).value))
+        for p in (plain, flat)
+    ]
+    ups_and_downs = [np.abs(np.diff(v)).sum() for v in values]
+    # That of the truth is 0.5; less than half of what noise adds to it is left.
+    assert ups_and_downs[1] - 0.5 < 0.5 * (ups_and_downs[0] - 0.5)
 
 
 @pytest.fixture(scope="module")

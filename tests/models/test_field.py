@@ -9,8 +9,15 @@ import numpyro.distributions as dist
 import pytest
 
 import inojax as ij
-from inojax.methods import Coordinates, LeastSquares, Penalty, invert_batch
-from inojax.models import Field, FiniteElements, PDEModel, partial
+from inojax.methods import (
+    Coordinates,
+    LeastSquares,
+    Penalty,
+    Posterior,
+    Regression,
+    invert_batch,
+)
+from inojax.models import Field, FiniteElements, PDEModel, TotalVariation, partial
 from inojax.problems import heat, variable_poisson
 from tests.refuses import refuses
 
@@ -57,6 +64,175 @@ def test_samples_of_the_prior_are_a_brownian_bridge(field):
     # Variance r² s (L - s) / L; 20,000 draws know it within 1 %.
     variance = field.roughness**2 * NODES * (2.0 - NODES) / 2.0
     np.testing.assert_allclose(values.var(axis=0), variance, rtol=0.05, atol=1e-9)
+
+
+# --- Total variation ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stepped():
+    nodes = np.linspace(0.0, 2.0, 9)
+    tv = TotalVariation(0.5, rounding=0.1)
+    return Field("D", "x", nodes, ends=(1.0, 3.0), roughness=2.0, total_variation=tv)
+
+
+def test_the_total_variation_of_what_rises_is_its_rise(stepped):
+    """Whatever is between the ends, and twice as far if it goes down again as much as up."""
+    steps = stepped.coefficients(np.repeat([1.0, 3.0], [4, 5]))
+    ramp = stepped.coefficients(np.linspace(1.0, 3.0, 9))
+    detour = stepped.coefficients(np.array([1.0, 3, 3, 3, 1, 1, 1, 3, 3]))
+    with jax.enable_x64(True):
+        found = [float(stepped.variation(c).value) for c in (steps, ramp, detour)]
+    # ∫ √(f'² + ε²) - ε over b: on the ramp of slope 1 by hand.
+    np.testing.assert_allclose(found[1], 2.0 * (np.sqrt(1.01) - 0.1) / 0.5, rtol=1e-12)
+    # Rounding takes at most ε times the length where the function moves.
+    np.testing.assert_allclose(found[0], 2.0 / 0.5, rtol=0.02)
+    np.testing.assert_allclose(found[2], 6.0 / 0.5, rtol=0.02)
+
+
+def test_the_variation_has_its_derivative_and_a_parabola_above_it(stepped):
+    with jax.enable_x64(True):
+        point = jnp.asarray(stepped.coefficients(np.linspace(1.0, 3.0, 9) ** 1.3 / 3.0**0.3))
+        point = point + 0.1 * jnp.cos(jnp.arange(7.0))
+        local = stepped.variation(point)
+        slope = jax.grad(lambda c: stepped.variation(c).value)(point)
+        np.testing.assert_allclose(local.gradient, slope, rtol=1e-10, atol=1e-12)
+        steps = 3.0 * jax.random.normal(jax.random.key(0), (200, 7), jnp.float64)
+        above = local.value + steps @ local.gradient
+        above += 0.5 * jnp.einsum("np,pq,nq->n", steps, local.curvature, steps)
+        there = jax.vmap(lambda c: stepped.variation(c).value)(point[None] + steps)
+    assert np.all(np.asarray(above - there) > -1e-9)
+
+
+def test_a_field_without_total_variation_has_none(field):
+    found = field.variation(np.ones(field.size))
+    assert float(found.value) == 0.0
+    assert not np.any(found.gradient)
+    assert found.curvature.shape == (field.size, field.size)
+
+
+def steep():
+    """A rod of two materials whose readings hardly scatter; slopes are almost free."""
+    return variable_poisson(noise=1e-3, penalty=1e-9, variation=1e-6, nodes=21)
+
+
+def two_materials(x):
+    return np.where(np.abs(x - 0.5) < 0.22, 1.5, 1.0)
+
+
+def test_the_prior_of_a_problem_knows_the_total_variation():
+    problem = steep()
+    plain = variable_poisson(noise=1e-3, penalty=1e-9, nodes=21)
+    theta = problem.model.fields[0].coefficients(two_materials)
+    observation = problem.simulate(theta, key=jax.random.key(0))
+    with jax.enable_x64(True):
+        value = float(problem.model.variation(theta).value)
+    difference = plain.log_posterior(theta, observation) - problem.log_posterior(theta, observation)
+    np.testing.assert_allclose(difference, value, rtol=1e-6)
+    # Up by 0.5 and down again, in units of 2 noise² / (readings w); the rounding takes some.
+    np.testing.assert_allclose(value, 1.0 / (2e-6 / (51 * 1e-6)), rtol=0.02)
+
+
+def fitted(problem, observation, **settings):
+    method = LeastSquares(
+        starts=1,
+        penalty=Penalty.DENSITY,
+        coordinates=Coordinates.UNCONSTRAINED,
+        candidates=0,
+        draws=16,
+        max_steps=400,
+        tolerance=1e-9,
+    )
+    method = dataclasses.replace(method, **settings)
+    return method.fit(problem, key=jax.random.key(0))(observation, key=jax.random.key(0))
+
+
+def test_least_squares_finds_the_minimum_with_total_variation():
+    """No derivative is left, and jumps stay sharper than under any penalty on slopes."""
+    problem = steep()
+    field = problem.model.fields[0]
+    truth = field.coefficients(two_materials)
+    observation = problem.simulate(truth, key=jax.random.key(1))
+    found = fitted(problem, observation)
+    with jax.enable_x64(True):
+        theta = jnp.asarray(found.value)
+        left = jax.grad(problem.log_posterior)(theta, observation)
+        away = jax.grad(problem.log_posterior)(theta + 1e-2, observation)
+    assert np.abs(left).max() < 1e-3 * np.abs(away).max()
+
+    def error(estimate):
+        with jax.enable_x64(True):
+            values = np.asarray(field.nodal(estimate.value))
+        return np.sqrt(np.mean(np.square(values - two_materials(np.array(field.nodes)))))
+
+    smooth = [
+        fitted(variable_poisson(noise=1e-3, penalty=w, nodes=21), observation)
+        for w in (1e-8, 1e-7, 1e-6, 1e-5)
+    ]
+    # `value` are coefficients of the same components, times another roughness.
+    errors = []
+    for w, estimate in zip((1e-8, 1e-7, 1e-6, 1e-5), smooth, strict=True):
+        scale = (1e-9 / w) ** 0.5
+        errors.append(error(dataclasses.replace(estimate, value=scale * estimate.value)))
+    assert error(found) < 0.8 * min(errors)
+
+
+def test_without_a_penalty_the_total_variation_does_not_count():
+    problem = steep()
+    truth = problem.model.fields[0].coefficients(two_materials)
+    observation = problem.simulate(truth, key=jax.random.key(1))
+    plain = variable_poisson(noise=1e-3, penalty=1e-9, nodes=21)
+    both = [fitted(p, observation, penalty=Penalty.NONE, max_steps=20) for p in (problem, plain)]
+    np.testing.assert_allclose(both[0].value, both[1].value, rtol=1e-6)
+
+
+def test_draws_of_the_prior_are_refused_where_total_variation_couples_them():
+    problem = steep()
+    for refused in (
+        lambda: Regression().fit(problem, key=jax.random.key(0)),
+        lambda: ij.metrics.bayes_floor(problem, cases=2, key=jax.random.key(0)),
+    ):
+        with refuses(ValueError, "total variation couples the parameters of 'variable_poisson'"):
+            refused()
+
+
+def test_a_sampler_counts_the_total_variation():
+    """Of a single coefficient, against the density on a grid."""
+
+    def tiny(variation):
+        return variable_poisson(noise=0.3, penalty=1e-2, variation=variation, nodes=3)
+
+    problem = tiny(5e-2)
+    observation = problem.simulate(np.array([1.0]), key=jax.random.key(3))
+    grid = np.linspace(-6.0, 6.0, 801)[:, None]
+    with jax.enable_x64(True):
+        density = jax.vmap(lambda t: problem.log_posterior(t, observation))(jnp.asarray(grid))
+    weight = np.exp(np.asarray(density) - np.asarray(density).max())
+    weight /= weight.sum()
+    mean = weight @ grid[:, 0]
+    std = np.sqrt(weight @ np.square(grid[:, 0] - mean))
+    method = Posterior(chains=4, warmup=200, draws=500)
+    inverter = method.fit(problem, key=jax.random.key(0))
+    samples = np.asarray(inverter(observation, key=jax.random.key(4)).samples)[:, 0]
+    np.testing.assert_allclose(samples.mean(), mean, atol=0.1 * std)
+    np.testing.assert_allclose(samples.std(), std, rtol=0.1)
+    # Without it the answer is another one, or the test could not fail.
+    free = tiny(None)
+    with jax.enable_x64(True):
+        other = jax.vmap(lambda t: free.log_posterior(t, observation))(jnp.asarray(grid))
+    weight = np.exp(np.asarray(other) - np.asarray(other).max())
+    assert abs(weight @ grid[:, 0] / weight.sum() - mean) > 0.3 * std
+
+
+def test_total_variations_that_make_no_sense_are_refused():
+    with refuses(ValueError, "`jump` must be positive"):
+        TotalVariation(0.0)
+    with refuses(ValueError, "`rounding` must be positive"):
+        TotalVariation(1.0, rounding=-1.0)
+    with refuses(ValueError, "`variation` must be positive"):
+        variable_poisson(variation=0.0)
+    with refuses(TypeError, "`total_variation` must be a `TotalVariation`"):
+        Field("D", "x", NODES, ends=(0.0, 0.0), roughness=1.0, total_variation=0.1)
 
 
 # --- Finite elements ------------------------------------------------------------------------------

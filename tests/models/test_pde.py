@@ -18,6 +18,7 @@ from inojax.models import (
     partial,
 )
 from inojax.nn import LocalOperator, all_pairs
+from inojax.plot import trajectories
 from inojax.solvers import SolveStatus
 from tests.refuses import refuses
 
@@ -319,3 +320,31 @@ def test_shapes_are_told_when_the_problem_is_made():
         as_problem(heat(ansatz=lambda n, x, theta: jnp.stack([n, n])))
     with refuses(ValueError, r"`residual` must return one value for each .* u; got shape \(2,\)"):
         as_problem(heat(lambda u, x, theta: jnp.stack([u(x), u(x)])))
+
+
+# --- Files of readings ----------------------------------------------------------------------------
+
+
+def test_readings_at_places_are_written_and_read_by_the_name_of_the_coordinate(tmp_path):
+    problem = ij.problems.fisher_kpp()
+    observation = problem.simulate(np.array([0.01, 1.0]), key=jax.random.key(0))
+    path = tmp_path / "readings.csv"
+    observation.to_csv(path)
+    assert path.read_text().startswith("x,u\n")
+    again = ij.Observation.from_csv(path, problem)
+    np.testing.assert_array_equal(again.times, observation.times)
+    np.testing.assert_array_equal(again.values, observation.values)
+    assert (again.axis, again.padded(20).axis) == ("x", "x")
+    path.write_text("time,u\n0.5,0.2\n")
+    with refuses(ValueError, "exactly one column named `x`"):
+        ij.Observation.from_csv(path, problem)
+    with refuses(ValueError, "x 1.5 lies beyond the last reading at 0.9 .*the model's `readings`"):
+        ij.Observation.from_arrays([1.5], [[0.1]], problem=problem)
+
+
+def test_figures_say_along_what_a_solution_is_drawn():
+    problem = ij.problems.fisher_kpp()
+    observation = problem.simulate(np.array([0.01, 1.0]), key=jax.random.key(0))
+    solution = problem.model.solve(np.array([0.01, 1.0])).states
+    figure = trajectories(problem, observation, states=solution)
+    assert any(axes.get_xlabel() == "x" for axes in figure.axes)
