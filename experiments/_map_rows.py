@@ -1,5 +1,7 @@
 """From trained inverse maps to the rows of the tables."""
 
+from collections.abc import Collection
+
 import numpy as np
 from _evaluation import Row
 from _map_tables import (
@@ -18,15 +20,20 @@ from _maps import NOISY, Cell, Workshop
 
 
 def accuracy_rows(
-    workshop: Workshop, cells: dict[str, list[Cell]], floors: dict[str, Row]
+    workshop: Workshop,
+    cells: dict[str, list[Cell]],
+    floors: dict[str, Row],
+    letters: Collection[str],
 ) -> list[Row]:
-    """Tables a and b."""
+    """Those of the tables a and b that are wanted."""
     most, rows = cells["ours"][0].simulations, []
     for letter, some in (
         ("a", [*cells["dense"], *(c for c in cells["cnn"] if c.simulations == most)]),
         ("b", cells["cnn"]),
         ("b", cells["ours"]),
     ):
+        if letter not in letters:
+            continue
         for trained, tested in PAIRS:
             for cell in some:
                 if cell.train_noise != trained or (letter == "a" and trained != tested):
