@@ -54,7 +54,8 @@ class Diagnostics(eqx.Module):
             posterior, for each parameter.
         tail_samples: The same in its tails, below 5 or above 95 %, whichever is worth less.
         log_evidence: Logarithm of the probability density of the readings, from each of several
-            independent populations, by methods that know it.
+            independent populations, by methods that know it; NaN where a total variation makes a
+            prior whose integral they do not know.
         solver_power: Power to which the solver's likelihood counts beside that of a linearized
             model, by methods that weigh samples of the latter: 1 means that the samples are of
             the posterior itself, 0 that they are of the linearized model.

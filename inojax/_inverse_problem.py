@@ -13,7 +13,7 @@ from ._observation import Observation, check_possible
 from ._parameters import ParameterSpace
 from ._sensors import Sensors
 from ._x64 import in_x64, is_traced
-from .models import ODEModel, PDEModel
+from .models import ODEModel, PDEModel, Variation
 from .noise import AbstractNoise
 from .solvers import SolveStatus
 
@@ -86,6 +86,11 @@ class InverseProblem(eqx.Module):
             _check_observable(self)
         if isinstance(self.model, PDEModel):
             self.model.check(self.parameters.names)
+        if self.model.coordinate in self.channels:
+            raise ValueError(
+                f"`sensors` reads a channel named {self.model.coordinate!r}, as the places of "
+                "readings are called in files; give it another name."
+            )
         self.sensors.times.check(self.model.times)
         self.noise.check(len(self.channels))
 
@@ -129,17 +134,33 @@ class InverseProblem(eqx.Module):
             return np.zeros(size, bool)
         return ~self.model.depends_on(size)
 
+    @property
+    def coupled(self) -> bool:
+        """Whether the prior has a factor besides the densities of the parameters."""
+        return isinstance(self.model, PDEModel) and self.model.coupled
+
+    def coupling(self, theta: Float[ArrayLike, " parameter"]) -> Variation | None:
+        """Minus the logarithm of that factor, the total variation of unknown functions.
+
+        Args:
+            theta: Physical parameter values.
+
+        Returns:
+            It and its derivatives; None if there is no such factor.
+        """
+        return self.model.variation(theta) if isinstance(self.model, PDEModel) else None
+
     def check_independent(self) -> None:
-        """Refuse a prior that has a factor besides the densities of the parameters.
+        """Refuse a prior whose parameters are coupled.
 
         Raises:
             ValueError: If a field has a total variation, which draws of the parameters ignore.
         """
-        if isinstance(self.model, PDEModel) and self.model.varies:
+        if self.coupled:
             raise ValueError(
                 f"A total variation couples the parameters of {self.name!r}, but here they are "
-                "drawn as if they were independent. Use `LeastSquares`, `Posterior` or "
-                "`SequentialMonteCarlo`, or a field without `total_variation`."
+                "drawn as if they were independent. Use `LeastSquares`, `Posterior`, "
+                "`SequentialMonteCarlo`, `BiLO` or `PINN`, or a field without `total_variation`."
             )
 
     def read(
@@ -318,6 +339,11 @@ class InverseProblem(eqx.Module):
             raise ValueError(
                 f"`observation` belongs to problem {observation.problem!r}, not {self.name!r}."
             )
+        if observation.coordinate not in ("", self.model.coordinate):
+            raise ValueError(
+                f"`observation` was read along {observation.coordinate!r}, but problem "
+                f"{self.name!r} is along {self.model.coordinate!r}."
+            )
         if observation.channels != self.channels:
             raise ValueError(
                 f"`observation` has channels {observation.channels}, but problem {self.name!r} "
@@ -342,7 +368,9 @@ def _observe(
     clean, times = problem.read(states[index], theta), grid[index]
     readings = problem.noise.sample(clean, theta, times=times, key=noise_key)
     values = jnp.where(mask, readings, 0.0)
-    return Observation(times, values, mask, problem.channels, problem.name, problem.model.axis)
+    return Observation(
+        times, values, mask, problem.channels, problem.name, problem.model.coordinate
+    )
 
 
 def _solve(
@@ -397,8 +425,8 @@ def _log_likelihood(problem: InverseProblem, theta: ArrayLike, observation: Obse
 def _log_posterior(problem: InverseProblem, theta: ArrayLike, observation: Observation) -> Array:
     prior = jnp.asarray(problem.parameters.log_prob(jnp.asarray(theta, jnp.float64)))
     likelihood = _log_likelihood(problem, theta, observation)
-    if isinstance(problem.model, PDEModel) and problem.model.varies:
-        prior -= problem.model.variation(jnp.asarray(theta, jnp.float64)).value
+    coupling = problem.coupling(jnp.asarray(theta, jnp.float64))
+    prior = prior if coupling is None else prior - coupling.value
     return jnp.where(jnp.isneginf(prior), -jnp.inf, prior + likelihood)
 
 

@@ -43,12 +43,13 @@ class Observation(eqx.Module):
     checks shapes only, so that it works inside `jit` and `vmap`.
 
     Attributes:
-        times: Time of each row, non-decreasing, in the model's unit of time.
+        times: Place of each row along `coordinate`, mostly its time, non-decreasing.
         values: The readings in the unit of the channels; 0 where the mask is False, never NaN.
         mask: Which readings are present.
         channels: Name of each channel.
         problem: Name of the problem they belong to; empty if unknown.
-        axis: What `times` are: time, or the coordinate of an equation along which it is read.
+        coordinate: What `times` are: `time`, or the coordinate along which a `PDEModel` is read;
+            empty if unknown.
     """
 
     times: Float[Array | np.ndarray, "*batch reading"]
@@ -56,7 +57,7 @@ class Observation(eqx.Module):
     mask: Bool[Array | np.ndarray, "*batch reading channel"]
     channels: tuple[str, ...] = eqx.field(static=True)
     problem: str = eqx.field(static=True, default="")
-    axis: str = eqx.field(static=True, default="time")
+    coordinate: str = eqx.field(static=True, default="")
 
     def __check_init__(self) -> None:
         """Refuse arrays whose shapes disagree."""
@@ -126,14 +127,16 @@ class Observation(eqx.Module):
                 names line and column.
         """
         name = f"`path` {Path(path).name}"
-        axis = problem.model.axis
-        lines = _read_rows(path, name, axis)
+        coordinate = problem.model.coordinate
+        lines = _read_rows(path, name, coordinate)
         header = [field.strip() for field in lines[0][1]]
         columns = _check_header(header, problem, name)
         numbers = np.array([_parse_row(row, line, header, name) for line, row in lines[1:]])
         order = [header.index(column) for column in columns]
         rows = _Places(name, [f"{name}, line {line}" for line, _ in lines[1:]])
-        return _build(numbers[:, header.index(axis)], numbers[:, order], columns, problem, rows)
+        return _build(
+            numbers[:, header.index(coordinate)], numbers[:, order], columns, problem, rows
+        )
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write a file that `from_csv` reads back to exactly the same numbers.
@@ -144,12 +147,17 @@ class Observation(eqx.Module):
             path: The file; an existing one is replaced.
 
         Raises:
-            ValueError: If this is a batch of observations.
+            ValueError: If this is a batch of observations, or says not along what it was read.
         """
         self._require_single("to_csv")
+        if not self.coordinate:
+            raise ValueError(
+                "`to_csv` needs to know what `times` are: make the observation by `from_arrays` or "
+                "`InverseProblem.simulate`, or give it `coordinate='time'`."
+            )
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow([self.axis, *self.channels])
+        writer.writerow([self.coordinate, *self.channels])
         times, values, mask = (np.asarray(x) for x in (self.times, self.values, self.mask))
         padding = np.append(False, np.diff(times) == 0.0) & ~mask.any(axis=1)
         for index in np.flatnonzero(~padding):
@@ -193,7 +201,7 @@ class Observation(eqx.Module):
             mask=xp.concatenate([self.mask, xp.zeros(blank, bool)]),
             channels=self.channels,
             problem=self.problem,
-            axis=self.axis,
+            coordinate=self.coordinate,
         )
 
     def _require_single(self, what: str) -> None:
@@ -226,7 +234,9 @@ def _check_channels(columns: Sequence[str], problem: _Measured, where: str) -> N
         )
 
 
-def _read_rows(path: str | os.PathLike[str], name: str, axis: str) -> list[tuple[int, list[str]]]:
+def _read_rows(
+    path: str | os.PathLike[str], name: str, coordinate: str
+) -> list[tuple[int, list[str]]]:
     """The file's rows that are not blank, each with its line number."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -236,23 +246,23 @@ def _read_rows(path: str | os.PathLike[str], name: str, axis: str) -> list[tuple
         raise ValueError(f"{name} is not a comma-separated text file in UTF-8: {error}.") from error
     if not rows:
         raise ValueError(
-            f"{name} is empty; it needs a header `{axis},NAME,...` and rows of numbers."
+            f"{name} is empty; it needs a header `{coordinate},NAME,...` and rows of numbers."
         )
-    return rows if len(rows) > 1 else _no_rows(name, axis)
+    return rows if len(rows) > 1 else _no_rows(name, coordinate)
 
 
-def _no_rows(name: str, axis: str) -> list[tuple[int, list[str]]]:
-    raise ValueError(f"{name} has a header but no readings; add a row for each {axis}.")
+def _no_rows(name: str, coordinate: str) -> list[tuple[int, list[str]]]:
+    raise ValueError(f"{name} has a header but no readings; add a row for each {coordinate}.")
 
 
 def _check_header(header: list[str], problem: _Measured, name: str) -> list[str]:
-    axis = problem.model.axis
-    if header.count(axis) != 1:
+    coordinate = problem.model.coordinate
+    if header.count(coordinate) != 1:
         raise ValueError(
-            f"{name} needs exactly one column named `{axis}`; the header is {header}. The first "
-            f"line must read `{axis},NAME,NAME,...` with commas between."
+            f"{name} needs exactly one column named `{coordinate}`; the header is {header}. The "
+            f"first line must read `{coordinate},NAME,NAME,...` with commas between."
         )
-    columns = [column for column in header if column != axis]
+    columns = [column for column in header if column != coordinate]
     _check_channels(columns, problem, f"{name}, header")
     return columns
 
@@ -312,36 +322,31 @@ def _build(
         mask,
         tuple(problem.channels),
         problem.name,
-        problem.model.axis,
+        problem.model.coordinate,
     )
 
 
 def _check_times(times: np.ndarray, problem: _Measured, rows: list[str]) -> None:
     start, end = float(problem.model.initial_time), float(np.max(problem.model.times))
-    axis = problem.model.axis
-    first, last, remedy = "initial time", "horizon", "Count time from the start of the experiment."
-    extend = "times"
-    if axis != "time":
-        first, last, remedy = "first reading at", "last reading at", "Drop the row."
-        extend = "readings"
+    coordinate = problem.model.coordinate
     seen: dict[float, str] = {}
     for time, row in zip(times.tolist(), rows, strict=True):
         if not math.isfinite(time):
-            raise ValueError(f"{row}: the {axis} must be a finite number; got {time}.")
+            raise ValueError(f"{row}: the {coordinate} must be a finite number; got {time}.")
         if time < start:
             raise ValueError(
-                f"{row}: {axis} {time} lies before the {first} {start} of problem "
-                f"{problem.name!r}. {remedy}"
+                f"{row}: {coordinate} {time} lies before the beginning {start} of problem "
+                f"{problem.name!r}. Count from there, or drop the row."
             )
         if time > end:
             raise ValueError(
-                f"{row}: {axis} {time} lies beyond the {last} {end} of problem {problem.name!r}. "
-                f"Drop the row, check the unit of {axis}, or extend the model's `{extend}`."
+                f"{row}: {coordinate} {time} lies beyond the end {end} of problem "
+                f"{problem.name!r}. Drop the row, check its unit, or let the model be read further."
             )
         if time in seen:
             raise ValueError(
-                f"{row}: {axis} {time} already appears in {seen[time]}. Keep one row for each "
-                f"{axis}, for instance the mean of repeated readings."
+                f"{row}: {coordinate} {time} already appears in {seen[time]}. Keep one row for "
+                f"each {coordinate}, for instance the mean of repeated readings."
             )
         seen[time] = row
 

@@ -14,7 +14,9 @@ from tests.refuses import refuses
 PROBLEM = types.SimpleNamespace(
     name="toy",
     channels=("NO2", "NO", "O3"),
-    model=types.SimpleNamespace(times=np.linspace(1.0, 60.0, 60), initial_time=0.0, axis="time"),
+    model=types.SimpleNamespace(
+        times=np.linspace(1.0, 60.0, 60), initial_time=0.0, coordinate="time"
+    ),
     noise=types.SimpleNamespace(positive=False, counts=False),
 )
 POSITIVE = types.SimpleNamespace(
@@ -84,8 +86,8 @@ BAD_FILES = {
     "not a number": ("time,NO2\n1,2\n2,high\n", "line 3, column 'NO2'.*'high' is not a number"),
     "time not a number": ("time,NO2\nnoon,2\n", "line 2, column 'time'.*'noon'"),
     "time missing": ("time,NO2\n1,2\n,2\n", "line 3.*time must be a finite number"),
-    "negative time": ("time,NO2\n1,2\n-1,2\n", "line 3: time -1.0 lies before the initial time"),
-    "beyond the horizon": ("time,NO2\n60.1,2\n", "line 2: time 60.1 lies beyond the horizon 60.0"),
+    "negative time": ("time,NO2\n1,2\n-1,2\n", "line 3: time -1.0 lies before the beginning 0.0"),
+    "beyond the horizon": ("time,NO2\n60.1,2\n", "line 2: time 60.1 lies beyond the end 60.0"),
     "duplicate time": ("time,NO2\n1,2\n2,2\n1.0,3\n", "line 4: time 1.0 already.*line 2"),
     "NaN everywhere": ("time,NO2,NO\n1,,nan\n2,NaN,\n", "every value is missing"),
     "infinite": ("time,NO2\n1,2\n2,inf\n", "line 3, channel 'NO2'.*infinite"),
@@ -124,8 +126,8 @@ BAD_ARRAYS = {
     "text": (["a", "b"], FULL, "`times`.*numbers"),
     "none": ([], np.ones((0, 3)), "at least one reading"),
     "all missing": ([1.0, 2.0], np.nan * FULL, "`values`.*every value is missing"),
-    "negative time": ([1.0, -2.0], FULL, "row 1: time -2.0.*initial time"),
-    "beyond the horizon": ([1.0, 61.0], FULL, "row 1: time 61.0.*horizon"),
+    "negative time": ([1.0, -2.0], FULL, "row 1: time -2.0.*beginning"),
+    "beyond the horizon": ([1.0, 61.0], FULL, "row 1: time 61.0.*end"),
     "duplicate": ([1.0, 1.0], FULL, "row 1: time 1.0 already appears in `values` row 0"),
     "NaN time": ([1.0, np.nan], FULL, "row 1.*finite"),
     "infinite": ([1.0, 2.0], FULL * [1.0, np.inf, 1.0], "row 0, channel 'NO'.*infinite"),

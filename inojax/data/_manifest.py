@@ -151,6 +151,7 @@ _LABELS = {
     "initial_time": "initial time",
     "initial_state": "initial state",
     "vector_field": "vector field",
+    "coupling": "total variation of unknown functions",
     "solver": "solver settings",
 }
 
@@ -208,12 +209,16 @@ def _probe(problem: InverseProblem) -> Manifest:
     evaluate = _evaluate_pde if isinstance(model, PDEModel) else _evaluate
     starts, slopes = evaluate(model, *probes)  # pyright: ignore[reportArgumentType]
     quantiles = jnp.broadcast_to(jnp.asarray(_QUANTILES)[:, None], (len(_QUANTILES), space.size))
-    return {
+    probed = {
         "priors": _listed(np.asarray(space.from_unit(quantiles)).T),
         "initial_time": model.initial_time,
         "initial_state": _listed(starts),
         "vector_field": _listed(slopes),
     }
+    couplings = [problem.coupling(theta) for theta in jnp.asarray(thetas)]
+    if problem.coupled:
+        probed["coupling"] = _listed(np.array([c.value for c in couplings if c is not None]))
+    return probed
 
 
 def _evaluate(

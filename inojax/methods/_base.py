@@ -156,7 +156,7 @@ def check_readings(problem: InverseProblem, observation: Observation, name: str)
     if not np.all((times >= start - slack) & (times <= end + slack)):
         raise ValueError(
             f"{name} has times outside of [{start}, {end}], where problem {problem.name!r} is "
-            "solved. Check the unit of time, or extend the model's `times`."
+            "solved. Check their unit, or let the model be read further."
         )
 
 

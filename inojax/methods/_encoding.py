@@ -17,6 +17,8 @@ from ..data import Dataset, SignedLog
 # Residuals below this share of the prior's own spread are rounding errors of the solver.
 _LEAST_SPREAD = 0.02
 _RATES, _WAVES = (10.0, 30.0), (1, 2, 3)
+# Of regular patterns, the fewest rows that stay: every tenth.
+_RAREST = 10
 
 
 class Readings(NamedTuple):
@@ -276,13 +278,17 @@ def time_features(
     return xp.concatenate([2.0 * p - 1.0, xp.log(p + 0.01) / 2.0 + 1.0, *decays, *waves], axis=1)
 
 
-def thin(observation: Observation, share: float, *, key: Key[Array, ""]) -> Observation:
+def thin(
+    observation: Observation, share: float, *, patterns: bool = False, key: Key[Array, ""]
+) -> Observation:
     """Lose readings of an observation at random, so that networks meet incomplete ones.
 
     Args:
         observation: A complete observation.
         share: Chance that this observation loses anything; then every row and every single
             reading stays with a chance that is itself drawn from [0, 1].
+        patterns: Whether as many lose one block of rows instead, and as many all rows but every
+            n-th: what is lost at random says little about what is lost together.
         key: Source of randomness.
 
     Returns:
@@ -295,6 +301,8 @@ def thin(observation: Observation, share: float, *, key: Key[Array, ""]) -> Obse
     row_chance, reading_chance = jr.uniform(chance_key, (2,))
     luck = jr.uniform(reading_key, (rows, channels))
     kept = (luck < reading_chance) & (jr.uniform(row_key, (rows, 1)) < row_chance)
+    if patterns:
+        kept = _patterned(kept, key=row_key)
     mask = jnp.asarray(observation.mask)
     # The luckiest reading stays: an observation of nothing cannot be inverted.
     luckiest = jnp.where(mask, luck, 2.0)
@@ -302,6 +310,21 @@ def thin(observation: Observation, share: float, *, key: Key[Array, ""]) -> Obse
     kept = mask & (kept | (jr.uniform(any_key, ()) >= share))
     values = jnp.where(kept, jnp.asarray(observation.values), 0.0)
     return dataclasses.replace(observation, values=values, mask=kept)
+
+
+def _patterned(
+    kept: Bool[Array, "row channel"], *, key: Key[Array, ""]
+) -> Bool[Array, "row channel"]:
+    """Rows that stay: those given, all but a block, or every n-th, by equal chances."""
+    kind_key, start_key, length_key, step_key = jr.split(jr.fold_in(key, 1), 4)
+    row = jnp.arange(len(kept))[:, None]
+    place = row / len(kept) - jr.uniform(start_key)
+    block = (place < 0.0) | (place > jr.uniform(length_key))
+    step = jnp.exp(jr.uniform(step_key, minval=np.log(2.0), maxval=np.log(_RAREST + 1.0)))
+    step = jnp.floor(step).astype(int)
+    regular = (row - jr.randint(start_key, (), 0, step)) % step == 0
+    kind = jr.randint(kind_key, (), 0, 3)
+    return jnp.where(kind == 0, kept, jnp.where(kind == 1, block, regular))
 
 
 def grouped(observation: Observation, slots: int) -> Observation:

@@ -49,8 +49,10 @@ def usable_cases(inverter: AbstractInverter, dataset: Dataset) -> Dataset:
     """The simulations that succeeded.
 
     Raises:
-        ValueError: If the data set is of another problem, or too small.
+        ValueError: If the data set is of another problem, or too small, or if its parameters are
+            coupled in the prior.
     """
+    inverter.problem.check_independent()
     check_dataset(inverter.problem, dataset)
     usable = dataset.usable()
     check_enough(len(usable), FEWEST, "for honest intervals")

@@ -223,8 +223,8 @@ class LeastSquaresInverter(AbstractExactInverter):
     @property
     def _objective(self) -> Objective:
         method = self.method
-        couples = method.penalty is not Penalty.NONE
-        return Objective(self.problem, method.coordinates, method.penalty, couples)
+        coupled = method.penalty is not Penalty.NONE
+        return Objective(self.problem, method.coordinates, method.penalty, coupled)
 
     def _draw(self, minimum: Minimum, key: Array) -> "_Candidates":
         mass_key, pick_key, draw_key = jr.split(key, 3)

@@ -13,7 +13,7 @@ from .._inverse_problem import InverseProblem
 from .._linearization import linearize
 from .._observation import Observation
 from .._x64 import is_traced
-from ..models import PDEModel, Variation, compiled, in_calls
+from ..models import Variation, compiled, in_calls
 from ._levenberg_marquardt import Local
 
 # Unit coordinates nearest to an end of a prior that goes on for ever.
@@ -43,7 +43,7 @@ class Penalty(enum.Enum):
     near the posterior mean, which has the smallest expected error. `DENSITY` is minus the log
     density of the prior in physical values; its minimum is the maximum a posteriori estimate.
     `NONE` gives the maximum likelihood estimate; samples are those of a prior that is flat in the
-    coordinates, which in unit coordinates is the prior itself.
+    coordinates, which in unit coordinates is the prior itself, but for a total variation.
     """
 
     SPREAD = "spread"
@@ -58,13 +58,13 @@ class Objective(eqx.Module):
         problem: The inverse problem.
         coordinates: What `x` stands for.
         penalty: What is added to the misfit.
-        couples: Whether what couples parameters in the prior counts, as if it were read.
+        coupled: Whether what couples parameters in the prior counts, as if it were read.
     """
 
     problem: InverseProblem
     coordinates: Coordinates = eqx.field(static=True)
     penalty: Penalty = eqx.field(static=True)
-    couples: bool = eqx.field(static=True, default=True)
+    coupled: bool = eqx.field(static=True)
 
     def theta(self, x: Float[Array, "*row parameter"]) -> Float[Array, "*row parameter"]:
         """Physical values."""
@@ -140,10 +140,7 @@ class Objective(eqx.Module):
         return jax.vmap(one)(observations, theta, slopes, states, tangents)
 
     def _coupling(self, theta: Float[Array, " parameter"]) -> Variation | None:
-        model = self.problem.model
-        if isinstance(model, PDEModel) and model.varies and self.couples:
-            return model.variation(theta)
-        return None
+        return self.problem.coupling(theta) if self.coupled else None
 
     def log_measure(self, x: Float[Array, "row parameter"]) -> Float[Array, " row"]:
         """Log density of the prior in these coordinates, up to a constant; flat without one."""

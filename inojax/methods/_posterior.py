@@ -166,7 +166,7 @@ class PosteriorInverter(AbstractExactInverter):
     def _sample(
         self, observations: Observation, starts: Float[Array, "batch sample parameter"], keys: Array
     ) -> Estimate:
-        objective = Objective(self.problem, Coordinates.UNIT, Penalty.NONE)
+        objective = Objective(self.problem, Coordinates.UNIT, Penalty.NONE, coupled=True)
         run = partial(_run_chains, objective, self.method)
         x = jax.vmap(run)(in_precision(observations, jnp.float64), starts, keys)
         z = jax.nn.sigmoid(x).reshape(len(keys), -1, x.shape[-1])

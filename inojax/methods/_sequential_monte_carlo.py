@@ -128,6 +128,11 @@ class SequentialMonteCarloInverter(AbstractExactInverter):
         with jax.enable_x64(True):
             found = self._sample(in_precision(observations, jnp.float64), keys)
         estimate, particles = jax.tree.map(np.asarray, found)
+        if self.problem.coupled:
+            # The factor of the prior that couples parameters has an integral that is not known.
+            particles = particles._replace(
+                log_evidence=np.full_like(particles.log_evidence, np.nan)
+            )
         return _diagnosed(estimate, particles)
 
     def _sample(
@@ -135,7 +140,7 @@ class SequentialMonteCarloInverter(AbstractExactInverter):
     ) -> tuple[Estimate, "Particles"]:
         """Estimates, and the last particles of all populations."""
         populations, size = self.method.populations, self.problem.parameters.size
-        objective = Objective(self.problem, Coordinates.UNIT, Penalty.NONE)
+        objective = Objective(self.problem, Coordinates.UNIT, Penalty.NONE, coupled=True)
         every = jax.tree.map(lambda x: jnp.repeat(x, populations, axis=0), observations)
         many = jax.vmap(lambda key: jr.split(key, populations + 1))(keys)
 
@@ -186,7 +191,7 @@ class Particles(NamedTuple):
 
     Attributes:
         x: Logits of unit coordinates, by the walks that they belong to.
-        value: Log likelihood, minus infinity where there is none.
+        value: Log likelihood with what couples parameters, minus infinity where there is none.
         power: To which the likelihood is raised.
         log_evidence: Logarithm of the mean of that power of the likelihood over the prior.
         log_scale: Logarithm of the length of steps over that for normal densities.

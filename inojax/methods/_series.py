@@ -30,7 +30,7 @@ class Inputs(enum.Enum):
     """What of a series a network sees.
 
     `SERIES` are its readings, `SPECTRUM` the logarithm of its power at each frequency, which
-    shows noise parameters best but not when something happens, `BOTH` one below the other.
+    does not say when something happens, `BOTH` one below the other.
     """
 
     SERIES = "series"
@@ -363,7 +363,8 @@ def _measure(
     def one(z: Array, states: Array, keys: Array) -> tuple[Array, Array]:
         observe_key, lose_key = jr.wrap_key_data(keys)
         theta = jnp.asarray(problem.parameters.from_unit(z))
-        seen = thin(problem.observe(states, theta, key=observe_key), thinned, key=lose_key)
+        seen = problem.observe(states, theta, key=observe_key)
+        seen = thin(seen, thinned, patterns=True, key=lose_key)
         return jnp.asarray(seen.values), jnp.asarray(seen.mask)
 
     return jax.vmap(one)(z, states, keys)

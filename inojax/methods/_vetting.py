@@ -205,7 +205,7 @@ def _examine(inverter: AbstractInverter, estimate: Estimate, observations: Obser
     problem = inverter.problem
     unit = np.asarray(estimate.unit_value, np.float64)
     chi2, clean = in_calls(_misfits, problem, (unit, observations))
-    objective = Objective(problem, Coordinates.UNIT, Penalty.SPREAD, couples=False)
+    objective = Objective(problem, Coordinates.UNIT, Penalty.SPREAD, coupled=False)
     fitted, surprise = in_calls(_fit, objective, (unit, observations), sensitivities=True)
     left, _ = in_calls(_misfits, problem, (fitted, observations))
     count = np.asarray(observations.mask).sum(axis=(1, 2))

@@ -45,7 +45,8 @@ def bayes_floor(problem: InverseProblem, cases: int = 256, *, key: Key[Array, ""
         The floor.
 
     Raises:
-        ValueError: If `cases` is below 2, if the noise is zero, or if no solve succeeds.
+        ValueError: If `cases` is below 2, if the noise is zero, if a total variation couples the
+            parameters, or if no solve succeeds.
     """
     return floor_of(case_information(problem, cases, key=key))
 

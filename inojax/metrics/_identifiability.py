@@ -155,8 +155,8 @@ def identifiability(
 
     Raises:
         TypeError: If `sensors` are not `Sensors`.
-        ValueError: If `cases` is below 2, if the noise is zero or does not fit the sensors, or if
-            no solve succeeds.
+        ValueError: If `cases` is below 2, if the noise is zero or does not fit the sensors, if a
+            total variation couples the parameters, or if no solve succeeds.
     """
     if sensors is not None:
         problem = _measured_by(problem, sensors)

@@ -58,7 +58,6 @@ def case_information(
         ValueError: If `cases` is below 2, if the noise is zero, if a total variation couples the
             parameters, or if no solve succeeds.
     """
-    problem.check_independent()
     if cases < 2:
         raise ValueError(f"`cases` must be at least 2; got {cases}.")
     theta_key, sensor_key = jr.split(key)
@@ -95,7 +94,7 @@ def laplace_covariances(
         distribution of its own variance there; NaN where a solve fails.
 
     Raises:
-        ValueError: If the noise is zero.
+        ValueError: If the noise is zero, or if a total variation couples the parameters.
     """
     slopes, fisher, covariance = _information(problem, thetas, key)
     if unit:
@@ -113,6 +112,7 @@ def _information(
     problem: InverseProblem, thetas: np.ndarray, key: Key[Array, ""]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Slopes, information and covariance at known parameters; covariances NaN where unsolved."""
+    problem.check_independent()
     solution, sensitivities = problem.model.sensitivities(thetas)
     rows = [np.asarray(x) for x in (solution.states, thetas, sensitivities)]
     keys = np.asarray(jr.key_data(jr.split(key, len(thetas))))

@@ -157,8 +157,8 @@ class ODEModel(eqx.Module):
             raise ValueError(f"`max_steps` must be at least 1; got {self.max_steps}.")
 
     @property
-    def axis(self) -> str:
-        """What the places of readings are: time."""
+    def coordinate(self) -> str:
+        """Along what it is read: time."""
         return "time"
 
     @property

@@ -18,7 +18,7 @@ from ._formula import Ansatz, Formula, Residual
 from ._interface import Interface, check_interfaces
 from ._ode import ODESolution
 from ._pde_solver import AbstractPDESolver, Solved
-from ._points import along, checked, lattice, varying
+from ._points import along, checked, lattice
 
 
 class PDEModel(eqx.Module):
@@ -54,6 +54,7 @@ class PDEModel(eqx.Module):
         collocation: Points where networks are asked to fulfill the equation.
         readings: Points where the solution may be read.
         times: How far along the readings each is: the coordinate that varies, else its number.
+        coordinate: Name of that coordinate, else `number`.
         states: A name for each function that the equation determines.
         fields: The unknown functions that it depends on, besides scalar parameters. Their
             coefficients are the last parameters of a problem.
@@ -70,6 +71,7 @@ class PDEModel(eqx.Module):
     collocation: Float[np.ndarray, "point coordinate"]
     readings: Float[np.ndarray, "time coordinate"]
     times: Float[np.ndarray, " time"]
+    coordinate: str = eqx.field(static=True)
     states: tuple[str, ...]
     fields: tuple[Field, ...]
     interfaces: tuple[Interface, ...]
@@ -118,7 +120,8 @@ class PDEModel(eqx.Module):
         self.interfaces = tuple(interfaces)
         self.collocation = checked("collocation", lattice(collocation, self.box), self.box)
         self.readings = checked("readings", np.array(readings, np.float64), self.box)
-        self.times = along(self.readings)
+        self.times, number = along(self.readings)
+        self.coordinate = "number" if number is None else self.coordinates[number]
         self.solver = solver
         self.time_unit = time_unit
         self.state_unit = state_unit
@@ -170,12 +173,6 @@ class PDEModel(eqx.Module):
         return dict(zip(self.coordinates, self.domain, strict=True))
 
     @property
-    def axis(self) -> str:
-        """What the places of readings are: a coordinate, or the number of each point."""
-        number = varying(self.readings)
-        return "number" if number is None else self.coordinates[number]
-
-    @property
     def formula(self) -> Formula:
         """The equation without the points."""
         return Formula(
@@ -194,19 +191,21 @@ class PDEModel(eqx.Module):
         return sum(field.size for field in self.fields)
 
     @property
-    def varies(self) -> bool:
-        """Whether a field has a total variation that counts."""
+    def coupled(self) -> bool:
+        """Whether a field has a total variation, so that its coefficients depend on each other."""
         return any(field.total_variation is not None for field in self.fields)
 
-    def variation(self, theta: Float[ArrayLike, " parameter"]) -> Variation:
+    def variation(self, theta: Float[ArrayLike, " parameter"]) -> Variation | None:
         """The penalty of the total variation of all fields.
 
         Args:
             theta: Physical parameter values.
 
         Returns:
-            The penalty with its derivatives by all parameters.
+            The penalty with its derivatives by all parameters; None if no field has one.
         """
+        if not self.coupled:
+            return None
         theta = jnp.asarray(theta)
         value, gradient = jnp.zeros((), theta.dtype), jnp.zeros_like(theta)
         curvature = jnp.zeros((len(theta), len(theta)), theta.dtype)
@@ -232,7 +231,12 @@ class PDEModel(eqx.Module):
 
     def replace(self, **changes: Any) -> "PDEModel":
         """The same model with some attributes changed, for instance `solver=...`."""
-        names = {f.name for f in dataclasses.fields(self)} - {"coordinates", "domain", "times"}
+        names = {f.name for f in dataclasses.fields(self)} - {
+            "coordinates",
+            "coordinate",
+            "domain",
+            "times",
+        }
         fields: dict[str, Any] = {name: getattr(self, name) for name in names}
         fields["domain"] = self.box
         unknown = set(changes) - set(fields)

@@ -37,15 +37,12 @@ def checked(name: str, points: np.ndarray, box: Box) -> np.ndarray:
     return points
 
 
-def varying(points: np.ndarray) -> int | None:
-    """Which coordinate increases along a line of points while all others stay; None if none."""
+def along(points: np.ndarray) -> tuple[np.ndarray, int | None]:
+    """How far along a line of points each is, and which coordinate says so.
+
+    That is the only one that varies, if it increases; else it is None, and points are numbered.
+    """
     varies = np.flatnonzero(np.ptp(points, axis=0) > 0.0)
     if len(varies) == 1 and np.all(np.diff(points[:, varies[0]]) > 0.0):
-        return int(varies[0])
-    return None
-
-
-def along(points: np.ndarray) -> np.ndarray:
-    """How far along a line of points each is."""
-    number = varying(points)
-    return np.arange(len(points), dtype=np.float64) if number is None else points[:, number]
+        return points[:, varies[0]], int(varies[0])
+    return np.arange(len(points), dtype=np.float64), None

@@ -47,7 +47,7 @@ def overview(
         panels = np.atleast_1d(above.subplots(1, len(show)))
         for axes, name in zip(panels, show, strict=True):
             draw_trajectory(axes, problem, observation, name, states, cloud, truth)
-            axes.set_xlabel(with_unit(problem.model.axis, problem.model.time_unit))
+            axes.set_xlabel(with_unit(problem.model.coordinate, problem.model.time_unit))
         above.legend(*legend_entries(panels), loc="outside upper center", ncols=4)
         draw_parameter_errors(below.subplots(), problem.parameters.names, errors, floor)
         return figure

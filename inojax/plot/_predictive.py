@@ -72,7 +72,7 @@ def predictive(
             _curves(axes, shown, lines, list(curves))
             _readings(axes, observation, channel, time_zero)
             axes.set_title(with_unit(problem.channels[channel], unit), loc="left")
-            axes.set_xlabel(with_unit(problem.model.axis, problem.model.time_unit))
+            axes.set_xlabel(with_unit(problem.model.coordinate, problem.model.time_unit))
             axes.margins(x=0.02)
         for axes in panels[shape[1] :]:
             axes.set_axis_off()

@@ -56,7 +56,7 @@ def trajectories(
         for axes in panels[len(chosen) :]:
             hide(axes)
         for axes in panels[max(0, len(chosen) - columns) : len(chosen)]:
-            axes.set_xlabel(with_unit(problem.model.axis, problem.model.time_unit))
+            axes.set_xlabel(with_unit(problem.model.coordinate, problem.model.time_unit))
             axes.tick_params(labelbottom=True)
         figure.legend(*legend_entries(panels[: len(chosen)]), loc="outside upper center", ncols=4)
         return figure

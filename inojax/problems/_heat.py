@@ -12,7 +12,7 @@ from .._parameters import ParameterSpace
 from .._sensors import FixedTimes, Sensors
 from ..models import Field, MethodOfLines, PDEModel, partial
 from ..noise import Gaussian
-from ._published_penalty import roughness
+from ._published_penalty import roughness, total_variation
 
 DIFFUSION = 0.01
 
@@ -22,6 +22,7 @@ def heat(
     noise: float = 0.001**0.5,
     readings: int = 21,
     penalty: float = 1e-2,
+    variation: float | None = None,
     nodes: int = 51,
 ) -> InverseProblem:
     """Recover the initial temperature of a rod from its final one.
@@ -34,6 +35,8 @@ def heat(
         readings: Number of readings at t = 1, equally spaced, those at both ends included.
         penalty: Weight w of ∫ f'² beside the mean square of readings minus predictions, as the
             source has it; the prior's roughness is √(noise² / (readings w)).
+        variation: Weight of ∫ |f'| beside both, rounded off at slopes of 0.1, for a start with
+            jumps: then lower `penalty`, which makes ramps of them.
         nodes: Nodes of the piecewise linear f, ends included.
 
     Returns:
@@ -55,6 +58,7 @@ def heat(
         ends=(0.0, 0.0),
         roughness=roughness(noise, readings, penalty),
         transform=_temperature,
+        total_variation=None if variation is None else total_variation(noise, readings, variation),
     )
     x = np.linspace(0.0, 1.0, readings)
     model = PDEModel(

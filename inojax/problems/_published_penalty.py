@@ -2,6 +2,9 @@
 
 from ..models import TotalVariation
 
+# Of functions of order one on the unit interval.
+_ROUNDING = 0.1
+
 
 def roughness(noise: float, readings: int, penalty: float) -> float:
     """Roughness of a field whose prior is a penalty beside a mean square.
@@ -33,13 +36,14 @@ def total_variation(noise: float, readings: int, variation: float) -> TotalVaria
         variation: Weight w.
 
     Returns:
-        The factor of the prior, whose jump is 2 noise² / (readings w).
+        The factor of the prior, whose jump is 2 noise² / (readings w); slopes below 0.1 are
+        rounded off.
 
     Raises:
         ValueError: If an argument is out of range.
     """
     _check(noise, readings, variation=variation)
-    return TotalVariation(2.0 * noise**2 / (readings * variation))
+    return TotalVariation(2.0 * noise**2 / (readings * variation), _ROUNDING)
 
 
 def _check(noise: float, readings: int, **weight: float) -> None:

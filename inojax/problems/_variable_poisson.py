@@ -33,8 +33,8 @@ def variable_poisson(
         readings: Number of readings, equally spaced, those at both ends included.
         penalty: Weight w of ∫ D'² beside the mean square of readings minus predictions, as the
             source has it; the prior's roughness is √(noise² / (readings w)).
-        variation: Weight of ∫ |D'| beside both, for a rod of few materials: then lower `penalty`,
-            which makes ramps of jumps.
+        variation: Weight of ∫ |D'| beside both, rounded off at slopes of 0.1, for a rod of few
+            materials: then lower `penalty`, which makes ramps of jumps.
         nodes: Nodes of the piecewise linear D, ends included.
 
     Returns:

@@ -52,11 +52,14 @@ def cases(problem):
     rng = np.random.default_rng(4)
     z = rng.uniform(0.25, 0.75, (CASES, 2))
     thetas = np.asarray(problem.parameters.from_unit(z))
-    solution = problem.model.solve_ensemble(thetas)
+    return z, measured(problem, problem.model.solve_ensemble(thetas).states, thetas)
+
+
+def measured(problem, states, thetas):
     with jax.enable_x64(True):
         observe = jax.vmap(lambda y, theta, k: problem.observe(y, theta, key=k))
-        seen = observe(jnp.asarray(solution.states), jnp.asarray(thetas), jr.split(KEY, CASES))
-    return z, jax.tree.map(np.asarray, seen)
+        seen = observe(jnp.asarray(states), jnp.asarray(thetas), jr.split(KEY, len(thetas)))
+    return jax.tree.map(np.asarray, seen)
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +169,31 @@ def test_gaps_are_answered_with_wider_intervals(problem, data, cases):
     rows = jax.tree.map(lambda x: x[:, kept] if x.ndim > 1 else x, few)
     again = inverted(inverter, rows)
     np.testing.assert_array_equal(again.value, estimates.value)
+
+
+@pytest.mark.slow
+def test_a_neuron_is_read_with_gaps():
+    """Correlated noise and the default network: every second reading, and a block that is lost."""
+    neuron = ij.problems.fitzhugh_nagumo()
+    method = InverseMap(steps=1500, thinned=0.5)
+    data = ij.simulate(neuron, 4096, progress=False, key=KEY)
+    inverter = method.fit(neuron, data, progress=False, key=KEY)
+    cases = ij.simulate(neuron, 512, progress=False, key=jr.key(99)).usable()
+    complete = measured(neuron, cases.trajectories, cases.thetas)
+    rows = np.arange(1000)
+    lost = {"half": rows % 2 == 0, "block": (rows < 300) | (rows >= 600)}
+    wide = np.median(inverted(inverter, complete).std, axis=0)
+    for kept in lost.values():
+        mask = complete.mask & kept[None, :, None]
+        few = dataclasses.replace(complete, mask=mask, values=np.where(mask, complete.values, 0.0))
+        estimate = inverted(inverter, few)
+        error = np.asarray(estimate.value) - cases.thetas
+        assert (1.0 - np.square(error).mean(axis=0) / cases.thetas.var(axis=0) > 0.9).all()
+        curve = ij.metrics.coverage_curve(
+            np.asarray(neuron.parameters.to_unit(estimate.samples)), cases.unit, levels=(0.9,)
+        )
+        np.testing.assert_allclose(curve.overall, 0.9, atol=0.03)
+        assert (np.median(estimate.std, axis=0) > wide).all()
 
 
 def test_laplace_covariances_are_learned(problem, data, cases):

@@ -15,7 +15,10 @@ from inojax.methods import (
     Penalty,
     Posterior,
     Regression,
+    SequentialMonteCarlo,
+    conformal,
     invert_batch,
+    vet,
 )
 from inojax.models import Field, FiniteElements, PDEModel, TotalVariation, partial
 from inojax.problems import heat, variable_poisson
@@ -72,7 +75,7 @@ def test_samples_of_the_prior_are_a_brownian_bridge(field):
 @pytest.fixture
 def stepped():
     nodes = np.linspace(0.0, 2.0, 9)
-    tv = TotalVariation(0.5, rounding=0.1)
+    tv = TotalVariation(0.5, 0.1)
     return Field("D", "x", nodes, ends=(1.0, 3.0), roughness=2.0, total_variation=tv)
 
 
@@ -109,6 +112,38 @@ def test_a_field_without_total_variation_has_none(field):
     assert float(found.value) == 0.0
     assert not np.any(found.gradient)
     assert found.curvature.shape == (field.size, field.size)
+
+
+def test_each_field_counts_where_its_coefficients_are():
+    nodes = np.linspace(0.0, 1.0, 5)
+    fields = [
+        Field(
+            name,
+            "x",
+            nodes,
+            ends=(1.0, 1.0),
+            roughness=1.0,
+            total_variation=TotalVariation(jump, 0.1),
+        )
+        for name, jump in (("D", 0.5), ("E", 0.25))
+    ]
+
+    def residual(u, x, theta, first, second):
+        return partial(lambda y: first(y) * second(y) * partial(u, 0)(y), 0)(x) + theta[0]
+
+    def ansatz(n, x, theta, first, second):
+        return x[0] * (1.0 - x[0]) * n
+
+    model = one_state(residual, ansatz, fields=tuple(fields))
+    theta = np.arange(7.0)  # a scalar, then three coefficients of each
+    with jax.enable_x64(True):
+        found = model.variation(jnp.asarray(theta))
+        each = [f.variation(theta[s]) for f, s in zip(fields, ([1, 2, 3], [4, 5, 6]), strict=True)]
+    np.testing.assert_allclose(found.value, each[0].value + each[1].value)
+    np.testing.assert_allclose(found.gradient[0], 0.0)
+    np.testing.assert_allclose(found.gradient[4:], each[1].gradient)
+    np.testing.assert_allclose(found.curvature[1:4, 1:4], each[0].curvature)
+    assert not np.any(found.curvature[:4, 4:])
 
 
 def steep():
@@ -188,9 +223,16 @@ def test_without_a_penalty_the_total_variation_does_not_count():
 
 def test_draws_of_the_prior_are_refused_where_total_variation_couples_them():
     problem = steep()
+    plain = variable_poisson(noise=1e-3, penalty=1e-9, nodes=21)
+    simulations = ij.simulate(plain, 40, progress=False, key=jax.random.key(1))
+    inverter = LeastSquares().fit(problem, key=jax.random.key(0))
+    thetas = np.zeros((2, problem.parameters.size))
     for refused in (
         lambda: Regression().fit(problem, key=jax.random.key(0)),
         lambda: ij.metrics.bayes_floor(problem, cases=2, key=jax.random.key(0)),
+        lambda: ij.metrics.laplace_covariances(problem, thetas, key=jax.random.key(0)),
+        lambda: conformal(inverter, simulations, key=jax.random.key(0)),
+        lambda: vet(inverter, simulations, key=jax.random.key(0)),
     ):
         with refuses(ValueError, "total variation couples the parameters of 'variable_poisson'"):
             refused()
@@ -211,11 +253,17 @@ def test_a_sampler_counts_the_total_variation():
     weight /= weight.sum()
     mean = weight @ grid[:, 0]
     std = np.sqrt(weight @ np.square(grid[:, 0] - mean))
-    method = Posterior(chains=4, warmup=200, draws=500)
-    inverter = method.fit(problem, key=jax.random.key(0))
-    samples = np.asarray(inverter(observation, key=jax.random.key(4)).samples)[:, 0]
-    np.testing.assert_allclose(samples.mean(), mean, atol=0.1 * std)
-    np.testing.assert_allclose(samples.std(), std, rtol=0.1)
+    for method in (
+        Posterior(chains=4, warmup=200, draws=500),
+        SequentialMonteCarlo(particles=1024, draws=1000),
+    ):
+        inverter = method.fit(problem, key=jax.random.key(0))
+        estimate = inverter(observation, key=jax.random.key(4))
+        samples = np.asarray(estimate.samples)[:, 0]
+        np.testing.assert_allclose(samples.mean(), mean, atol=0.1 * std)
+        np.testing.assert_allclose(samples.std(), std, rtol=0.1)
+    # What the prior integrates to is not known.
+    assert np.isnan(estimate.diagnostics.log_evidence).all()
     # Without it the answer is another one, or the test could not fail.
     free = tiny(None)
     with jax.enable_x64(True):
@@ -226,9 +274,9 @@ def test_a_sampler_counts_the_total_variation():
 
 def test_total_variations_that_make_no_sense_are_refused():
     with refuses(ValueError, "`jump` must be positive"):
-        TotalVariation(0.0)
+        TotalVariation(0.0, 0.1)
     with refuses(ValueError, "`rounding` must be positive"):
-        TotalVariation(1.0, rounding=-1.0)
+        TotalVariation(1.0, -1.0)
     with refuses(ValueError, "`variation` must be positive"):
         variable_poisson(variation=0.0)
     with refuses(TypeError, "`total_variation` must be a `TotalVariation`"):

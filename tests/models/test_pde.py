@@ -1,5 +1,7 @@
 """Partial differential equations: derivative operators, residuals, classical solvers."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -334,12 +336,40 @@ def test_readings_at_places_are_written_and_read_by_the_name_of_the_coordinate(t
     again = ij.Observation.from_csv(path, problem)
     np.testing.assert_array_equal(again.times, observation.times)
     np.testing.assert_array_equal(again.values, observation.values)
-    assert (again.axis, again.padded(20).axis) == ("x", "x")
+    assert (again.coordinate, again.padded(20).coordinate) == ("x", "x")
     path.write_text("time,u\n0.5,0.2\n")
     with refuses(ValueError, "exactly one column named `x`"):
         ij.Observation.from_csv(path, problem)
-    with refuses(ValueError, "x 1.5 lies beyond the last reading at 0.9 .*the model's `readings`"):
+    with refuses(ValueError, "x 1.5 lies beyond the end 0.9 of problem 'fisher_kpp'"):
         ij.Observation.from_arrays([1.5], [[0.1]], problem=problem)
+
+
+def test_what_is_read_along_something_else_is_refused(tmp_path):
+    problem = ij.problems.fisher_kpp()
+    observation = problem.simulate(np.array([0.01, 1.0]), key=jr.key(0))
+    other = dataclasses.replace(observation, coordinate="time")
+    with refuses(ValueError, "was read along 'time', but problem 'fisher_kpp' is along 'x'"):
+        problem.predict(np.array([0.01, 1.0]), other)
+    with refuses(ValueError, "`to_csv` needs to know what `times` are"):
+        dataclasses.replace(observation, coordinate="").to_csv(tmp_path / "readings.csv")
+    rod = ij.problems.scalar_poisson(noise=0.1)
+    with refuses(ValueError, "a channel named 'x', as the places of readings are called"):
+        ij.InverseProblem(
+            rod.name, rod.parameters, rod.model.replace(states=("x",)), rod.sensors, rod.noise
+        )
+
+
+def test_the_floor_of_a_partial_differential_equation_is_that_of_its_closed_form():
+    """Readings are sin(πx) / D, so the information of D is their square over (D noise)²."""
+    problem = ij.problems.scalar_poisson(noise=0.05)
+    thetas = problem.parameters.design(4, key=jr.key(1))
+    wave = np.sin(np.pi * problem.model.times)
+    slope = wave[None] / np.asarray(thetas) ** 2
+    levels = np.asarray(problem.parameters.from_unit((np.arange(4096)[:, None] + 0.5) / 4096))
+    precision = np.sum(slope**2, axis=1) / 0.05**2 + 1.0 / levels.var()
+    found = ij.metrics.laplace_covariances(problem, thetas, key=jr.key(2))
+    np.testing.assert_allclose(found[:, 0, 0], 1.0 / precision, rtol=1e-3)
+    assert np.isfinite(ij.metrics.bayes_floor(problem, cases=4, key=jr.key(2)).per_parameter).all()
 
 
 def test_figures_say_along_what_a_solution_is_drawn():

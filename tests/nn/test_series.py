@@ -22,6 +22,9 @@ def test_published_networks_have_the_published_numbers_of_parameters():
     # The accelerator table: eight layers of 32, 128, 512 and 2,048 units.
     for width, expected in ((128, 243_970), (512, 2_352_130)):
         assert parameters(Dense((width,) * 8)((1000, 1), 2, key=KEY)) == expected
+    widest = eqx.filter_eval_shape(lambda: Dense((2048,) * 8)((1000, 1), 2, key=KEY))
+    leaves = jax.tree.leaves(widest, is_leaf=lambda x: isinstance(x, jax.ShapeDtypeStruct))
+    assert sum(x.size for x in leaves if isinstance(x, jax.ShapeDtypeStruct)) == 31_428_610
 
 
 def test_a_gathered_convolution_is_the_library_one():

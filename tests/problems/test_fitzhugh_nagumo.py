@@ -4,6 +4,7 @@ import jax
 import jax.random as jr
 import numpy as np
 import pytest
+from scipy.integrate import solve_ivp
 
 from inojax.metrics import laplace_covariances
 from inojax.noise import Gaussian
@@ -77,6 +78,21 @@ def test_noise_and_current_can_be_unknown():
     states = problem.model.solve_ensemble(np.array([[0.4, 0.4, -0.4, 0.35, 0.8]])).states
     plain = fitzhugh_nagumo().model.solve_ensemble(np.array([[0.4, 0.4]])).states
     np.testing.assert_allclose(states, plain, atol=1e-6)
+    # With another one it is that of an independent solver.
+    other = solve_ivp(
+        lambda t, y: (
+            3.0 * (y[0] - y[0] ** 3 / 3.0 + y[1] - 0.3),
+            -(y[0] - 0.4 + 0.4 * y[1]) / 3.0,
+        ),
+        (0.0, 199.8),
+        np.zeros(2),
+        "DOP853",
+        t_eval=problem.model.times[1:],
+        rtol=1e-10,
+        atol=1e-10,
+    )
+    states = problem.model.solve_ensemble(np.array([[0.4, 0.4, -0.3, 0.35, 0.8]])).states
+    np.testing.assert_allclose(states[0, 1:], other.y.T, atol=1e-3)
     middle = problem.parameters.from_unit(np.full((1, 5), 0.5))[0]
     # The correlation is cut a little nearer above than below.
     np.testing.assert_allclose(middle, [0.4, 0.4, -0.4, 0.35, 0.8], rtol=1e-5)
