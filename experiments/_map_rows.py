@@ -10,6 +10,7 @@ from _map_tables import (
     PUBLISHED_JOINT,
     PUBLISHED_MAPS,
     PUBLISHED_SERIES,
+    SERIES_ERRORS,
     covariance_errors,
     kind_of,
     map_row,
@@ -52,7 +53,6 @@ def series_rows(
     workshop: Workshop, cells: dict[str, list[Cell]], floors: dict[str, Row]
 ) -> list[Row]:
     """Table c."""
-    names = "squared_bias", "centered_mse"
     rows = []
     for trained, tested in PAIRS:
         for cell in (*cells["cnn"], cells["ours"][0]):
@@ -62,8 +62,10 @@ def series_rows(
             floor = floors["strong"] if tested == NOISY else None
             row = map_row("c", cell, answers, workshop.neuron, tested, floor)
             errors = [series_errors(workshop.neuron, a.values(tested)) for a in answers]
-            row |= over_seeds(names, errors)
-            row["published"] = dict(zip(names, PUBLISHED_SERIES[kind_of(row)], strict=True))
+            row |= over_seeds(SERIES_ERRORS, errors)
+            row["published"] = dict(
+                zip(SERIES_ERRORS[:2], PUBLISHED_SERIES[kind_of(row)], strict=True)
+            )
             rows.append(row)
     return rows
 

@@ -56,10 +56,12 @@ def test_errors_of_covariances(tables):
     np.testing.assert_allclose([mean, covariance], [0.25, 0.3])
 
 
-def test_bias_and_the_rest_make_up_the_error_of_series(tables):
-    states = np.arange(24.0).reshape(3, 4, 2)
-    states[2, 1, 0] = np.nan
-    error = np.array([[1.0, 3.0, 1.0, 3.0], [-1.0, 1.0, -1.0, 1.0], [9.0, 9.0, 9.0, 9.0]])
+def test_errors_of_series_are_their_bias_and_the_rest(tables):
+    states = np.arange(32.0).reshape(4, 4, 2)
+    states[3, 1, 0] = np.nan
+    error = np.array(
+        [[1.0, 3.0, 1.0, 3.0], [-1.0, 1.0, -1.0, 1.0], [1.0, 9.0, 1.0, 9.0], [0.0] * 4]
+    )
     clean = np.nan_to_num(states[:, :, :1]) - error[:, :, None]
     problem = types.SimpleNamespace(
         channel_index=(0,),
@@ -68,9 +70,9 @@ def test_bias_and_the_rest_make_up_the_error_of_series(tables):
         ),
     )
     trials = types.SimpleNamespace(problem=problem, clean=types.SimpleNamespace(values=clean))
-    # The third could not be solved; the others have mean 1 and scatter of squares 4 0 4 0 / 4 4.
-    errors = tables.series_errors(trials, np.zeros((3, 2)))
-    np.testing.assert_allclose(errors, (1.0, np.mean([0, 4, 0, 4, 4, 0, 4, 0])))
+    # The last could not be solved; biases of the others are 2, 0 and 5, the rest 1, 1 and 16.
+    errors = tables.series_errors(trials, np.zeros((4, 2)))
+    np.testing.assert_allclose(errors, (29.0 / 3.0, 6.0, 4.0, 1.0))
 
 
 def cell(value, low, high, published):
