@@ -181,7 +181,7 @@ class Workshop:
     def train(self, cells: Sequence[Cell]) -> None:
         """Train what is not there yet, two at a time: such small networks keep one core busy."""
         (self.out / "parts").mkdir(exist_ok=True)
-        longest_first = sorted(cells, key=lambda cell: -cell.settings.steps)
+        longest_first = sorted(cells, key=lambda cell: -cell.settings.steps * cell.settings.batch)
         half = -(-len(cells) // 2)
         # Neighbours may be the same program: apart, one finds what the other has compiled.
         mixed_cells = list(itertools.zip_longest(longest_first[:half], longest_first[half:]))

@@ -171,7 +171,7 @@ SIZES = {
         ours=InverseMap(steps=1000),
         joint_ours=InverseMap(inputs=Inputs.BOTH, steps=1000),
         fresh_ours=None,
-        floor_cases=64,
+        floor_cases=32,
         widths=Widths({32: 10_240, 128: 10_240, 512: 10_240, 2048: 512}, 2048),
         starts=Starts(cases=4, starts=8, grid=21),
     ),

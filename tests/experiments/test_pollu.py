@@ -158,7 +158,7 @@ def test_another_run_in_the_same_folder_is_refused(finished: tuple[Path, str]):
 BAD_READINGS = [
     ("time,NO2,XYZ\n1,2,3\n", "unknown channel 'XYZ'"),
     ("time,NO2\n-1,0.1\n", "before the beginning"),
-    ("time,NO2\n61,0.1\n", "beyond the horizon"),
+    ("time,NO2\n61,0.1\n", "beyond the end"),
     ("time,NO2\n1,0.1,5\n", "line 2 has 3 columns"),
     ("time,NO2\n1,\n", "no reading"),
     ("", "is empty"),

@@ -336,7 +336,7 @@ def test_a_start_that_gave_up_counts_where_it_is_lower_than_every_optimum(linear
         hessian = jnp.tile(1e4 * jnp.eye(2), (3, 1, 1))
         local = Local(jnp.array([3.0, 1.0, 4.0]), jnp.zeros((3, 2)), hessian)
         minimum = Minimum(x, local, jnp.array([True, False, False]), jnp.full(3, 9))
-        objective = Objective(linear, Coordinates.UNIT, Penalty.NONE)
+        objective = Objective(linear, Coordinates.UNIT, Penalty.NONE, coupled=True)
         peaks = find_peaks(objective, minimum, key=KEY)
     np.testing.assert_array_equal(peaks.misfit, [1.0, 3.0, 4.0])
     np.testing.assert_array_equal(peaks.known, [True, True, False])
