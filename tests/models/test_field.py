@@ -9,6 +9,7 @@ import numpyro.distributions as dist
 import pytest
 
 import inojax as ij
+from inojax.data._manifest import describe_problem, differences
 from inojax.methods import (
     Coordinates,
     LeastSquares,
@@ -236,6 +237,16 @@ def test_draws_of_the_prior_are_refused_where_total_variation_couples_them():
     ):
         with refuses(ValueError, "total variation couples the parameters of 'variable_poisson'"):
             refused()
+
+
+def test_what_was_made_under_another_prior_is_told_apart():
+    plain, coupled = (
+        describe_problem(variable_poisson(variation=w, nodes=5)) for w in (None, 1e-4)
+    )
+    assert differences(plain, coupled) == ["total variation of unknown functions"]
+    heavier = describe_problem(variable_poisson(variation=2e-4, nodes=5))
+    assert differences(coupled, heavier)
+    assert not differences(coupled, describe_problem(variable_poisson(variation=1e-4, nodes=5)))
 
 
 def test_a_sampler_counts_the_total_variation():
