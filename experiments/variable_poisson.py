@@ -5,8 +5,8 @@ Result:   Zhang, Li and Lowengrub, arXiv 2404.17789, Table 2: BiLO and PINNs by 
           readings and penalty, and the point where BiLO's own steps end on the classical solver,
           since for a function these two are not the same.
 Command:  python experiments/variable_poisson.py --preset {smoke,quick,paper} --out DIR --seed 0
-Runtime:  quick 20 min on two CPU cores, an estimate: its BiLO rows took 7 min on a slow day, those
-          of PINNs are of an earlier run; paper: not yet run.
+Runtime:  quick: rows of BiLO and of the limits 7 min on two CPU cores, those of PINNs are of an
+          earlier run; paper: not yet run.
 Expected: preset quick, five sets of readings, largest and root mean square error of D: BiLO(0.001)
           0.060 and 0.025 (published 0.059 and 0.020; where its steps end on the classical solver
           for these readings: 0.060 and 0.025; minimizer: 0.125 and 0.052), its solution within

@@ -23,7 +23,8 @@ class Optima(eqx.Module):
     Attributes:
         value: Parameters in physical units.
         unit_value: The same in unit coordinates.
-        misfit: Negative log likelihood, up to a constant that all share; NaN in rows that repeat
+        misfit: Negative log likelihood, with the total variation of unknown functions if they have
+            one, up to a constant that all share; NaN in rows that repeat
             a better one or where the solver failed.
         weight: Posterior probability of each: as far as its peak is a parabola within the prior
             (Laplace), or from draws that the solver has weighed, the parabolas again where too few

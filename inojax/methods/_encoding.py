@@ -301,12 +301,14 @@ def thin(
     row_chance, reading_chance = jr.uniform(chance_key, (2,))
     luck = jr.uniform(reading_key, (rows, channels))
     kept = (luck < reading_chance) & (jr.uniform(row_key, (rows, 1)) < row_chance)
-    if patterns:
-        kept = _patterned(kept, key=row_key)
     mask = jnp.asarray(observation.mask)
     # The luckiest reading stays: an observation of nothing cannot be inverted.
     luckiest = jnp.where(mask, luck, 2.0)
-    kept = kept | (luckiest == jnp.min(luckiest))
+    luckiest = luckiest == jnp.min(luckiest)
+    kept = kept | luckiest
+    if patterns:
+        kept = _patterned(kept, key=row_key)
+        kept = kept | (luckiest & ~jnp.any(kept & mask))
     kept = mask & (kept | (jr.uniform(any_key, ()) >= share))
     values = jnp.where(kept, jnp.asarray(observation.values), 0.0)
     return dataclasses.replace(observation, values=values, mask=kept)

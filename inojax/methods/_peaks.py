@@ -23,7 +23,8 @@ class Peaks(NamedTuple):
     Attributes:
         x: Coordinates.
         known: Which ones are an optimum that no earlier row is.
-        misfit: Negative log likelihood; not finite where the solver failed.
+        misfit: Negative log likelihood, with what couples parameters in the prior; not finite where
+            the solver failed.
         gradient: Slope of the parabola, downwards; zero where the prior is part of it.
         precision: Its second derivatives.
         log_mass: Logarithm of the integral of a peak whose height is 1.

@@ -206,7 +206,7 @@ class PDEModel(eqx.Module):
         """
         if not self.coupled:
             return None
-        theta = jnp.asarray(theta)
+        theta = 1.0 * jnp.asarray(theta)
         value, gradient = jnp.zeros((), theta.dtype), jnp.zeros_like(theta)
         curvature = jnp.zeros((len(theta), len(theta)), theta.dtype)
         begin = len(theta) - self.coefficients
@@ -231,12 +231,8 @@ class PDEModel(eqx.Module):
 
     def replace(self, **changes: Any) -> "PDEModel":
         """The same model with some attributes changed, for instance `solver=...`."""
-        names = {f.name for f in dataclasses.fields(self)} - {
-            "coordinates",
-            "coordinate",
-            "domain",
-            "times",
-        }
+        derived = {"coordinates", "coordinate", "domain", "times"}
+        names = {f.name for f in dataclasses.fields(self)} - derived
         fields: dict[str, Any] = {name: getattr(self, name) for name in names}
         fields["domain"] = self.box
         unknown = set(changes) - set(fields)

@@ -131,3 +131,22 @@ def test_claims_are_met_or_not(reports):
         "unknown noise, cnn, R2 of rho": False,
         "one inversion, warm, ms": False,
     }
+
+
+def test_chosen_tables_train_the_maps_that_they_need(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "experiments")
+    script = importlib.import_module("fitzhugh_nagumo")
+    cells = script.all_cells(script.SIZES[script.Preset.PAPER])
+    every = [cell for some in cells.values() for cell in some]
+
+    def names(letters):
+        return {cell.stem for cell in script.needed(cells, frozenset(letters))}
+
+    assert len(script.needed(cells, frozenset("abcdefgh"))) == len(every)
+    assert names("f") == set()
+    assert names("g") == {"ours_neuron_8000_noisy"}
+    clean, noisy = "cnn_neuron_8000_clean", "cnn_neuron_8000_noisy"
+    assert names("c") == {"ours_neuron_8000_noisy", clean, noisy}
+    assert names("d") == {cell.stem for cell in every if cell.joint}
+    assert script.FitzHughNagumo(only=("c",)).tables == {"c", "h"}
+    assert script.FitzHughNagumo().tables == set("abcdefgh")

@@ -588,3 +588,21 @@ def test_two_rows_at_one_time_are_refused(problem, brief):
     times = np.insert(LINEAR_TIMES, 5, LINEAR_TIMES[4] + 5e-5)
     with refuses(ValueError, "`observation` has two rows at the same time"):
         brief(observation(problem, times), key=KEY)
+
+
+def test_series_lose_readings_at_random_in_blocks_and_in_patterns(problem):
+    """A third each; the first and last row that a block spares, and equal steps, tell which."""
+    whole = measured(problem, np.ones((1, 10, 3)), np.zeros((1, 2)))
+    one = jax.tree.map(lambda x: jnp.asarray(x[0], jnp.float32), whole)
+    one = dataclasses.replace(one, mask=jnp.ones((10, 3), bool))
+    lose = jax.vmap(lambda k: methods._encoding.thin(one, 1.0, patterns=True, key=k).mask)
+    masks = np.asarray(lose(jr.split(KEY, 600)))
+    assert masks.any(axis=(1, 2)).all()
+    rows = masks.any(axis=2)
+    full = (masks == rows[:, :, None]).all(axis=(1, 2))  # whole rows are kept or lost
+    steps = [np.unique(np.diff(np.flatnonzero(row))) for row in rows]
+    regular = np.array([len(s) == 1 and s[0] > 1 for s in steps]) & full
+    holes = np.array([np.sum(np.diff(np.flatnonzero(~row)) > 1) == 0 for row in rows])
+    assert 0.15 < regular.mean() < 0.5
+    assert 0.2 < (holes & full & ~regular).mean() < 0.6
+    assert (~full).mean() > 0.15
