@@ -1,7 +1,7 @@
 """Unknown functions of an equation: a prior on their slope, coefficients, a form for networks."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -140,7 +140,7 @@ class Field(eqx.Module):
         self,
         name: str,
         coordinate: str,
-        nodes: Float[ArrayLike, " node"],
+        nodes: Float[ArrayLike, " node"] | Sequence[float],
         *,
         ends: tuple[float, float],
         roughness: float,

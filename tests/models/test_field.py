@@ -50,6 +50,12 @@ def test_coefficients_and_values_at_the_nodes_are_two_ways_to_say_the_same(field
     np.testing.assert_allclose(field.coefficients(bump(NODES)), coefficients, atol=1e-12)
 
 
+def test_nodes_are_taken_from_arrays_lists_and_other_fields(field):
+    for nodes in (NODES.tolist(), field.nodes, jnp.asarray(NODES)):
+        other = Field("D", "x", nodes, ends=(1.0, 3.0), roughness=0.5)
+        np.testing.assert_allclose(other.nodes, NODES, atol=1e-6)
+
+
 def test_the_prior_is_the_penalty_on_slopes(field):
     """A sum of squares of coefficients is ∫ (f - line)'² over the square of the roughness."""
     values = 1.0 + NODES + np.sin(np.pi * NODES / 2.0)
