@@ -66,12 +66,12 @@ from _common import (
 )
 from _evaluation import Row, seconds_single, take
 from _many_starts import Posterior
+from _map_cells import Size, all_cells, needed
 from _map_figures import draw_tables
 from _map_report import claims, report
 from _map_rows import accuracy_rows, covariance_rows, joint_rows, series_rows
 from _map_tables import PUBLISHED_MAPS, floor_row, prior_row
 from _maps import (
-    Cell,
     Trials,
     Workshop,
     first,
@@ -85,7 +85,7 @@ from _width_timing import Widths, width_rows
 
 import inojax as ij
 from inojax import nn
-from inojax.methods import Inputs, InverseMap, Spread
+from inojax.methods import Inputs, InverseMap
 
 Letter = Literal["a", "b", "c", "d", "e", "f", "g", "h"]
 
@@ -103,47 +103,6 @@ class FitzHughNagumo(Arguments):
     def tables(self) -> frozenset[str]:
         """Letters of the tables to compute."""
         return frozenset(self.only or "abcdefg") | {"h"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Size:
-    """How much a preset computes.
-
-    Attributes:
-        seeds: How often each map is trained, each time on other simulations.
-        cases: Test cases.
-        epochs: Numbers of simulations of table b, with epochs of each.
-        joint_epochs: The same for table d.
-        redrawn_epochs: Epochs of the published network of table d whose noise is drawn anew; 0
-            leaves it out.
-        inputs: What networks of table d see.
-        covariance: Simulations and epochs of table e.
-        ours: Our default.
-        joint_ours: Our default for unknown noise.
-        fresh_ours: Our default with new simulations in each step; `None` leaves it out.
-        floor_cases: Cases of the floors of the other noises; 0 leaves them out.
-        widths: How much table f measures.
-        starts: How much table g computes.
-    """
-
-    seeds: int
-    cases: int
-    epochs: dict[int, int]
-    joint_epochs: dict[int, int]
-    redrawn_epochs: int
-    inputs: tuple[Inputs, ...]
-    covariance: tuple[int, int]
-    ours: InverseMap
-    joint_ours: InverseMap
-    fresh_ours: InverseMap | None
-    floor_cases: int
-    widths: Widths
-    starts: Starts
-
-    @property
-    def simulations(self) -> int:
-        """The most that any map learns from."""
-        return max(*self.epochs, *self.joint_epochs, self.covariance[0])
 
 
 SIZES = {
@@ -284,23 +243,6 @@ def tables(
     return [*rows, *floors.values()], timing
 
 
-def needed(cells: dict[str, list[Cell]], letters: frozenset[str]) -> list[Cell]:
-    """The maps that tables of these letters need, each once."""
-    default = cells["ours"][:1]
-    most = [cell for cell in cells["cnn"] if cell.simulations == default[0].simulations]
-    uses = {
-        "a": [*cells["dense"], *most],
-        "b": [*cells["cnn"], *cells["ours"]],
-        "c": [*most, *default],
-        "d": [*cells["joint"], *cells["joint_ours"]],
-        "e": [*cells["covariance"], *default],
-        "g": default,
-    }
-    wanted = [cell for letter, some in uses.items() if letter in letters for cell in some]
-    every = [cell for some in cells.values() for cell in some]
-    return [cell for cell in every if any(cell is one for one in wanted)]
-
-
 def posterior_of(problem: ij.InverseProblem) -> Posterior:
     """What searches minimize, with the prior of the source before it is cut."""
     ends = np.asarray(problem.parameters.from_unit(np.array([[0.0, 0.0], [1.0, 1.0]])))
@@ -366,56 +308,6 @@ def limits(workshop: Workshop, size: Size) -> tuple[dict[str, Row], np.ndarray]:
         truth = cases.truth.thetas[: len(covariance)]
         floors[name] = floor_row(label, truth, covariance, noise)
     return floors, found["strong"]
-
-
-def all_cells(size: Size) -> dict[str, list[Cell]]:
-    """Every map there is to train, by what it is for."""
-    networks = {"cnn": nn.published_convolutional(), "dense": nn.published_dense()}
-
-    def published(method: str, simulations: int, epochs: int, **changes: Any) -> Cell:
-        settings = InverseMap.published(networks[method], simulations=simulations, epochs=epochs)
-        joint = changes.pop("joint", False)
-        settings = dataclasses.replace(settings, **changes)
-        name = f"{method}_{changes['inputs'].value}" if joint else method
-        return Cell(name, simulations, settings, joint)
-
-    most = max(size.epochs)
-    table_e, epochs_e = size.covariance
-    laplace = published("cnn", table_e, epochs_e, spread=Spread.LAPLACE)
-    laplace = dataclasses.replace(laplace, method="cnn_covariance")
-    clean = dataclasses.replace(laplace.settings, clean=True)
-    ours = dataclasses.replace(size.ours, spread=Spread.LAPLACE)
-    fresh = [Cell("ours_fresh", most, size.fresh_ours)] if size.fresh_ours else []
-    joint_most = max(size.joint_epochs)
-    redrawn = []
-    if size.redrawn_epochs:
-        anew: dict[str, Any] = {"inputs": Inputs.BOTH, "joint": True, "fixed_noise": False}
-        cell = published("cnn", joint_most, size.redrawn_epochs, **anew)
-        redrawn = [dataclasses.replace(cell, method="cnn_redrawn")]
-    return {
-        "dense": [
-            published("dense", most, size.epochs[most], clean=noiseless)
-            for noiseless in (True, False)
-        ],
-        "cnn": [
-            published("cnn", n, epochs, clean=noiseless)
-            for n, epochs in size.epochs.items()
-            for noiseless in (True, False)
-        ],
-        "joint": [
-            published("cnn", n, epochs, inputs=inputs, joint=True)
-            for n, epochs in size.joint_epochs.items()
-            for inputs in size.inputs
-        ]
-        + redrawn,
-        "covariance": [
-            dataclasses.replace(laplace, settings=clean),
-            laplace,
-            Cell("ours_covariance", table_e, ours),
-        ],
-        "ours": [Cell("ours", most, size.ours), *fresh],
-        "joint_ours": [Cell("ours", joint_most, size.joint_ours, joint=True)],
-    }
 
 
 def network_seconds(inverter: Any, cases: Trials, key: Any) -> float:

@@ -13,7 +13,8 @@ from tests.experiments.runs import smoke
 
 ROOT = Path(__file__).parents[2]
 FIGURES = (
-    "accuracy", "sensitivity", "series", "joint", "covariances", "widths", "landscape",
+    "accuracy", "sensitivity", "series", "joint", "covariances", "widths", "searches",
+    "landscape", "limits",
 )  # fmt: skip
 SHARED = ("method", "simulations", "train_noise", "test_noise", "seeds", "median_ape", "r2")
 
