@@ -300,6 +300,12 @@ def _listen(event: str, duration_secs: float, **_: Any) -> None:
 jax.monitoring.register_event_duration_secs_listener(_listen)
 
 
+def stamp() -> dict[str, Any]:
+    """When and with which code a part was made, which may be kept for a later run."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"date": now, "git_commit": _git_commit()}
+
+
 def provenance(arguments: Arguments) -> dict[str, Any]:
     """What a result was made with."""
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
@@ -310,8 +316,7 @@ def provenance(arguments: Arguments) -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "seed": arguments.seed,
         "preset": str(arguments.preset),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "git_commit": _git_commit(),
+        **stamp(),
         "peak_memory_gib": _peak_memory(),
     }
 

@@ -51,6 +51,10 @@ def _over_seeds(
     axes.errorbar(places, values, np.abs(np.array(ends) - values[:, None]).T, **style)
 
 
+def _kind(row: Row) -> str:
+    return kind_of(row) if row["train_noise"] else ""
+
+
 def _missing(r2: float) -> float:
     return max(1.0 - r2, 1e-6)
 
@@ -58,7 +62,7 @@ def _missing(r2: float) -> float:
 def _accuracy(rows: Sequence[Row]) -> Figure:
     figure = new_figure(7.5, 3.6)
     axes: Axes = figure.add_subplot()
-    labels = [f"{r['method']}\n{kind_of(r) if r['train_noise'] else ''}" for r in rows]
+    labels = [f"{r['method']}\n{_kind(r)}" for r in rows]
     for index in range(len(rows[0]["r2"])):
         style = {"fmt": MARKERS[index], "color": f"C{index}", "label": f"θ{'₀₁'[index]}"}
         _over_seeds(axes, labels, rows, "r2", lambda r2, at=index: _missing(r2[at]), **style)
@@ -127,7 +131,7 @@ def _pair(rows: Sequence[Row], keys: tuple[str, str], names: tuple[str, str]) ->
     figure = new_figure(9.0, 3.6)
     panels = figure.subplots(1, 2)
     for axes, key, name in zip(panels, keys, names, strict=True):
-        labels = [f"{r['method'].replace('_covariance', ', Laplace')}\n{kind_of(r)}" for r in rows]
+        labels = [f"{r['method'].replace('_covariance', ', Laplace')}\n{_kind(r)}" for r in rows]
         theirs = [(r.get("published") or {}).get(key) or np.nan for r in rows]
         _beside(axes, labels, rows, key, theirs)
         axes.set_title(name)
@@ -198,7 +202,7 @@ def _searches(rows: Sequence[Row]) -> Figure:
     left, middle, right = figure.subplots(1, 3)
     labels = [r["method"].replace(", ", ",\n") for r in rows]
     left.bar(labels, [100.0 * r["share_global"] for r in rows], color="C0")
-    left.set_title("% of series at the global minimum", fontsize=9)
+    left.set_title("% at the global minimum", fontsize=9)
     middle.bar(labels, [r["median_ape"] for r in rows], color="C0")
     limit = {"color": INK, "linestyle": ":", "linewidth": 1.0, "label": "Bayes floor"}
     middle.axhline(rows[0]["floor_median_ape"], **limit)

@@ -13,7 +13,9 @@ from _map_tables import (
     SERIES_ERRORS,
     covariance_errors,
     kind_of,
+    laplace_guess,
     map_row,
+    prior_guess,
     prior_row,
     series_errors,
 )
@@ -50,10 +52,18 @@ def accuracy_rows(
 
 
 def series_rows(
-    workshop: Workshop, cells: dict[str, list[Cell]], floors: dict[str, Row]
+    workshop: Workshop,
+    cells: dict[str, list[Cell]],
+    laplace: np.ndarray,
+    floors: dict[str, Row],
 ) -> list[Row]:
-    """Table c."""
-    rows = []
+    """Table c, with the prior's mean before it and the Bayes floor at its end."""
+    neuron = workshop.neuron
+    truth = neuron.truth.thetas
+    good = np.isfinite(laplace).all(axis=(1, 2))
+    limit = series_errors(neuron, laplace_guess(truth[good], laplace[good]), good)
+    blind = series_errors(neuron, prior_guess(neuron))
+    rows = [prior_row("c", neuron) | dict(zip(SERIES_ERRORS, blind, strict=True))]
     for trained, tested in PAIRS:
         for cell in (*cells["cnn"], cells["ours"][0]):
             if cell.simulations != cells["ours"][0].simulations or cell.train_noise != trained:
@@ -67,7 +77,8 @@ def series_rows(
                 zip(SERIES_ERRORS[:2], PUBLISHED_SERIES[kind_of(row)], strict=True)
             )
             rows.append(row)
-    return rows
+    floor = floors["strong"] | {"table": "c", "method": "bayes_floor"}
+    return [*rows, floor | dict(zip(SERIES_ERRORS, limit, strict=True))]
 
 
 def joint_rows(

@@ -92,6 +92,7 @@ def map_row(
         "table": letter,
         "method": cell.method,
         "simulations": cell.simulations,
+        "fresh_simulations": cell.settings.fresh * cell.settings.steps,
         "train_noise": cell.train_noise,
         "test_noise": test_noise,
         "inputs": cell.settings.inputs.value,
@@ -127,8 +128,7 @@ def floor_row(
     good = np.isfinite(covariance).all(axis=(1, 2))
     truth, covariance = truth[good], covariance[good]
     variance = np.diagonal(covariance, axis1=1, axis2=2)
-    random = np.random.default_rng(0).normal(size=truth.shape)
-    guess = truth + np.einsum("cpq,cq->cp", np.linalg.cholesky(covariance), random)
+    guess = laplace_guess(truth, covariance)
     return {
         "table": "h",
         "method": f"bayes_floor_{name}",
@@ -144,12 +144,25 @@ def floor_row(
     }
 
 
+def laplace_guess(
+    truth: Float[np.ndarray, "case parameter"],
+    covariance: Float[np.ndarray, "case parameter parameter"],
+) -> Float[np.ndarray, "case parameter"]:
+    """Estimates that err as the Laplace covariances say, drawn once."""
+    random = np.random.default_rng(0).normal(size=truth.shape)
+    return truth + np.einsum("cpq,cq->cp", np.linalg.cholesky(covariance), random)
+
+
+def prior_guess(trials: Trials) -> Float[np.ndarray, "case parameter"]:
+    """The mean of the prior for every case."""
+    truth, space = trials.truth.thetas, trials.problem.parameters
+    levels = (np.arange(4096)[:, None] + 0.5) / 4096 * np.ones((1, space.size))
+    return np.broadcast_to(np.asarray(space.from_unit(levels)).mean(axis=0), truth.shape)
+
+
 def prior_row(letter: str, trials: Trials) -> Row:
     """Always guessing the mean of the prior."""
-    truth = trials.truth.thetas
-    space = trials.problem.parameters
-    levels = (np.arange(4096)[:, None] + 0.5) / 4096 * np.ones((1, space.size))
-    guess = np.broadcast_to(np.asarray(space.from_unit(levels)).mean(axis=0), truth.shape)
+    truth, guess = trials.truth.thetas, prior_guess(trials)
     return {
         "table": letter,
         "method": "prior_mean",
@@ -168,7 +181,7 @@ SERIES_ERRORS = "squared_bias", "centered_mse", "squared_bias_median", "centered
 
 
 def series_errors(
-    trials: Trials, values: Float[np.ndarray, "case parameter"]
+    trials: Trials, values: Float[np.ndarray, "case parameter"], among: Any = slice(None)
 ) -> tuple[float, float, float, float]:
     """Squared bias and centered mean squared error of the potential simulated at estimates.
 
@@ -179,6 +192,7 @@ def series_errors(
     Args:
         trials: The test cases.
         values: Estimates of each.
+        among: Which of the test cases they belong to.
 
     Returns:
         `SERIES_ERRORS`: means over cases, then medians.
@@ -186,7 +200,7 @@ def series_errors(
     problem = trials.problem
     (channel,) = problem.channel_index
     states = np.asarray(problem.model.solve_ensemble(values[:, :2]).states)
-    error = states[:, :, channel] - trials.clean.values[:, :, 0]
+    error = states[:, :, channel] - trials.clean.values[among, :, 0]
     error = error[np.isfinite(error).all(axis=1)]
     bias = error.mean(axis=1)
     each = np.square(bias), np.square(error - bias[:, None]).mean(axis=1)
@@ -253,7 +267,16 @@ def _between(row: Row) -> str:
 
 
 def _coverage(row: Row) -> str:
-    return "-" if "coverage_90" not in row else f"{100 * row['coverage_90']:.1f}"
+    if "coverage_90" not in row:
+        return "-"
+    return " ".join(f"{100 * share:.1f}" for share in row["coverage_90_each"])
+
+
+def _simulations(row: Row) -> str:
+    if not row["simulations"]:
+        return "-"
+    fresh = row.get("fresh_simulations")
+    return f"{row['simulations']} + {fresh}" if fresh else str(row["simulations"])
 
 
 def _each(values: Any, digits: int = 3) -> str:
@@ -268,7 +291,7 @@ def accuracy_table(rows: Sequence[Row]) -> str:
         lines.append(
             [
                 f"{row['table']} {row['method']}",
-                "-" if not row["simulations"] else str(row["simulations"]),
+                _simulations(row),
                 kind_of(row) if row["train_noise"] else row["test_noise"],
                 _spread(row, "median_ape"),
                 number(theirs.get("median_ape")),
@@ -289,19 +312,21 @@ def accuracy_table(rows: Sequence[Row]) -> str:
 
 def series_table(rows: Sequence[Row]) -> str:
     """Table c."""
-    lines = [
-        [
-            f"c {row['method']}",
-            kind_of(row),
-            _spread(row, "squared_bias"),
-            number(row["squared_bias_median"]),
-            number(row["published"]["squared_bias"]),
-            _spread(row, "centered_mse"),
-            number(row["centered_mse_median"]),
-            number(row["published"]["centered_mse"]),
-        ]
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        theirs = row.get("published") or {}
+        lines.append(
+            [
+                f"c {row['method']}",
+                kind_of(row) if row["train_noise"] else row["test_noise"],
+                _spread(row, "squared_bias"),
+                number(row["squared_bias_median"]),
+                number(theirs.get("squared_bias")),
+                _spread(row, "centered_mse"),
+                number(row["centered_mse_median"]),
+                number(theirs.get("centered_mse")),
+            ]
+        )
     header = (
         "map", "train/test", "bias^2", "median", "published", "centered MSE", "median", "published",
     )  # fmt: skip
@@ -313,7 +338,8 @@ def joint_table(rows: Sequence[Row]) -> str:
     lines = [
         [
             f"d {row['method']}",
-            str(row["simulations"]),
+            _simulations(row),
+            str(row.get("steps", "-")),
             row["inputs"],
             _each(row["r2"]),
             _between(row),
@@ -324,8 +350,8 @@ def joint_table(rows: Sequence[Row]) -> str:
         for row in rows
     ]
     header = (
-        "map", "N", "inputs", "R2 (theta0 theta1 sigma rho)", "between seeds", "published", "floor",
-        "90 %",
+        "map", "N", "steps", "inputs", "R2 (theta0 theta1 sigma rho)", "between seeds", "published",
+        "floor", "90 %",
     )  # fmt: skip
     return table(header, lines)
 

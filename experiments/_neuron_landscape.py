@@ -128,6 +128,7 @@ def _compare(
                 "seconds_per_case": seconds,
             }
         )
+    # Of all starts: the first ones alone say less of what a single one can expect.
     share = values < least[:, None] + _REACHED
     rows[0] |= {"share_global": float(share.mean())}
     rows[1] |= _optima(groups, found, values)

@@ -3,23 +3,24 @@
 import dataclasses
 import functools
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from _common import Arguments, Clocks, kept, provenance, stage
+from _common import Arguments, Clocks, kept, provenance, stage, stamp
 from _evaluation import Row
-from _field_limits import fixed_point, minimizer
+from _field_limits import fixed_point, minimizer, moved
+from _followed import followed
 from _tables import number, table
 from jaxtyping import Array, Float, Key
 
 import inojax as ij
 from inojax import plot
-from inojax.methods import PINN, BiLO
+from inojax.methods import PINN, BiLO, BiLOInverter
 
 # Points where functions are compared with the truth, as published.
 FINE = np.linspace(0.0, 1.0, 1001)
@@ -33,6 +34,7 @@ class Subject:
         name: Of the experiment.
         truth: The true function of an array of places.
         guess: Where methods begin.
+        changes: What to add to the guess in pictures of the local operator, by a name.
         square: Whether the second error is a mean square; else it is its root.
         published: Rows of the source by name: errors of the function, of the solution, data loss.
     """
@@ -40,6 +42,7 @@ class Subject:
     name: str
     truth: Callable[[np.ndarray], np.ndarray]
     guess: Callable[[np.ndarray], np.ndarray]
+    changes: dict[str, Callable[[np.ndarray], np.ndarray]]
     square: bool
     published: dict[str, tuple[float, ...]]
 
@@ -52,7 +55,6 @@ class Trial:
         label: What is special about it.
         problem: What readings are inverted as.
         noise: Standard deviation of the readings; 0 for exact ones.
-        scale: The one they are inverted with.
         methods: Networks by the name of their row.
         limits: Whether minimizer and fixed point are found for this one, and by which label.
     """
@@ -60,7 +62,6 @@ class Trial:
     label: str
     problem: ij.InverseProblem
     noise: float
-    scale: float
     methods: dict[str, BiLO | PINN]
     limits: str | None
 
@@ -94,7 +95,8 @@ def experiment(
                 make = functools.partial(limit_row, label, find, subject, trial, readings)
                 rows.append(kept(parts / f"{_file(trial, label)}.json", make))
         for name, method in trial.methods.items():
-            key = jr.fold_in(jr.key(arguments.seed), len(rows))
+            label = zlib.crc32(f"{trial.label}: {name}".encode())
+            key = jr.fold_in(jr.key(arguments.seed), label)
             make = functools.partial(
                 network_row, name, method, subject, trial, readings, parts, key=key
             )
@@ -143,11 +145,16 @@ def limit_row(
     model: Any = trial.problem.model
     start = model.fields[0].coefficients(subject.guess)
     began = time.perf_counter()
-    found = np.stack([find(trial.problem, y, trial.scale, start) for y in readings])
+    different, same_as = np.unique(readings, axis=0, return_inverse=True)  # exact ones are one
+    found = find(trial.problem, different, start)[same_as]
     seconds = (time.perf_counter() - began) / len(readings)
     states = np.asarray(model.solve_ensemble(found).states)[:, :, 0]
     curves = _curves(model.fields[0], found)
-    return row_of(name, subject, trial, curves, states, states, readings) | {"seconds": seconds}
+    return (
+        row_of(name, subject, trial, curves, states, states, readings)
+        | {"seconds": seconds}
+        | stamp()
+    )
 
 
 def network_row(
@@ -164,23 +171,17 @@ def network_row(
     model: Any = trial.problem.model
     field, seeds = model.fields[0], len(readings)
     guess = tuple(np.asarray(field.coefficients(subject.guess)).tolist())
-    stage(f"{trial.label}: {name}, {method.pretraining} steps at the guess")
-    began = time.perf_counter()
-    inverter = dataclasses.replace(method, guess=guess).fit(trial.problem, key=key)
-    fit_seconds = time.perf_counter() - began
-    stage(f"{trial.label}: {name}, {method.steps} steps for {seeds} sets of readings at once")
     blank = trial.problem.simulate(np.zeros(field.size), key=key)
     batch = jax.tree.map(lambda x: np.stack([x] * seeds), blank)
-    batch = dataclasses.replace(batch, values=readings[:, :, None])
+    inverter, found, times = followed(
+        f"{trial.label}: {name}",
+        dataclasses.replace(method, guess=guess),
+        trial.problem,
+        dataclasses.replace(batch, values=readings[:, :, None]),
+        key=key,
+    )
     with jax.enable_x64(False):
-        follow = jax.jit(jax.vmap(lambda o, k: inverter.follow(o, key=k)))
-        given = jax.tree.map(jnp.asarray, batch), jr.split(key, seeds)
-        compiled = follow.lower(*given).compile()
-        began = time.perf_counter()
-        found = jax.block_until_ready(compiled(*given))
-        seconds = (time.perf_counter() - began) / seeds
-        lines = np.stack([FINE] * len(model.coordinates), axis=1).astype(np.float32)
-        curves = jax.vmap(lambda f: f.jet(jnp.asarray(lines), ()).value[:, 0])(found.functions)
+        curves = jax.vmap(lambda f: f.at(field.name, FINE.astype(np.float32)))(found.functions)
     thetas = np.asarray(found.theta, np.float64)
     exact = np.asarray(model.solve_ensemble(thetas).states)[:, :, 0]
     networks = [jax.tree.map(lambda x, s=s: x[s], found.network) for s in range(seeds)]
@@ -191,14 +192,10 @@ def network_row(
         ]
     )
     row = row_of(name, subject, trial, np.asarray(curves), predicted, exact, readings)
-    if isinstance(method, BiLO):
+    if isinstance(inverter, BiLOInverter):
         draw_path(parts.parent, subject, trial, name, np.asarray(found.path))
-    return row | {
-        "seconds": seconds,
-        "fit_seconds": fit_seconds,
-        "settings": inverter.settings,
-        "steps": method.steps,
-    }
+        draw_operator(parts.parent, subject, trial, name, inverter)
+    return row | times | {"steps": method.steps} | stamp()
 
 
 def _curves(field: Any, thetas: np.ndarray) -> Float[np.ndarray, "seed point"]:
@@ -251,6 +248,27 @@ def draw_path(
     panels = {name: {"truth": subject.truth(FINE), **named}}
     figure = plot.profiles(FINE, panels, quantity=model.fields[0].name)
     figure.savefig(out / f"path_{_file(trial, name)}.png")
+
+
+def draw_operator(
+    out: Path, subject: Subject, trial: Trial, name: str, inverter: BiLOInverter
+) -> None:
+    """The pretrained operator at functions beside the guess, and the classical solution there."""
+    model: Any = trial.problem.model
+    field, panels = model.fields[0], {}
+    nodes = np.array(field.nodes)
+    places = model.readings[:, model.coordinates.index(field.coordinate)]
+    still = np.zeros(field.size)
+    for change, added in subject.changes.items():
+        other, coefficients = moved(model, subject.guess(nodes) + added(nodes))
+        values = inverter.functions.at(field.name, places) + added(places).astype(np.float32)
+        local = inverter.predict(model.readings, still, functions=values[:, None])
+        panels[change] = {
+            "classical solution": np.asarray(other.solve(coefficients).states)[:, 0],
+            "local operator, trained at the guess": np.asarray(local)[:, 0],
+        }
+    figure = plot.profiles(places, panels, quantity="u at the readings")
+    figure.savefig(out / f"operator_{_file(trial, name)}.png")
 
 
 def draw(out: Path, subject: Subject, rows: Sequence[Row]) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from _common import Arguments, Clocks, kept, provenance, stage
+from _common import Arguments, Clocks, kept, provenance, stage, stamp
 from _evaluation import Row
+from _followed import followed
 from _tables import number, table
 from jaxtyping import Array, Float, Key
 
@@ -200,26 +200,17 @@ def network_row(
     picture: Picture,
 ) -> Row:
     """Train a method, let it follow every set of readings, and score it."""
-    stage(f"{trial.label}: {name}, {method.pretraining} steps at the guess")
-    began = time.perf_counter()
-    inverter = dataclasses.replace(method, guess=trial.guess).fit(trial.problem, key=key)
-    fit_seconds = time.perf_counter() - began
-    stage(f"{trial.label}: {name}, {method.steps} steps for {trial.seeds} sets at once")
-    with jax.enable_x64(False):
-        follow = jax.jit(jax.vmap(lambda o, k: inverter.follow(o, key=k)))
-        arguments = jax.tree.map(jnp.asarray, trial.readings), jr.split(key, trial.seeds)
-        compiled = follow.lower(*arguments).compile()
-        began = time.perf_counter()
-        found = jax.block_until_ready(compiled(*arguments))
-        seconds = (time.perf_counter() - began) / trial.seeds
-    answers = score(trial, inverter, found, seconds)
+    inverter, found, times = followed(
+        f"{trial.label}: {name}",
+        dataclasses.replace(method, guess=trial.guess),
+        trial.problem,
+        trial.readings,
+        key=key,
+    )
+    answers = score(trial, inverter, found, times["seconds"])
     if isinstance(inverter, BiLOInverter):
         picture(stem, trial, exact, inverter, found)
-    return row_of(name, trial, exact, answers) | {
-        "fit_seconds": fit_seconds,
-        "settings": inverter.settings,
-        "residual_loss": float(inverter.losses[-1]),
-    }
+    return row_of(name, trial, exact, answers) | times | {"steps": method.steps} | stamp()
 
 
 def score(

@@ -41,7 +41,7 @@ class Widths:
     """
 
     samples: dict[int, int]
-    matrix: int
+    matrix: int = 4096
 
 
 def width_rows(out: Path, widths: Widths, *, key: Key[Array, ""]) -> list[Row]:
@@ -56,11 +56,10 @@ def width_rows(out: Path, widths: Widths, *, key: Key[Array, ""]) -> list[Row]:
         A row for each width.
     """
     parts, device = out / "parts", jax.devices()[0].platform
-    peak: float = kept(parts / f"peak_{device}.json", lambda: peak_flops(widths.matrix))
     return [
         kept(
             parts / f"width_{device}_{width}_{samples}.json",
-            lambda width=width, samples=samples: _row(width, samples, peak, key),
+            lambda width=width, samples=samples: _row(width, samples, widths.matrix, key),
         )
         for width, samples in widths.samples.items()
     ]
@@ -68,10 +67,9 @@ def width_rows(out: Path, widths: Widths, *, key: Key[Array, ""]) -> list[Row]:
 
 def peak_flops(size: int) -> float:
     """Floating-point operations per second of a large float32 matrix product, at best."""
-    stage(f"measure products of matrices of {size} rows")
     a = jnp.ones((size, size), jnp.float32)
     product = jax.jit(lambda a, b: a @ b)
-    return 2.0 * size**3 / min(_times(lambda: product(a, a), 7))
+    return 2.0 * size**3 / min(_times(lambda: product(a, a), 4))
 
 
 def _times(run: Callable[[], Any], repeats: int) -> list[float]:
@@ -84,8 +82,8 @@ def _times(run: Callable[[], Any], repeats: int) -> list[float]:
     return times
 
 
-def _row(width: int, samples: int, peak: float, key: Key[Array, ""]) -> Row:
-    stage(f"width {width}: {samples} samples")
+def _row(width: int, samples: int, matrix: int, key: Key[Array, ""]) -> Row:
+    stage(f"width {width}: {samples} samples beside products of matrices of {matrix} rows")
     network = ij.nn.Dense((width,) * _LAYERS, glorot=True)((_READINGS, 1), 2, key=key)
     parameters = sum(x.size for x in jax.tree.leaves(network) if isinstance(x, jax.Array))
     steps = max(1, samples // _BATCH)
@@ -100,10 +98,13 @@ def _row(width: int, samples: int, peak: float, key: Key[Array, ""]) -> Row:
         return float(log.seconds), float(log.compile_seconds)
 
     seconds(_WARM_UP)
+    before = peak_flops(matrix)
     runs = [seconds(steps)]
     # A short run says little alone.
     while sum(took for took, _ in runs) < _LEAST_SECONDS and len(runs) < _MOST_RUNS:
         runs.append(seconds(steps))
+    # A shared machine may be faster at one moment than at the next.
+    peak = max(before, peak_flops(matrix))
     took, compiling = statistics.median(took for took, _ in runs), runs[0][1]
     done = steps * _BATCH
     flops = training_flops(width) * done / took

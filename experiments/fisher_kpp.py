@@ -91,7 +91,7 @@ SIZES = {
         5,
         {"BiLO": _OURS},
         dict.fromkeys(_WEIGHTS, _QUICK_PINN),
-        (1e-3,),
+        (0.0, 1e-3, 1e-2),
     ),
     Preset.PAPER: Size(
         (0.0, 1e-3, 1e-2),

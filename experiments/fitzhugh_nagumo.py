@@ -118,7 +118,7 @@ SIZES = {
         joint_ours=InverseMap(nn.Dense((16,)), inputs=Inputs.BOTH, steps=4, batch=16, draws=16),
         fresh_ours=None,
         floor_cases=0,
-        widths=Widths({32: 512}, 256),
+        widths=Widths({32: 512}, matrix=256),
         starts=Starts(cases=2, starts=4, grid=7),
     ),
     Preset.QUICK: Size(
@@ -132,8 +132,8 @@ SIZES = {
         ours=InverseMap(steps=900),
         joint_ours=InverseMap(inputs=Inputs.BOTH, steps=900),
         fresh_ours=None,
-        floor_cases=32,
-        widths=Widths({32: 10_240, 128: 10_240, 512: 10_240, 2048: 256}, 2048),
+        floor_cases=256,
+        widths=Widths({32: 10_240, 128: 10_240, 512: 10_240, 2048: 256}),
         starts=Starts(cases=4, starts=8, grid=21),
     ),
     Preset.PAPER: Size(
@@ -148,7 +148,7 @@ SIZES = {
         joint_ours=InverseMap(inputs=Inputs.BOTH, steps=9000),
         fresh_ours=InverseMap(steps=10_000, fresh=16),
         floor_cases=512,
-        widths=Widths(dict.fromkeys((32, 128, 512, 2048), 10_240), 4096),
+        widths=Widths(dict.fromkeys((32, 128, 512, 2048), 10_240)),
         starts=Starts(cases=32, starts=32, grid=101),
     ),
 }
@@ -215,7 +215,7 @@ def tables(
     rows = [prior_row("a", workshop.neuron)] if "a" in letters else []
     rows += accuracy_rows(workshop, cells, floors, letters)
     if "c" in letters:
-        rows += series_rows(workshop, cells, floors)
+        rows += series_rows(workshop, cells, laplace, floors)
     if "d" in letters:
         rows += joint_rows(workshop, cells, floors)
     if "e" in letters:

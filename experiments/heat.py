@@ -35,6 +35,12 @@ SUBJECT = Subject(
     "heat",
     truth=lambda x: 1.0 - 2.0 * np.abs(x - 0.5),
     guess=lambda x: np.sin(np.pi * x),
+    changes={
+        "f = sin πx": np.zeros_like,
+        "f = sin πx + 0.1": lambda x: np.full_like(x, 0.1),
+        "f = sin πx + 0.1 x": lambda x: 0.1 * x,
+        "f = sin πx + 0.1 sin 2πx": lambda x: 0.1 * np.sin(2.0 * np.pi * x),
+    },
     square=True,
     published={
         "BiLO, exact": (5.43e-2, 1.01e-4, 4.64e-4, 1.52e-9),
@@ -119,22 +125,20 @@ def trials(size: Size) -> list[Trial]:
     penalty = UNIT**2 / (EXACT_READINGS * SLOPE**2)
     exact = heat(noise=UNIT, readings=EXACT_READINGS, penalty=penalty)
     made = [
-        Trial("noisy", noisy, NOISE, NOISE, _named(size.noisy, "noisy"), "noisy"),
-        Trial(
-            "exact", exact, 0.0, UNIT, _named(size.exact, "exact"), "exact" if size.exact else None
-        ),
+        Trial("noisy", noisy, NOISE, _named(size.noisy, "noisy"), "noisy"),
+        Trial("exact", exact, 0.0, _named(size.exact, "exact"), "exact" if size.exact else None),
     ]
     for weight in size.weights[0]:
         problem = heat(noise=UNIT, readings=EXACT_READINGS, penalty=penalty)
         method = dataclasses.replace(size.pinn, data_weight=weight * UNIT**2)
         named: dict[str, BiLO | PINN] = {f"PINN({weight:g}), exact": method}
-        made.append(Trial("exact", problem, 0.0, UNIT, named, None))
+        made.append(Trial("exact", problem, 0.0, named, None))
     for weight in size.weights[1]:
         # The source weighs the penalty by 1e-2 beside the residual, whatever the readings weigh.
         problem = heat(noise=NOISE, penalty=PENALTY / weight)
         method = dataclasses.replace(size.pinn, data_weight=weight * NOISE**2)
         named = {f"PINN({weight:g}), noisy": method}
-        made.append(Trial("noisy", problem, NOISE, NOISE, named, None))
+        made.append(Trial("noisy", problem, NOISE, named, None))
     return made
 
 

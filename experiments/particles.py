@@ -22,6 +22,7 @@ folder, a run continues.
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ import numpy as np
 import scipy.integrate
 import scipy.optimize
 from _common import Arguments, Clocks, Preset, main, run_once
+from _evaluation import Row
 from _tables import number
 from _unknown_scalars import (
     Answers,
@@ -51,6 +53,7 @@ GUESS = (250.0, 5.0)
 SNAPSHOTS, CELLS = 100, 100
 # Where particles are made, and half of the interval there for Simpson's rule.
 SOURCE, SIMPSON = 0.5, 101
+BY_POSITIONS = "most likely, by positions"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +110,7 @@ def run(arguments: Particles) -> None:
         made = trial(size, arguments.seed)
         content = experiment("particles", arguments, [made], clocks, picture)
         draw_counts(arguments.out, made, content)
+        beside_positions(content["rows"], made.problem.parameters.names)
         return content | {"cramer_rao": cramer_rao(made.problem)}
 
     run_once(arguments, size, make, describe)
@@ -116,7 +120,21 @@ def describe(metrics: dict[str, Any]) -> str:
     """The table, and how well any method could know the rates."""
     least = ", ".join(f"{number(s)} ({name})" for name, s in metrics["cramer_rao"].items())
     table = report(metrics, "Particles", "The source has no numbers.")
-    return f"{table}\n\nCramér-Rao bound of the standard deviations at the truth: {least}."
+    apart = [(row["method"], row["from_positions_most"].values()) for row in metrics["rows"]]
+    away = "; ".join(f"{m} {', '.join(f'{100 * x:.2f} %' for x in xs)}" for m, xs in apart)
+    return (
+        f"{table}\n\nCramér-Rao bound of the standard deviations at the truth: {least}.\n"
+        f"Largest distance from the rates under which the positions are most likely: {away}."
+    )
+
+
+def beside_positions(rows: list[Row], names: Sequence[str]) -> None:
+    """Add to each row how far it is, at most, from the most likely rates by positions."""
+    (limit,) = (row for row in rows if row["method"] == BY_POSITIONS)
+    exact = np.asarray(limit["each_estimate"])
+    for row in rows:
+        away = np.abs(np.asarray(row["each_estimate"]) / exact - 1.0).max(axis=0)
+        row["from_positions_most"] = dict(zip(names, away.tolist(), strict=True))
 
 
 def cramer_rao(problem: ij.InverseProblem) -> dict[str, float]:
@@ -150,7 +168,7 @@ def trial(size: Size, seed: int) -> Trial:
 
     return Trial(
         "positions", None, problem, TRUTH, GUESS, readings, methods,
-        {"most likely, by positions": of_positions},
+        {BY_POSITIONS: of_positions},
     )  # fmt: skip
 
 

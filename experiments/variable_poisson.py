@@ -38,6 +38,13 @@ SUBJECT = Subject(
     "variable_poisson",
     truth=lambda x: 1.25 - 0.5 * np.abs(x - 0.5),
     guess=np.ones_like,
+    changes={
+        "D = 1": np.zeros_like,
+        "D = 1.1": lambda x: np.full_like(x, 0.1),
+        "D = 0.9": lambda x: np.full_like(x, -0.1),
+        "D = 1 + 0.1 x": lambda x: 0.1 * x,
+        "D = 1 + 0.1 cos 2πx": lambda x: 0.1 * np.cos(2.0 * np.pi * x),
+    },
     square=False,
     published={
         "BiLO(0.01)": (1.08e-1, 4.88e-2, 2.07e-2, 2.57e-4),
@@ -122,7 +129,6 @@ def trials(size: Size) -> list[Trial]:
             "BiLO",
             variable_poisson(noise=NOISE, penalty=penalty),
             NOISE,
-            NOISE,
             {f"{name}({penalty:g})": method for name, method in size.bilo.items()},
             f"{penalty:g}",
         )
@@ -133,7 +139,7 @@ def trials(size: Size) -> list[Trial]:
         method = dataclasses.replace(size.pinn, data_weight=weight * NOISE**2)
         problem = variable_poisson(noise=NOISE, penalty=penalty / weight)
         name = f"PINN({penalty:g}/{weight:g})"
-        made.append(Trial("PINN", problem, NOISE, NOISE, {name: method}, None))
+        made.append(Trial("PINN", problem, NOISE, {name: method}, None))
     return made
 
 

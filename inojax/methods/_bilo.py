@@ -19,7 +19,7 @@ from ..data import Dataset
 from ..nn import LocalOperator
 from ..train import TrainLog
 from ._base import estimate_from_cloud, estimate_from_point
-from ._checks import check_counts, describe_settings
+from ._checks import check_choices, check_counts, check_parts, describe_settings
 from ._descent import (
     AbstractDescent,
     AdamDescent,
@@ -33,7 +33,7 @@ from ._equation import Equation, equation_of
 from ._equation_inverter import (
     AbstractEquationInverter,
     AbstractEquationMethod,
-    check_losses,
+    checked_losses,
 )
 from ._objective import Penalty
 from ._search import AbstractSearch, AdamSearch, GaussNewtonSearch, penalized
@@ -66,7 +66,8 @@ class BiLO(AbstractEquationMethod["BiLOInverter"]):
         residual_gradient: Weight of the residual's derivative by the parameters.
         descent: How the weights follow the equation.
         search: How the parameters follow the readings.
-        field_descent: How the networks of unknown functions follow the readings.
+        field_descent: How the networks of unknown functions follow the readings; Gauss-Newton
+            steps must take all points (`points=None`).
         penalty: What is added to the misfit of the readings; unknown functions know that of their
             prior, or none.
         pretraining: Steps of the weights at the guess.
@@ -93,8 +94,15 @@ class BiLO(AbstractEquationMethod["BiLOInverter"]):
     draws: int = 128
 
     def __check_init__(self) -> None:
-        """Refuse counts below one and a weight that is not positive."""
+        """Refuse counts below one, unknown choices and a weight that is not positive."""
         check_counts(self, "width", "field_width", "depth", "pretraining", "steps", "draws")
+        check_choices(self, penalty=Penalty)
+        check_parts(
+            self,
+            descent=AbstractDescent,
+            search=AbstractSearch,
+            field_descent=AbstractDescent,
+        )
         if not self.residual_gradient > 0.0:
             raise ValueError(
                 "`residual_gradient` must be positive: without it the network does not learn how "
@@ -140,6 +148,10 @@ class BiLO(AbstractEquationMethod["BiLOInverter"]):
     ) -> "BiLOInverter":
         """Train the local operator at the guess.
 
+        `network`, `functions` and `losses` of the inverter are pure functions of the key, so that
+        many are trained at once under `jax.vmap`; then the losses of a run that diverges are not
+        finite, and nothing is raised.
+
         Args:
             problem: An inverse problem whose model is a `PDEModel`.
             dataset: Not needed.
@@ -159,8 +171,7 @@ class BiLO(AbstractEquationMethod["BiLOInverter"]):
         network, losses = _pretrain(
             self, inverter.equation, inverter.network, inverter.functions, train_key
         )
-        check_losses(losses)
-        return dataclasses.replace(inverter, network=network, losses=np.asarray(losses))
+        return dataclasses.replace(inverter, network=network, losses=checked_losses(losses))
 
     def _untrained(
         self, problem: InverseProblem, init_key: Key[Array, ""], field_key: Key[Array, ""]
@@ -191,8 +202,8 @@ class LocalSolution(NamedTuple):
 
     Attributes:
         theta: Physical parameter values, coefficients of functions included.
-        network: The local operator there.
-        functions: The unknown functions there.
+        network: The local operator there; `BiLOInverter.predict` evaluates it with the ansatz.
+        functions: The unknown functions there; `functions.at("D", x)` evaluates one.
         path: Physical parameter values before each step.
         residual_loss: Loss of the equation before each step.
         misfit: Misfit of the readings before each step, half a chi-squared.
@@ -225,7 +236,7 @@ class BiLOInverter(AbstractEquationInverter[LocalSolution]):
     equation: Equation
     network: LocalOperator
     functions: Functions
-    losses: np.ndarray
+    losses: Float[Array | np.ndarray, " step"]
     settings: str = eqx.field(static=True)
     logs: tuple[TrainLog, ...] = ()
 

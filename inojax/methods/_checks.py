@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import equinox as eqx
+import wadler_lindig
 
 
 def check_counts(settings: eqx.Module, *names: str) -> None:
@@ -68,7 +69,24 @@ def check_choices(settings: eqx.Module, **kinds: type[enum.Enum]) -> None:
             raise TypeError(f"`{name}` must be one of {members}; got {getattr(settings, name)!r}.")
 
 
+def check_parts(settings: eqx.Module, **kinds: type) -> None:
+    """Refuse hyperparameters of another type than a base class, such as a name as text.
+
+    Args:
+        settings: Holder of the hyperparameters.
+        kinds: The base class of each.
+
+    Raises:
+        TypeError: Naming the first that is of another type, and what there is.
+    """
+    for name, kind in kinds.items():
+        found = getattr(settings, name)
+        if not isinstance(found, kind):
+            choices = ", ".join(f"{one.__name__}()" for one in kind.__subclasses__())
+            raise TypeError(f"`{name}` must be one of {choices}; got {found!r}.")
+
+
 def describe_settings(settings: Any) -> str:
-    """Hyperparameters as text that is the same in every process."""
-    text = eqx.tree_pformat(settings, short_arrays=False)
+    """Hyperparameters, defaults included, as text that is the same in every process."""
+    text = wadler_lindig.pformat(settings, short_arrays=False, hide_defaults=False)
     return re.sub(r" at 0x[0-9a-f]+", "", text)

@@ -276,13 +276,27 @@ def equation_of(problem: InverseProblem, guess: tuple[float, ...] | None) -> Equ
             "`problem` must have a `PDEModel`, on whose residual networks are trained; got "
             f"{type(problem.model).__name__}."
         )
-    space, model = problem.parameters, problem.model
+    with jax.ensure_compile_time_eval():  # nothing here depends on what is traced
+        return _equation_of(problem, problem.model, guess)
+
+
+def _equation_of(
+    problem: InverseProblem, model: PDEModel, guess: tuple[float, ...] | None
+) -> Equation:
+    space = problem.parameters
     values = space.from_unit(np.full(space.size, 0.5)) if guess is None else guess
     values = np.asarray(values, np.float64)
     scalars = values[: space.size - model.coefficients]
     if values.shape != (space.size,) or not np.isfinite(values).all() or np.any(scalars == 0.0):
         raise ValueError(
             f"`guess` must be a finite number for each of the {space.size} parameters, other than "
-            f"zero for scalars, whose scale it sets; got {values}."
+            "zero for scalars, whose scale it sets; by default these are the medians of the "
+            f"priors. Got {values}."
+        )
+    outside = np.flatnonzero(~np.isfinite(np.asarray(space.log_densities(values))))
+    if len(outside):
+        name = space.names[outside[0]]
+        raise ValueError(
+            f"`guess` must lie within the priors; {values[outside[0]]:g} is none of {name!r}."
         )
     return Equation(problem, model, model.second_derivatives(space.size), values)

@@ -78,21 +78,33 @@ class AbstractEquationInverter(AbstractNetworkInverter, Generic[_Solution]):
         points: Float[ArrayLike, "point coordinate"],
         theta: Float[ArrayLike, " parameter"],
         network: LocalOperator | None = None,
+        *,
+        functions: Functions | Float[ArrayLike, "point field"] | None = None,
     ) -> Float[Array, "point state"]:
         """Evaluate a network, initial and boundary conditions included.
+
+        `predict(points, found.theta, found.network, functions=found.functions)` is the solution
+        that `follow` found.
 
         Args:
             points: Where.
             theta: Physical parameter values, near those that the network was trained at.
                 Coefficients stand for functions that are linear between nodes.
             network: The network; by default the one at the guess.
+            functions: The unknown functions, or their values at the points; by default those of
+                the coefficients.
 
         Returns:
             The states.
         """
         network = self.network if network is None else network
         theta, points = jnp.asarray(theta), jnp.asarray(points)
-        fields = self.equation.values(theta, points)
+        if functions is None:
+            fields = self.equation.values(theta, points)
+        elif isinstance(functions, Functions):
+            fields = functions.jet(points, ()).value
+        else:
+            fields = jnp.asarray(functions, points.dtype)
         return self.equation.states(network, theta[: self.equation.scalars], fields, points)
 
 
@@ -130,10 +142,14 @@ class AbstractEquationMethod(eqx.Module, Generic[_Inverter]):
         return load(self._untrained(problem, *jr.split(jr.key(0))), folder, problem)
 
 
-def check_losses(losses: Float[Array, " step"]) -> None:
-    """Raise a RuntimeError if a run has diverged."""
-    if not np.isfinite(np.asarray(losses)[-1]):
+def checked_losses(losses: Float[Array, " step"]) -> Float[Array | np.ndarray, " step"]:
+    """Losses on the host, or as they are while traced; a RuntimeError if a run has diverged."""
+    if is_traced(losses):
+        return losses
+    found = np.asarray(losses)
+    if not np.isfinite(found[-1]):
         raise RuntimeError(
             f"The residual is no longer finite after {len(losses)} steps. Lower the "
             "`learning_rate` of `descent`, or raise its damping."
         )
+    return found

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -124,7 +125,7 @@ class InverseMapInverter(AbstractNetworkInverter):
             value = jnp.asarray(self.problem.parameters.from_unit(unit))
             return estimate_from_point(self.problem, value)
         cloud = self.encoder.to_unit(self.problem, normal.sample(self.draws, key=key))
-        return estimate_from_cloud(self.problem, unit, jnp.clip(cloud, 0.0, 1.0))
+        return estimate_from_cloud(self.problem, unit, _within_the_prior(unit, cloud))
 
     def _features(self, observation: Observation) -> Float[Array, "row feature"]:
         values = jnp.asarray(observation.values, jnp.float32)
@@ -161,6 +162,20 @@ class InverseMapInverter(AbstractNetworkInverter):
 
 
 @eqx.filter_jit
+def _within_the_prior(
+    center: Float[Array, " parameter"], draws: Float[Array, "draw parameter"]
+) -> Float[Array, "draw parameter"]:
+    """Draws of a normal distribution, those beyond the unit interval at its ends.
+
+    Not at the very ends, which may stand for infinity, but where the outermost of as many draws
+    of the prior lie, or half as far from the end as the center.
+    """
+    outermost = 0.5 / len(draws)
+    low = jnp.minimum(outermost, 0.5 * center)
+    high = 1.0 - jnp.minimum(outermost, 0.5 * (1.0 - center))
+    return jnp.clip(draws, low[None], high[None])
+
+
 def _moments(inverter: InverseMapInverter, observations: Observation) -> tuple[Array, Array]:
     encoder, problem = inverter.encoder, inverter.problem
 
@@ -180,7 +195,8 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
     """Network from a whole time series to parameters, and to their covariance.
 
     Use it where series are complete or nearly so and always read at the same times; one pass
-    inverts in well under a millisecond. The default is stronger than the published networks:
+    under `jax.jit` inverts in well under a millisecond (a plain call also solves the model, to say
+    how well the estimate fits). The default is stronger than the published networks:
     noise is drawn anew in each step, unknown levels of it as well unless a Laplace covariance
     belongs to them, readings are standardized, and the covariance comes with the answer.
     `published()` has the settings of the source.
@@ -360,15 +376,22 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
         size = problem.parameters.size
         outputs = size if self.spread is Spread.NONE else size + Normal.size(size)
         try:
-            network = self.network(encoder.shape, outputs, key=key)
+            inspect.signature(self.network).bind(encoder.shape, outputs, key=key)
         except TypeError as error:
             raise TypeError(
                 "`network` must make networks, not be one: a function of input shape and number "
                 "of outputs with keyword `key`, such as `nn.Dense()` or "
                 f"`lambda shape, outputs, *, key: ...`. {error}"
             ) from error
+        network = self.network(encoder.shape, outputs, key=key)
         x = jax.ShapeDtypeStruct(encoder.shape, jnp.float32)
-        found = getattr(eqx.filter_eval_shape(network, x), "shape", None)
+        try:
+            found = getattr(eqx.filter_eval_shape(network, x), "shape", None)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"`network` must take an array of shape {encoder.shape}, the features of each row "
+                f"of a series: {error}"
+            ) from error
         if found != (outputs,):
             raise ValueError(
                 f"`network` must return {outputs} outputs for inputs of shape {encoder.shape}; "

@@ -20,7 +20,7 @@ from ..models import compiled, in_calls
 from ..train import TrainLog
 from ._base import AbstractExactInverter, AbstractInverter, check_inverter
 from ._batches import in_precision, split_each
-from ._checks import check_counts, describe_settings
+from ._checks import check_choices, check_counts, describe_settings
 from ._importance import resample, temper
 from ._levenberg_marquardt import Local, Minimum, minimize
 from ._objective import Coordinates, Objective, Penalty
@@ -77,8 +77,9 @@ class LeastSquares(eqx.Module):
     candidates: int = 4
 
     def __check_init__(self) -> None:
-        """Refuse counts below one and a tolerance that is not positive."""
+        """Refuse counts below one, unknown choices and a tolerance that is not positive."""
         check_counts(self, "starts", "max_steps", "draws")
+        check_choices(self, coordinates=Coordinates, penalty=Penalty, point=Point)
         if self.candidates < 0:
             raise ValueError(f"`candidates` must not be negative; got {self.candidates}.")
         if not self.tolerance > 0.0:

@@ -16,13 +16,13 @@ from ..data import Dataset
 from ..nn import LocalOperator
 from ..train import TrainLog
 from ._base import estimate_from_point
-from ._checks import check_counts, check_positive, describe_settings
+from ._checks import check_counts, check_parts, check_positive, describe_settings
 from ._descent import AbstractDescent, AdamDescent, Target, Weights, nothing, run_descent
 from ._equation import Equation, equation_of
 from ._equation_inverter import (
     AbstractEquationInverter,
     AbstractEquationMethod,
-    check_losses,
+    checked_losses,
 )
 from ._search import AbstractSearch, AdamSearch
 from ._unknowns import Functions, Unknowns
@@ -68,12 +68,17 @@ class PINN(AbstractEquationMethod["PINNInverter"]):
         """Refuse counts below one and a weight that is not positive."""
         check_counts(self, "width", "field_width", "depth", "pretraining", "steps")
         check_positive(self, "data_weight")
+        check_parts(self, descent=AbstractDescent, search=AbstractSearch)
 
     @in_x32
     def fit(
         self, problem: InverseProblem, dataset: Dataset | None = None, *, key: Key[Array, ""]
     ) -> "PINNInverter":
         """Train the network at the guess.
+
+        `network`, `functions` and `losses` of the inverter are pure functions of the key, so that
+        many are trained at once under `jax.vmap`; then the losses of a run that diverges are not
+        finite, and nothing is raised.
 
         Args:
             problem: An inverse problem whose model is a `PDEModel`.
@@ -94,8 +99,7 @@ class PINN(AbstractEquationMethod["PINNInverter"]):
         network, losses = _pretrain(
             self, inverter.equation, inverter.network, inverter.functions, train_key
         )
-        check_losses(losses)
-        return dataclasses.replace(inverter, network=network, losses=np.asarray(losses))
+        return dataclasses.replace(inverter, network=network, losses=checked_losses(losses))
 
     def _untrained(
         self, problem: InverseProblem, init_key: Key[Array, ""], field_key: Key[Array, ""]
@@ -124,8 +128,8 @@ class PINNSolution(eqx.Module):
 
     Attributes:
         theta: Physical parameter values.
-        network: The solution there.
-        functions: The unknown functions there.
+        network: The solution there; `PINNInverter.predict` evaluates it with the ansatz.
+        functions: The unknown functions there; `functions.at("D", x)` evaluates one.
         losses: Loss of equation and readings before each step.
     """
 
@@ -154,7 +158,7 @@ class PINNInverter(AbstractEquationInverter[PINNSolution]):
     equation: Equation
     network: LocalOperator
     functions: Functions
-    losses: np.ndarray
+    losses: Float[Array | np.ndarray, " step"]
     settings: str = eqx.field(static=True)
     logs: tuple[TrainLog, ...] = ()
 

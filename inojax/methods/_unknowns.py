@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, ArrayLike, Float, Key
 
 from ..models import Field, PDEModel
 from ..nn import Jet, LocalOperator
@@ -51,6 +51,25 @@ class Functions(eqx.Module):
         networks = [LocalOperator(1, width=width, depth=depth, key=k) for k in keys]
         axes = [model.coordinates.index(field.coordinate) for field in fields]
         return cls(fields, tuple(axes), tuple(networks[: len(fields)]))
+
+    def at(self, name: str, s: Float[ArrayLike, " point"]) -> Float[Array, " point"]:
+        """Values of one function.
+
+        Args:
+            name: What it is called.
+            s: Values of its coordinate.
+
+        Returns:
+            The function there.
+
+        Raises:
+            ValueError: If there is no function of this name.
+        """
+        names = [field.name for field in self.fields]
+        if name not in names:
+            raise ValueError(f"`name` must be one of {', '.join(names) or 'none'}; got {name!r}.")
+        index = names.index(name)
+        return _along(self.fields[index], self.networks[index], jnp.asarray(s, jnp.float32))[0]
 
     def jet(
         self, points: Float[Array, "point coordinate"], pairs: tuple[tuple[int, int], ...]

@@ -24,8 +24,9 @@ class FiniteElements(AbstractDirectSolver):
 
         ∫ (-a u' v' + (b - a') u' v + c u v + d v) = 0 for all v
 
-    so that coefficients may have kinks, as unknown functions do, or jumps where the equation
-    is a flux's divergence. The system is tridiagonal; boundary values come from the ansatz.
+    so that coefficients may have kinks, as unknown functions do. That of the slope in a flux
+    whose divergence the equation is may even jump, such as D in (D u')'; one of the value there may
+    not. The system is tridiagonal; boundary values come from the ansatz.
 
     Attributes:
         elements: How many, of equal length; kinks of coefficients should lie between them.

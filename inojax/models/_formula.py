@@ -9,14 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ._derivatives import Function, expansion
 from ._field import Field
 from ._interface import Interface
 
 # `residual(u, x, theta, *fields)` and `ansatz(n, x, theta, *fields)`.
 Residual = Callable[..., Any]
 Ansatz = Callable[..., Any]
-# A function of a point, which is a vector of coordinates.
-Function = Callable[[Any], Any]
 
 
 class Formula(eqx.Module):
@@ -84,7 +83,7 @@ class Formula(eqx.Module):
         return self.state(jnp.zeros(len(self.states), x.dtype), x, theta)
 
     def check(self, parameters: int, edges: Float[np.ndarray, "point coordinate"]) -> None:
-        """Refuse an ansatz or a residual of another shape, and edges without a condition.
+        """Refuse what has another shape or too high derivatives, and edges without a condition.
 
         Args:
             parameters: Number of parameters.
@@ -92,11 +91,13 @@ class Formula(eqx.Module):
                 any, it may also have another number of equations than of states.
 
         Raises:
-            ValueError: If a shape is wrong, or the ansatz at an edge depends on the network.
+            ValueError: If a shape is wrong, the residual has derivatives of third order or second
+                ones of an unknown function, or the ansatz at an edge depends on the network.
         """
         with jax.ensure_compile_time_eval():
             theta = jnp.linspace(0.7, 1.3, parameters)  # any generic values will do
             self._check_shapes(theta, solved=len(edges) > 0)
+            self._check_orders(theta)
             for edge in edges:
                 self._check_edge(edge, theta)
 
@@ -122,6 +123,46 @@ class Formula(eqx.Module):
             shape = jax.eval_shape(jump, theta).shape
             if shape != ones.shape:
                 raise ValueError(f"`jump` must return one value for {names}; got shape {shape}.")
+
+    def _check_orders(self, theta: Array) -> None:
+        """Refuse derivatives that the expansions of solvers and networks leave out."""
+        x = self.generic_point()
+        scalars, functions = self.split(theta)
+
+        def bent(function: Function, order: int) -> Function:
+            """The same, but for derivatives of this order and higher."""
+            return lambda y: function(y) + jnp.sum((1.0 + jnp.arange(x.size)) * (y - x)) ** order
+
+        u = self.generic_function(x)
+        found = self.residual_of(u, x, scalars, functions)
+        if not _same(found, self.residual_of(bent(u, 3), x, scalars, functions)):
+            raise ValueError(
+                "`residual` has derivatives of third or higher order, which solvers and networks "
+                "leave out. Write the equation as a system: further `states` for derivatives."
+            )
+        for index, field in enumerate(self.fields):
+            others = [*functions]
+            others[index] = bent(others[index], 2)
+            if not _same(found, self.residual_of(u, x, scalars, tuple(others))):
+                raise ValueError(
+                    f"`residual` has second derivatives of the unknown function {field.name!r}, "
+                    "which is linear between its nodes. Write the equation as the divergence of a "
+                    "flux, so that only first ones appear."
+                )
+
+    def generic_point(self) -> Float[Array, " coordinate"]:
+        """A point inside of the domain that is like no other."""
+        low, high = jnp.asarray(self.domain).T
+        return low + (high - low) * jnp.linspace(0.37, 0.61, len(self.domain))
+
+    def generic_function(self, x: Float[Array, " coordinate"]) -> Function:
+        """A polynomial of second order with generic derivatives at a point."""
+        rng = np.random.default_rng(0)
+        states, size = len(self.states), len(self.domain)
+        value, first = (jnp.asarray(rng.uniform(0.5, 1.5, s)) for s in (states, (size, states)))
+        pairs = ((i, j) for i in range(size) for j in range(i, size))
+        second = {pair: jnp.asarray(rng.uniform(0.5, 1.5, states)) for pair in pairs}
+        return expansion(value, first, second, x)
 
     def _check_edge(self, edge: np.ndarray, theta: Array) -> None:
         x, ones = jnp.asarray(edge), jnp.ones(len(self.states))
@@ -172,3 +213,7 @@ class Formula(eqx.Module):
     def _written(self, u: Function) -> Function:
         """A function with vector values as users write it: a number if there is one state."""
         return (lambda point: u(point)[0]) if len(self.states) == 1 else u
+
+
+def _same(found: Array, other: Array) -> bool:
+    return np.array_equal(np.asarray(found), np.asarray(other), equal_nan=True)

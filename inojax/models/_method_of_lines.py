@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from ..solvers import solve_general
 from ._collocation import Grid, check_nodes
-from ._derivatives import expansion
+from ._derivatives import Function, expansion
 from ._formula import Formula
 from ._ode import ODEModel
 from ._pde_solver import AbstractPDESolver, Solved
@@ -50,6 +50,46 @@ class MethodOfLines(AbstractPDESolver):
                 f"`MethodOfLines` solves equations in time {self.time!r} and at most one other "
                 f"coordinate; this one has {', '.join(formula.coordinates)}. Name time by "
                 "`MethodOfLines(time=...)`."
+            )
+
+    def check_parameters(self, formula: Formula, parameters: int) -> None:
+        """Raise unless the equation is of first order in time, and linear in that derivative."""
+        lines = _Lines(formula, self)
+        with jax.enable_x64(True), jax.ensure_compile_time_eval():
+            theta = jnp.linspace(0.7, 1.3, parameters)
+            x = formula.generic_point()
+            u, along = formula.generic_function(x), lines.clock
+
+            def residual(change: Function) -> np.ndarray:
+                return np.asarray(formula.residual_of(lambda y: u(y) + change(y), x, theta))
+
+            rates = jnp.linspace(0.8, 1.2, len(formula.states))
+            zero, one, two = (
+                residual(lambda y, s=s: s * (y - x)[along] * rates) for s in (0.0, 1.0, 2.0)
+            )
+            bent = residual(lambda y: (y - x)[along] * jnp.sum(y - x) * rates)
+            mass = np.asarray(
+                jax.jacfwd(
+                    lambda v: formula.residual_of(lambda y: u(y) + (y - x)[along] * v, x, theta)
+                )(rates)
+            )
+        if not np.array_equal(bent, zero, equal_nan=True):
+            raise ValueError(
+                f"`MethodOfLines` solves equations of first order in time {self.time!r}; this "
+                "`residual` has second derivatives with it. Make the first one a state of its own."
+            )
+        # Rounding errors are those of the largest term.
+        rounding = 1e-12 * np.max(np.abs([zero, one, two]))
+        if not np.all(np.abs((two - one) - (one - zero)) <= rounding):
+            raise ValueError(
+                f"`MethodOfLines` solves equations that are linear in the derivative by time "
+                f"{self.time!r}; this `residual` is not. Solve it for that derivative."
+            )
+        if np.linalg.matrix_rank(mass) < len(mass):
+            raise ValueError(
+                f"`MethodOfLines` needs the derivative of every state by time {self.time!r}; this "
+                "`residual` does not determine all of them. Use a solver of your own "
+                "(`AbstractPDESolver`)."
             )
 
     def edges(self, formula: Formula) -> Float[np.ndarray, "point coordinate"]:

@@ -18,7 +18,7 @@ from ._formula import Ansatz, Formula, Residual
 from ._interface import Interface, check_interfaces
 from ._ode import ODESolution
 from ._pde_solver import AbstractPDESolver, Solved
-from ._points import along, checked, lattice
+from ._points import along, check_box, checked, lattice
 
 
 class PDEModel(eqx.Module):
@@ -110,12 +110,14 @@ class PDEModel(eqx.Module):
             state_unit: Unit of the states.
 
         Raises:
-            ValueError: If points lie outside of the domain, shapes disagree or names repeat.
+            ValueError: If an end is not above the other, points lie outside of the domain, shapes
+                disagree or names repeat.
         """
         self.residual = residual
         self.ansatz = ansatz
         self.coordinates = tuple(domain)
         self.domain = tuple((float(low), float(high)) for low, high in domain.values())
+        check_box(self.box)
         self.states, self.fields = tuple(states), tuple(fields)
         self.interfaces = tuple(interfaces)
         self.collocation = checked("collocation", lattice(collocation, self.box), self.box)

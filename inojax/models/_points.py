@@ -8,6 +8,15 @@ import numpy as np
 Box = dict[str, tuple[float, float]]
 
 
+def check_box(box: Box) -> None:
+    """Raise a ValueError unless each coordinate has a lower and a higher end."""
+    for name, (low, high) in box.items():
+        if not -np.inf < low < high < np.inf:
+            raise ValueError(
+                f"`domain` of {name!r} must be a lower and a higher end; got ({low:g}, {high:g})."
+            )
+
+
 def lattice(wanted: Any, box: Box) -> np.ndarray:
     """Points on a lattice with so many along each coordinate, unless they are given."""
     counts = np.asarray(wanted)
@@ -17,7 +26,7 @@ def lattice(wanted: Any, box: Box) -> np.ndarray:
     if len(sizes) != len(box) or any(size < 2 for size in sizes):
         raise ValueError(
             f"`collocation` must be a number of points, at least 2, for each of the coordinates "
-            f"{', '.join(box)}, or an array of points; got {wanted}."
+            f"{', '.join(box)}, or an array of points of shape (point, {len(box)}); got {wanted}."
         )
     axes = [np.linspace(*ends, size) for ends, size in zip(box.values(), sizes, strict=True)]
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))

@@ -10,6 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from .._x64 import is_traced
 from ._jet import Jet, Pair, tanh, tanh_channels
 from ._linear import Linear
 
@@ -27,7 +28,8 @@ class LocalOperator(eqx.Module):
 
     Attributes:
         embedding: What each parameter adds to the first layer; a NumPy array, which training
-            leaves as it is, unless the embedding is trained.
+            leaves as it is, unless the embedding is trained or the network is made under a
+            transformation.
         layers: The first layer takes coordinates, the last one is linear.
         train_embedding: Whether the embedding is trained.
 
@@ -73,7 +75,8 @@ class LocalOperator(eqx.Module):
         embed_key, key = jr.split(key)
         end = coordinates**-0.5
         embedding = jr.uniform(embed_key, (parameters, width), minval=-end, maxval=end)
-        self.embedding = embedding if train_embedding else np.asarray(embedding)
+        keep = train_embedding or is_traced(embedding)
+        self.embedding = embedding if keep else np.asarray(embedding)
         self.train_embedding = train_embedding
         shape = coordinates, *(width,) * (depth + 1), outputs
         keys = jr.split(key, len(shape) - 1)

@@ -62,9 +62,20 @@ class SeriesNetwork(eqx.Module):
         return self.layers[-1](x)
 
 
-def _check_sizes(name: str, sizes: tuple[int, ...]) -> None:
-    if not sizes or min(sizes) < 1:
-        raise ValueError(f"`{name}` must be whole numbers, at least 1; got {sizes}.")
+def _check_sizes(name: str, sizes: Any) -> None:
+    if not isinstance(sizes, tuple) or not sizes or not all(map(_is_size, sizes)):
+        raise ValueError(
+            f"`{name}` must be whole numbers, at least 1, such as (64, 64); got {sizes!r}."
+        )
+
+
+def _check_size(name: str, size: Any) -> None:
+    if not _is_size(size):
+        raise ValueError(f"`{name}` must be a whole number, at least 1; got {size!r}.")
+
+
+def _is_size(size: Any) -> bool:
+    return isinstance(size, int) and size >= 1
 
 
 class Dense(eqx.Module):
@@ -126,7 +137,7 @@ class Convolutional(eqx.Module):
         for name in ("filters", "widths"):
             _check_sizes(name, getattr(self, name))
         for name in ("kernel", "stride", "pool"):
-            _check_sizes(name, (getattr(self, name),))
+            _check_size(name, getattr(self, name))
 
     def __call__(
         self, shape: tuple[int, int], outputs: int, *, key: Key[Array, ""]
@@ -187,7 +198,7 @@ class ByLength(eqx.Module):
 
     def __check_init__(self) -> None:
         """Refuse a length below one."""
-        _check_sizes("rows", (self.rows,))
+        _check_size("rows", self.rows)
 
     def __call__(self, shape: tuple[int, int], outputs: int, *, key: Key[Array, ""]) -> Any:
         """Draw the network that suits the length.

@@ -41,8 +41,8 @@ def fisher_kpp(*, noise: float = 1e-3, readings: int = 9) -> InverseProblem:
     """
     import numpyro.distributions as dist
 
-    if readings < 1:
-        raise ValueError(f"`readings` must be at least 1; got {readings}.")
+    if readings < 2:
+        raise ValueError(f"`readings` must be at least 2; got {readings}.")
     parameters = ParameterSpace(
         (
             Parameter("D", dist.LogNormal(0.0, 1.0), f"{DIFFUSION}"),

@@ -11,7 +11,7 @@ from ..models import ODEModel
 from ..noise import AR1, AbstractNoise, Gaussian
 
 _GAMMA, _CURRENT = 3.0, -0.4
-_STEP = 0.2
+_TIMES, _STEP = 1000, 0.2
 # Name, mean and standard deviation of each prior, cut at two standard deviations.
 _NEURON = (("theta0", 0.4, 0.3), ("theta1", 0.4, 0.4))
 _THIRD = ("zeta", _CURRENT, 0.1)
@@ -56,9 +56,13 @@ def fitzhugh_nagumo(
         ValueError: If an argument is out of range.
 
     Source:
-        Rudi, Bessac and Lenzi, arXiv 2012.06691, section 2; γ, ζ and the start at rest were
+        Rudi, Bessac and Lenzi, arXiv 2012.06691, section 2; γ, ζ and the start at the origin were
         fitted to its released series, the priors of the noise to its released parameters.
     """
+    if not noise >= 0.0:
+        raise ValueError(f"`noise` must not be negative; got {noise!r}.")
+    if not 1 <= readings <= _TIMES:
+        raise ValueError(f"`readings` must be from 1 to {_TIMES}; got {readings}.")
     neuron = (*_NEURON, _THIRD) if unknown_current else _NEURON
     unknowns = [_unknown(*one, 2.0) for one in neuron]
     if unknown_noise:
@@ -66,7 +70,7 @@ def fitzhugh_nagumo(
     model = ODEModel(
         _with_current if unknown_current else _vector_field,
         np.zeros(2),
-        times=np.arange(1000) * _STEP,
+        times=np.arange(_TIMES) * _STEP,
         states=("u", "v"),
         rtol=1e-6,
         atol=1e-8,

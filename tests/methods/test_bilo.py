@@ -14,14 +14,17 @@ from inojax.methods import (
     AdamDescent,
     AdamSearch,
     BiLO,
+    Coordinates,
     GaussNewtonDescent,
     GaussNewtonSearch,
+    LeastSquares,
     Penalty,
     invert_batch,
     save,
 )
 from inojax.methods._descent import Weights
 from inojax.methods._unknowns import Functions
+from inojax.models import Field
 from inojax.nn import LocalOperator
 from inojax.problems import (
     fisher_kpp,
@@ -125,6 +128,34 @@ def test_its_intervals_are_those_of_the_linearized_posterior(inverter, observati
         np.testing.assert_allclose(found, spread, rtol=0.25)
 
 
+@pytest.mark.parametrize("method", [SMALL, PINN(16, pretraining=20, steps=5)])
+def test_many_are_trained_at_once(rod, observations, method):
+    """Each as if it were alone, and followed with weights of its own."""
+    keys = jr.split(KEY, 3)
+    base = method.fit(rod, key=keys[0])
+
+    def train(key):
+        found = method.fit(rod, key=key)
+        return eqx.filter(found.network, eqx.is_array), found.losses
+
+    with jax.enable_x64(False):
+        arrays, losses = jax.jit(jax.vmap(train))(keys)
+    assert losses.shape == (3, method.pretraining)
+    np.testing.assert_allclose(losses[0], base.losses, rtol=0.2)
+    assert np.ptp(losses[:, 0]) > 0.0
+
+    def follow(arrays, observation, key):
+        network = eqx.combine(arrays, base.network)
+        return dataclasses.replace(base, network=network).follow(observation, key=key).theta
+
+    with jax.enable_x64(False):
+        thetas = jax.jit(jax.vmap(follow))(arrays, observations, keys)
+    assert np.isfinite(thetas).all()
+    if isinstance(method, BiLO):
+        wanted = [exact(one(observations, index)) for index in range(3)]
+        np.testing.assert_allclose(thetas[:, 0], wanted, rtol=0.02)
+
+
 def test_it_works_under_jit(inverter, observations):
     whole = invert_batch(inverter, observations, key=KEY)
     with jax.enable_x64(False):
@@ -177,6 +208,46 @@ def test_the_operator_knows_the_solution_beside_its_parameters(inverter):
         found = np.asarray(inverter.predict(x, np.array([1.0 + shift])))
         # What the second derivative adds is 1 %.
         np.testing.assert_allclose(found, wave / (1.0 + shift), atol=0.02)
+
+
+def test_the_operator_knows_what_a_constant_added_to_a_function_does():
+    """Of a rod of unknown diffusivity: and not what a tilt or a wave does, which it cannot see."""
+    problem = variable_poisson(noise=0.01)
+    model, (field,) = problem.model, problem.model.fields
+    inverter = dataclasses.replace(SMALL, pretraining=200).fit(problem, key=KEY)
+    x = np.linspace(0.0, 1.0, 101)
+    still = np.zeros(field.size)
+    guess = np.asarray(inverter.functions.at("D", x), np.float64)
+
+    def classical(shift):
+        moved = Field("D", "x", x, ends=(1.0 + shift, 1.0 + shift), roughness=field.roughness)
+        coefficients = moved.coefficients(np.r_[1.0 + shift, guess[1:-1] + shift, 1.0 + shift])
+        fine = model.replace(fields=(moved,), readings=x[:, None])
+        return np.asarray(fine.solve(coefficients).states)[:, 0]
+
+    def local(shift):
+        values = (guess + shift)[:, None].astype(np.float32)
+        return np.asarray(inverter.predict(x[:, None], still, functions=values))[:, 0]
+
+    size = np.abs(classical(0.0)).max()
+    np.testing.assert_allclose(local(0.0), classical(0.0), atol=3e-3 * size)
+    for shift in (-0.1, 0.1):
+        change = classical(shift) - classical(0.0)
+        assert np.abs(change).max() > 0.08 * size
+        # What the second derivative adds is a tenth of the change.
+        np.testing.assert_allclose(local(shift) - local(0.0), change, atol=0.02 * size)
+    # The functions may be given as they are found, too.
+    whole = inverter.predict(x[:, None], still, functions=inverter.functions)
+    np.testing.assert_allclose(whole[:, 0], local(0.0), atol=1e-5)
+
+
+def test_unknown_functions_are_asked_for_by_their_names(inverter):
+    functions = dataclasses.replace(SMALL, pretraining=1).fit(variable_poisson(), key=KEY).functions
+    np.testing.assert_allclose(functions.at("D", np.array([0.0, 1.0])), [1.0, 1.0], atol=1e-6)
+    with refuses(ValueError, "`name` must be one of D; got 'f'"):
+        functions.at("f", np.zeros(1))
+    with refuses(ValueError, "`name` must be one of none; got 'D'"):
+        inverter.functions.at("D", np.zeros(1))
 
 
 def test_it_says_how_it_went(inverter, observations):
@@ -269,6 +340,22 @@ def test_bad_settings_are_refused(change, message):
         dataclasses.replace(SMALL, **change)
 
 
+@pytest.mark.parametrize("kind", [BiLO, LeastSquares, PINN])
+def test_choices_given_as_text_are_refused(kind):
+    for name in {"penalty", "coordinates", "point"} & set(kind.__annotations__):
+        with refuses(TypeError, f"`{name}` must be one of"):
+            kind(**{name: "none"})
+    for name in {"descent", "search", "field_descent"} & set(kind.__annotations__):
+        with refuses(TypeError, f"`{name}` must be one of Adam"):
+            kind(**{name: "adam"})
+
+
+def test_settings_are_written_with_their_defaults(inverter):
+    """A default that changes is told apart when an inverter is loaded."""
+    assert "residual_gradient=0.1" in inverter.settings
+    assert "GaussNewtonSearch(" in inverter.settings
+
+
 def test_bad_rates_are_refused():
     for kind in (AdamDescent, GaussNewtonDescent, AdamSearch, GaussNewtonSearch):
         with refuses(ValueError, "`learning_rate` must be positive; got 0.0"):
@@ -285,6 +372,24 @@ def test_bad_problems_and_guesses_are_refused(rod):
     for guess in ((1.0, 2.0), (0.0,), (np.nan,)):
         with refuses(ValueError, "`guess` must be a finite number for each"):
             dataclasses.replace(SMALL, guess=guess).fit(rod, key=KEY)
+    with refuses(ValueError, "`guess` must lie within the priors; -1 is none of 'D'"):
+        dataclasses.replace(SMALL, guess=(-1.0,)).fit(rod, key=KEY)
+
+
+@pytest.mark.slow
+def test_fisher_kpp_ends_at_least_squares():
+    """Two sets of readings of noise 1e-3, with the default settings: 2 % in both parameters."""
+    problem = fisher_kpp(noise=1e-3)
+    truth = np.full(2, TRUTH)
+    seen = [problem.simulate(truth, key=key) for key in jr.split(KEY, 2)]
+    observations = jax.tree.map(lambda *xs: np.stack(xs), *seen)
+    least = LeastSquares(
+        penalty=Penalty.NONE, coordinates=Coordinates.UNCONSTRAINED, candidates=0
+    ).fit(problem, key=KEY)
+    wanted = invert_batch(least, observations, key=KEY).value
+    inverter = BiLO(penalty=Penalty.NONE).fit(problem, key=KEY)
+    found = invert_batch(inverter, observations, key=KEY).value
+    np.testing.assert_allclose(found, wanted, rtol=0.02)
 
 
 def test_a_diverging_run_says_so(rod):

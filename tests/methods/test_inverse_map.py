@@ -14,6 +14,7 @@ from flax import linen, nnx
 import inojax as ij
 from inojax import methods, nn
 from inojax.methods import InverseMap, Labels, Spread, _series as series, invert_batch
+from inojax.methods._inverse_map import _within_the_prior
 from inojax.methods._map_examples import Epoch
 from inojax.methods._series import Inputs
 from inojax.noise import Gaussian
@@ -541,6 +542,19 @@ def test_bad_settings_are_refused(problem, data, brief):
     )
     with refuses(ValueError, r"`network` must return 5 outputs for inputs of shape \(10, 3\)"):
         wrong.fit(problem, data.split(64)[1], progress=False, key=KEY)
+    flat = dataclasses.replace(
+        BRIEF, network=lambda shape, outputs, key: eqx.nn.Linear(30, outputs, key=key)
+    )
+    with refuses(ValueError, r"`network` must take an array of shape \(10, 3\)"):
+        flat.fit(problem, data.split(64)[1], progress=False, key=KEY)
+
+    def broken(shape, outputs, *, key):
+        raise TypeError("nothing to do with the arguments")
+
+    with refuses(TypeError, "nothing to do with the arguments"):
+        dataclasses.replace(BRIEF, network=broken).fit(
+            problem, data.split(64)[1], progress=False, key=KEY
+        )
     many = dataclasses.replace(BRIEF, fresh=60)
     with refuses(ValueError, "`fresh` simulations replace .* of which 58 are for training; got 60"):
         many.fit(problem, data.split(64)[1], progress=False, key=KEY)
@@ -548,6 +562,23 @@ def test_bad_settings_are_refused(problem, data, brief):
     batch = jax.tree.map(lambda x: np.asarray(x)[None], observation(problem))
     with refuses(ValueError, "This map gives points only"):
         points.mean_and_covariance(batch)
+
+
+@pytest.mark.parametrize(
+    ("prior", "deviation"),
+    [(dist.Normal(0.0, 1.0), 1.0), (dist.LogNormal(0.0, 1.0), 2.16), (dist.Uniform(0, 1), 0.2887)],
+)
+def test_what_readings_do_not_say_is_as_wide_as_its_prior(prior, deviation):
+    """A normal distribution with the moments of a uniform one goes beyond both of its ends."""
+    space = ij.ParameterSpace((ij.Parameter("x", prior),))
+    rough = 0.5 + 12**-0.5 * jr.normal(KEY, (128, 1))
+    draws = np.asarray(_within_the_prior(jnp.array([0.5]), rough))
+    found = np.asarray(space.from_unit(draws))
+    assert 0.8 * deviation < found.std() < 1.6 * deviation
+    assert 0.85 < np.mean((draws > 0.05) & (draws < 0.95)) < 0.95
+    # What is known to lie far out stays where it is.
+    sharp = 0.9998 + 1e-5 * jr.normal(KEY, (128, 1))
+    np.testing.assert_array_equal(_within_the_prior(jnp.array([0.9998]), sharp), sharp)
 
 
 def test_laplace_covariances_of_series_that_lose_readings_are_refused(problem, data):

@@ -530,8 +530,17 @@ def test_fields_that_do_not_fit_are_refused(field):
     with refuses(ValueError, "depends on 'y'"):
         one_state(residual, ansatz, fields=(elsewhere,))
     good = Field("D", "x", np.linspace(0, 1, 5), ends=(1.0, 1.0), roughness=1.0)
-    model = one_state(residual, ansatz, fields=(good,))
+
+    def bent(u, x, theta, diffusivity):
+        return residual(u, x, theta, diffusivity) + partial(diffusivity, 0, 0)(x)
+
     parts = ij.Sensors(ij.FixedTimes((0.5,))), ij.noise.Gaussian(0.1)
+    with refuses(ValueError, "second derivatives of the unknown function 'D'"):
+        ij.InverseProblem(
+            "bent", ij.ParameterSpace(good.parameters), one_state(bent, ansatz, fields=(good,)),
+            *parts,
+        )  # fmt: skip
+    model = one_state(residual, ansatz, fields=(good,))
     space = ij.ParameterSpace(good.parameters[::-1])
     with refuses(ValueError, "must end in the coefficients of the fields D"):
         ij.InverseProblem("reversed", space, model, *parts)

@@ -263,6 +263,7 @@ def test_newton_that_finds_nothing_says_so():
         ({"readings": LINE[:, None]}, ValueError, "`readings` must have shape \\(point, 2\\)"),
         ({"readings": [[0.5, 2.0]]}, ValueError, "`readings` has points outside"),
         ({"readings": [[0.5, np.nan]]}, ValueError, "`readings` has points outside"),
+        ({"domain": {"x": (1.0, 0.0), "t": (0, 1)}}, ValueError, "`domain` of 'x' must be a lower"),
         ({"states": ()}, ValueError, "`states` must be distinct names"),
         ({"solver": None}, TypeError, "`solver` must be a classical solver"),
         ({"solver": Collocation()}, ValueError, "`Collocation` solves equations in one"),
@@ -325,6 +326,33 @@ def test_shapes_are_told_when_the_problem_is_made():
 
 
 # --- Files of readings ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("term", "message"),
+    [
+        (lambda u, x: partial(u, 0, 0, 0)(x), "derivatives of third or higher order"),
+        (lambda u, x: partial(u, 0, 1, 1)(x), "derivatives of third or higher order"),
+        (lambda u, x: partial(u, 1, 1)(x), "first order in time 't'"),
+        (lambda u, x: partial(u, 0, 1)(x), "first order in time 't'"),
+        (lambda u, x: partial(u, 1)(x) ** 2, "linear in the derivative by time 't'"),
+        (lambda u, x: -partial(u, 1)(x), "needs the derivative of every state by time 't'"),
+    ],
+)
+def test_terms_that_a_solver_would_leave_out_are_refused(term, message):
+    def residual(u, x, theta):
+        return heat_residual(u, x, theta) + term(u, x)
+
+    with refuses(ValueError, message):
+        as_problem(heat(residual))
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_nonlinear_terms_of_space_are_no_obstacle(power):
+    def residual(u, x, theta):
+        return heat_residual(u, x, theta) + u(x) * partial(u, 0)(x) ** power
+
+    assert as_problem(heat(residual)).channels == ("u",)
 
 
 def test_readings_at_places_are_written_and_read_by_the_name_of_the_coordinate(tmp_path):

@@ -63,13 +63,16 @@ def test_glorot_weights_are_uniform_with_the_stated_variance():
     [
         (lambda: Dense(()), "widths"),
         (lambda: Dense((8, 0)), "widths"),
+        (lambda: Dense((8.5,)), "widths"),
+        (lambda: Dense(64), "widths"),
+        (lambda: Convolutional(filters=8), "filters"),
         (lambda: Convolutional(filters=()), "filters"),
         (lambda: Convolutional(stride=0), "stride"),
         (lambda: ByLength(rows=0), "rows"),
     ],
 )
 def test_sizes_below_one_are_refused(make, argument):
-    with refuses(ValueError, f"`{argument}` must be whole numbers, at least 1"):
+    with refuses(ValueError, f"`{argument}` must be (a whole number|whole numbers), at least 1"):
         make()
 
 

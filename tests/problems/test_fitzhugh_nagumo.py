@@ -100,6 +100,24 @@ def test_noise_and_current_can_be_unknown():
     assert (ends[:, 3] > 0.1).all()
     assert (ends[:, 4] > 0.59).all()
     assert (ends[:, 4] < 1.0).all()
+    three = fitzhugh_nagumo(unknown_current=True)
+    assert three.parameters.names == ("theta0", "theta1", "zeta")
+    ends = three.parameters.from_unit(np.array([np.zeros(3), np.ones(3)]))
+    np.testing.assert_allclose(ends[:, 2], [-0.6, -0.2], rtol=1e-5)
+    # The sign is known: more current, and the potential is higher before it fires.
+    _, tangents = three.model.sensitivities(np.array([[0.4, 0.4, -0.4]]))
+    beside = [
+        three.model.solve_ensemble(np.array([[0.4, 0.4, -0.4 + h]])).states[0]
+        for h in (1e-5, -1e-5)
+    ]
+    slope = (beside[0] - beside[1]) / 2e-5
+    np.testing.assert_allclose(
+        tangents[0, :, :, 2], slope, rtol=2e-2, atol=2e-2 * np.abs(slope).max()
+    )
+    with refuses(ValueError, "`noise` must not be negative; got -1"):
+        fitzhugh_nagumo(noise=-1.0)
+    with refuses(ValueError, "`readings` must be from 1 to 1000; got 0"):
+        fitzhugh_nagumo(readings=0)
     with refuses(ValueError, "`unknown_noise` needs a positive `noise`.*between 0.2 and 0.8"):
         fitzhugh_nagumo(unknown_noise=True, correlation=0.9)
 
