@@ -62,7 +62,7 @@ def followed(
         return made[-1].network, made[-1].functions, made[-1].losses
 
     def follow(network: Any, functions: Any, observation: ij.Observation, key: Array) -> Any:
-        start = dataclasses.replace(made[0], network=network, functions=functions)
+        start = dataclasses.replace(inverter, network=network, functions=functions)
         return start.follow(observation, key=key)
 
     fit_key, follow_key = jr.split(key)
@@ -71,13 +71,13 @@ def followed(
         (networks, functions, losses), fit_seconds = _timed(train, jr.split(fit_key, seeds))
         if not np.isfinite(np.asarray(losses)[:, -1]).all():
             raise RuntimeError(f"{label}: a residual is no longer finite after the pretraining.")
+        network, function, loss = jax.tree.map(lambda x: x[0], (networks, functions, losses))
+        inverter = dataclasses.replace(
+            made[0], network=network, functions=function, losses=np.asarray(loss)
+        )
         stage(f"{label}, {method.steps} steps for {seeds} sets of readings at once")
         batch = jax.tree.map(jnp.asarray, readings)
         solutions, seconds = _timed(follow, networks, functions, batch, jr.split(follow_key, seeds))
-    network, function, loss = jax.tree.map(lambda x: x[0], (networks, functions, losses))
-    inverter = dataclasses.replace(
-        made[0], network=network, functions=function, losses=np.asarray(loss)
-    )
     row = {
         "fit_seconds": fit_seconds / seeds,
         "seconds": seconds / seeds,
