@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import numpyro.distributions as dist
+from flax import linen
 
 from inojax import problems
 from inojax._inverse_problem import InverseProblem
@@ -24,7 +25,10 @@ from inojax.models import ODEModel
 from inojax.nn import (
     ConditionalFNO,
     ConditionalMLP,
+    Convolutional,
+    FlaxNetwork,
     FNOSettings,
+    LocalOperator,
     ReadingAttention,
     ResponseSurface,
     SpectralConv,
@@ -152,6 +156,25 @@ def _mlp(key: jax.Array) -> tuple[Any, tuple[Any, ...]]:
     return network, (jr.normal(key, (3, 4)), present, jr.normal(key, (2,)))
 
 
+@eqx.filter_jit
+def _series(key: jax.Array) -> tuple[Any, tuple[Any, ...]]:
+    network = Convolutional((3, 4), kernel=3, stride=2, widths=(5,))((12, 2), 4, key=key)
+    return network, (jr.normal(key, (12, 2)),)
+
+
+def _flax(key: jax.Array) -> tuple[Any, tuple[Any, ...]]:
+    module = linen.Sequential([linen.Dense(5), linen.silu, linen.Dense(3)])
+    return FlaxNetwork(module, (12, 2), key=key), (jr.normal(key, (12, 2)),)
+
+
+@eqx.filter_jit
+def _local(key: jax.Array) -> tuple[Any, tuple[Any, ...]]:
+    return LocalOperator(2, 3, 2, width=8, train_embedding=True, key=key), (
+        jr.normal(key, (2,)),
+        jr.normal(key, (3,)),
+    )
+
+
 def _surface(key: jax.Array) -> tuple[Any, tuple[Any, ...]]:
     x = np.asarray(jr.uniform(key, (50, 2)), np.float64)
     surface = ResponseSurface.fit(x, np.stack([x, x**2], axis=1))
@@ -166,6 +189,9 @@ NETWORKS: dict[str, Callable[[jax.Array], tuple[Any, tuple[Any, ...]]]] = {
     "ConditionalFNO": _fno,
     "ConditionalMLP": _mlp,
     "ResponseSurface": _surface,
+    "SeriesNetwork": _series,
+    "FlaxNetwork": _flax,
+    "LocalOperator": _local,
 }
 
 # Large enough to come near the posterior of `linear_gaussian`, small enough for seconds.

@@ -252,23 +252,30 @@ def test_explicit_steps_agree_with_the_solver_and_stiff_models_are_refused():
 
 
 class Linen(linen.Module):
-    """A user's network."""
+    """A user's network, with running averages and random numbers that are off."""
 
     outputs: int
 
     @linen.compact
     def __call__(self, x):
-        return linen.Dense(self.outputs)(x.reshape(x.shape[0], -1))
+        x = linen.silu(linen.Dense(8)(x.reshape(x.shape[0], -1)))
+        x = linen.BatchNorm(use_running_average=True)(x)
+        x = linen.Dropout(0.5, deterministic=True)(x)
+        return linen.Dense(self.outputs)(x)
 
 
 class NNX(nnx.Module):
     """The same with NNX."""
 
     def __init__(self, inputs, outputs, rngs):
-        self.dense = nnx.Linear(inputs, outputs, rngs=rngs)
+        self.hidden = nnx.Linear(inputs, 8, rngs=rngs)
+        self.normalization = nnx.BatchNorm(8, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.dense = nnx.Linear(8, outputs, rngs=rngs)
 
     def __call__(self, x):
-        return self.dense(x.reshape(x.shape[0], -1))
+        x = nnx.silu(self.hidden(x.reshape(x.shape[0], -1)))
+        return self.dense(self.dropout(self.normalization(x)))
 
 
 def with_linen(shape, outputs, *, key):
