@@ -89,7 +89,7 @@ class BiLO(AbstractEquationMethod["BiLOInverter"]):
     field_descent: AbstractDescent = GaussNewtonDescent(points=None)
     penalty: Penalty = Penalty.DENSITY
     pretraining: int = 80
-    steps: int = 200
+    steps: int = 300
     guess: tuple[float, ...] | None = None
     draws: int = 128
 
