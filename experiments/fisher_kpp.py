@@ -5,20 +5,19 @@ Result:   Zhang, Li and Lowengrub, arXiv 2404.17789, section 3.1 (Figure 2, whic
           nonlinear least squares on the classical solver for the same readings, since at noise
           0.01 no method can know D to better than a third.
 Command:  python experiments/fisher_kpp.py --preset {smoke,quick,paper} --out DIR --seed 0
-Runtime:  quick 3.3 min on two CPU cores with light work beside it; paper: not yet run, 60,000 steps
-          of Adam for each row.
-Expected: preset quick, five sets of readings of noise 1e-3: BiLO within 0.42 % (D) and 0.08 % (rho)
-          of least squares in every set, 3.7 s each after pretraining of 6.9 s with its compilation
-          (16 s where other work ran beside it); its solution within 2.4e-4 of the classical one;
-          data loss 14 % below the noise variance, least squares 15 % below. PINNs trained by the
-          same Gauss-Newton steps end up to 30, 12 and 10 % off in D (data weights 0.1, 1 and 10).
-          Where it falls short: at noise 1e-2, where the misfit hardly depends on D, it ends up to
-          56 % away from least squares along the valley, with a data loss of 1.01 instead of 0.98
-          noise variances.
+Runtime:  quick 7.7 min on two CPU cores with tests beside it for a part; paper: not yet run, 60,000
+          steps of Adam for each row.
+Expected: preset quick, five sets of readings of noise 1e-3: BiLO within 0.78 % (D) and 0.12 % (rho)
+          of least squares in every set, 9.2 s each after pretraining of 2.4 s; its solution within
+          2.4e-4 of the classical one; data loss 12 % below the noise variance, least squares 15 %
+          below, at most 10 % apart. PINNs trained by the same Gauss-Newton steps end up to 25, 10
+          and 9 % off in D (data weights 0.1, 1 and 10). At noise 1e-2, where the misfit hardly
+          depends on D, BiLO ends up to 8.5 and 3.0 % away from least squares along the valley, with
+          the same data loss; PINNs up to 78 and 30 %.
 
-BiLO is pretrained once for each level of noise; readings of all seeds are followed from there at
-once. Errors of the solution compare the network with the classical solution at the parameters that
-the network ended with. Each part is kept in `--out`; started again with the same folder, a run
+Each set of readings has a network with weights of its own; all are trained, and follow their
+readings, at once. Errors of the solution compare the network with the classical solution at the
+parameters that the network ended with. Each part is kept in `--out`; started again with the same folder, a run
 continues.
 """
 

@@ -6,14 +6,15 @@ Result:   Zhang, Li and Lowengrub, arXiv 2404.17789, section 3.2 (Figure 3, whic
           likely rates, by the classical solver for counts in cells and by the closed form for the
           positions themselves.
 Command:  python experiments/particles.py --preset {smoke,quick,paper} --out DIR --seed 0
-Runtime:  quick 2.2 min on two CPU cores; paper: not yet run, 60,000 steps of Adam for each row.
-Expected: preset quick, five sets of snapshots: BiLO within 0.02 % (birth) and 0.03 % (death) of the
-          most likely rates by counts, 4.0 s each after pretraining of 7.7 s with its compilation,
-          its solution within 1.2e-5 of the classical one. PINNs are within 0.13 and 0.23 %
-          (data weight 100), 0.04 and 0.09 (1,000), 0.36 and 0.73 (10,000), 2.6 and 6.2
-          (100,000). Counting in cells moves the estimates by up to 0.7 and 1.5 %, a tenth of
-          their standard deviation, which is 31 and 1.2 over sets (by the Cramér-Rao bound 47 and
-          1.8).
+Runtime:  quick 7.8 min on two CPU cores with tests beside it; paper: not yet run, 60,000 steps of
+          Adam for each row.
+Expected: preset quick, five sets of snapshots: BiLO within 0.01 % of the most likely rates by
+          counts and 0.7 % (birth) and 1.5 % (death) of those by positions, 21 s each after
+          pretraining of 3.8 s, its solution within 6.4e-6 of the classical one. PINNs are within
+          5.9 and 11 % (data weight 100), 0.04 and 0.09 (1,000), 0.4 and 0.9 (10,000), 2.6 and 6.4
+          (100,000) of those by counts. Counting in cells moves the estimates by up to 0.7 and
+          1.5 %, a tenth of their standard deviation, which is 31 and 1.2 over sets (by the
+          Cramér-Rao bound 47 and 1.8).
 
 Positions are drawn by thinning, snapshot by snapshot, and counted in 100 cells; what the cells lose
 is the distance between the two limits. Each part is kept in `--out`; started again with the same

@@ -217,6 +217,9 @@ class ByLength(eqx.Module):
 def published_dense() -> Dense:
     """Eight layers of 32 units: 39,490 parameters on 1,000 readings with two outputs.
 
+    The source's slides give this size where they compare times, and four layers of 32 units where
+    they state accuracies of dense networks: `Dense((32,) * 4, glorot=True)`.
+
     Returns:
         The settings.
 
