@@ -17,8 +17,8 @@ Expected: preset quick, five sets of readings of noise 1e-3: BiLO within 0.78 % 
 
 Each set of readings has a network with weights of its own; all are trained, and follow their
 readings, at once. Errors of the solution compare the network with the classical solution at the
-parameters that the network ended with. Each part is kept in `--out`; started again with the same folder, a run
-continues.
+parameters that the network ended with. Each part is kept in `--out`; started again with the same
+folder, a run continues.
 """
 
 import dataclasses

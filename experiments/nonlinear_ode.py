@@ -4,9 +4,10 @@ Result:   An example in the code of Zhang, Li and Lowengrub, arXiv 2404.17789, w
           numbers: BiLO beside PINNs of several data weights, from eleven readings of both states
           with noise of variance 0.05. The limit is least squares on the classical solver.
 Command:  python experiments/nonlinear_ode.py --preset {smoke,quick,paper} --out DIR --seed 0
-Runtime:  quick 2.1 min on two CPU cores; paper: not yet run, 30,000 steps of Adam for each row.
-Expected: preset quick, five sets of readings: BiLO within 0.27 % of least squares in every set,
-          7.5 s each, its solution within 0.5 % of the classical one. PINNs end up to 5.1, 0.6 and
+Runtime:  quick 8.2 min on two CPU cores with tests beside it; paper: not yet run, 30,000 steps of
+          Adam for each row.
+Expected: preset quick, five sets of readings: BiLO within 0.36 % of least squares in every set,
+          26 s each, its solution within 0.5 % of the classical one. PINNs end up to 4.3, 0.5 and
           0.8 % off (data weights 0.01, 0.1 and 1). Estimates scatter by 0.03 over sets.
 
 The states turn by up to eight radians, and the network with them. Each part is kept in `--out`;

@@ -7,7 +7,7 @@ Result:   The tutorial of Zhang, Li and Lowengrub, arXiv 2404.17789: the diffusi
           the direct gradient beside the whole one (Theorem 2.1), the operator beside its guess,
           and what a trained embedding does to both.
 Command:  python experiments/scalar_poisson.py --preset {smoke,quick,paper} --out DIR --seed 0
-Runtime:  quick 2.7 min on two CPU cores with tests beside it (51 s alone); paper: not yet run.
+Runtime:  quick 2.7 min on two CPU cores with tests beside it; paper: not yet run.
 Expected: preset quick, five sets of readings: BiLO and least squares agree with the closed form to
           2e-6. The tutorial's 4,000 steps end 14 % away by AMSGrad, whose steps stay small once
           a gradient was large, and 0.7 % away by plain Adam. The direct gradient at the guess is
