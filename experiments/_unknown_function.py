@@ -147,7 +147,7 @@ def limit_row(
     began = time.perf_counter()
     different, same_as = np.unique(readings, axis=0, return_inverse=True)  # exact ones are one
     found = find(trial.problem, different, start)[same_as]
-    seconds = (time.perf_counter() - began) / len(readings)
+    seconds = (time.perf_counter() - began) / len(different)
     states = np.asarray(model.solve_ensemble(found).states)[:, :, 0]
     curves = _curves(model.fields[0], found)
     return (

@@ -67,7 +67,7 @@ class BiLO(AbstractEquationMethod["BiLOInverter"]):
         descent: How the weights follow the equation.
         search: How the parameters follow the readings.
         field_descent: How the networks of unknown functions follow the readings; Gauss-Newton
-            steps must take all points (`points=None`).
+            steps should take all points (`points=None`), of which there are few.
         penalty: What is added to the misfit of the readings; unknown functions know that of their
             prior, or none.
         pretraining: Steps of the weights at the guess.

@@ -125,9 +125,8 @@ def test_missing_readings_and_odd_numbers_of_rows_work(trained, linear):
     alone = trained(one, key=KEY)
     assert np.isfinite(alone.value).all()
     # Only `b` was read, so `a` keeps its prior's deviation of 4/√12 = 1.15. (Networks meet single
-    # readings in few of their training observations, and fall short of it: half of it or a little
-    # more, by how the processor rounds.)
-    assert alone.std[0] > 0.5
+    # readings in few of their training observations, and fall short of it.)
+    assert alone.std[0] > 0.6
 
 
 def test_padding_is_harmless(trained, observation):
