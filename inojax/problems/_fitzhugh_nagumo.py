@@ -9,6 +9,7 @@ from .._parameters import Parameter, ParameterSpace
 from .._sensors import RandomTimes, Sensors
 from ..models import ODEModel
 from ..noise import AR1, AbstractNoise, Gaussian
+from ._checks import check_noise
 
 _GAMMA, _CURRENT = 3.0, -0.4
 _TIMES, _STEP = 1000, 0.2
@@ -59,8 +60,7 @@ def fitzhugh_nagumo(
         Rudi, Bessac and Lenzi, arXiv 2012.06691, section 2; γ, ζ and the start at the origin were
         fitted to its released series, the priors of the noise to its released parameters.
     """
-    if not noise >= 0.0:
-        raise ValueError(f"`noise` must not be negative; got {noise!r}.")
+    check_noise(noise)
     if not 1 <= readings <= _TIMES:
         raise ValueError(f"`readings` must be from 1 to {_TIMES}; got {readings}.")
     neuron = (*_NEURON, _THIRD) if unknown_current else _NEURON

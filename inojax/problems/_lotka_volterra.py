@@ -13,6 +13,7 @@ from .._parameters import Parameter, ParameterSpace
 from .._sensors import AbstractTimes, FixedTimes, RandomTimes, Sensors
 from ..models import ODEModel
 from ..noise import AbstractNoise, Gaussian, LogNormal
+from ._checks import check_noise
 
 YEARS = tuple(float(year) for year in range(21))
 _STATES = ("hare", "lynx")
@@ -45,6 +46,7 @@ def lotka_volterra(
     Source:
         Carpenter (2018), Predator-Prey Population Dynamics: the Lotka-Volterra model in Stan.
     """
+    check_noise(noise)
     parameters = ParameterSpace(_dynamics())
     return _problem("lotka_volterra", parameters, Gaussian(noise), readings, missing)
 

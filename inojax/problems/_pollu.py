@@ -9,6 +9,7 @@ from .._parameters import Parameter, ParameterSpace
 from .._sensors import RandomTimes, Sensors
 from ..models import ODEModel
 from ..noise import Gaussian
+from ._checks import check_noise
 
 SPECIES = (
     "NO2", "NO", "O3P", "O3", "HO2", "OH", "HCHO", "CO", "ALD", "MEO2",
@@ -60,6 +61,7 @@ def pollu(*, noise: float = 1e-3, readings: int = 3, missing: float = 0.0) -> In
         Verwer (1994), SIAM J. Sci. Comput. 15(5), 1243-1250; problem `pollu` of the Test Set for
         IVP Solvers (Bari).
     """
+    check_noise(noise)
     model = ODEModel(
         _vector_field,
         np.array(_INITIAL, np.float64),

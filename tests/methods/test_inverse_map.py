@@ -576,12 +576,15 @@ def test_bad_settings_are_refused(problem, data, brief):
     [(dist.Normal(0.0, 1.0), 1.0), (dist.LogNormal(0.0, 1.0), 2.16), (dist.Uniform(0, 1), 0.2887)],
 )
 def test_what_readings_do_not_say_is_as_wide_as_its_prior(prior, deviation):
-    """A normal distribution with the moments of a uniform one goes beyond both of its ends."""
+    """A normal distribution with the moments of a uniform one goes beyond both of its ends.
+
+    Cut at the very ends, it is 1.65 and 15.6 times as wide as the first two priors.
+    """
     space = ij.ParameterSpace((ij.Parameter("x", prior),))
-    rough = 0.5 + 12**-0.5 * jr.normal(KEY, (128, 1))
-    draws = np.asarray(_within_the_prior(jnp.array([0.5]), rough))
+    rough = 0.5 + 12**-0.5 * jr.normal(KEY, (20, 128, 1))
+    draws = np.asarray(jax.vmap(lambda x: _within_the_prior(jnp.array([0.5]), x))(rough))
     found = np.asarray(space.from_unit(draws))
-    assert 0.8 * deviation < found.std() < 1.6 * deviation
+    assert 0.9 < np.mean(found.std(axis=1)) / deviation < 1.4
     assert 0.85 < np.mean((draws > 0.05) & (draws < 0.95)) < 0.95
     # What is known to lie far out stays where it is.
     sharp = 0.9998 + 1e-5 * jr.normal(KEY, (128, 1))

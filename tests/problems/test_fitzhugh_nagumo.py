@@ -114,7 +114,7 @@ def test_noise_and_current_can_be_unknown():
     np.testing.assert_allclose(
         tangents[0, :, :, 2], slope, rtol=2e-2, atol=2e-2 * np.abs(slope).max()
     )
-    with refuses(ValueError, "`noise` must not be negative; got -1"):
+    with refuses(ValueError, "`noise` must be a finite number, zero or more; got -1"):
         fitzhugh_nagumo(noise=-1.0)
     with refuses(ValueError, "`readings` must be from 1 to 1000; got 0"):
         fitzhugh_nagumo(readings=0)

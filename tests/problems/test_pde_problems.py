@@ -73,7 +73,10 @@ def test_readings_are_those_of_the_solution(build, tmp_path):
         (variable_poisson, {"penalty": 0.0}, "`penalty` must be positive"),
         (heat, {"nodes": 2}, "`nodes` .*must"),
         (particles, {"snapshots": 0}, "`snapshots` must be at least"),
-        (fisher_kpp, {"noise": -1.0}, "`scale` must"),
+        (scalar_poisson, {"noise": -1.0}, "`noise` must be a finite number, zero or more"),
+        (nonlinear_ode, {"noise": np.nan}, "`noise` must be a finite number, zero or more"),
+        (fisher_kpp, {"noise": np.inf}, "`noise` must be a finite number, zero or more"),
+        (heat, {"noise": -1.0}, "`noise` must be positive"),
     ],
 )
 def test_bad_arguments_are_refused(build, settings, message):
