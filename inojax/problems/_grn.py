@@ -9,7 +9,7 @@ from .._parameters import Parameter, ParameterSpace
 from .._sensors import RandomTimes, Sensors
 from ..models import ODEModel
 from ..noise import Gaussian
-from ._checks import check_noise
+from ._checks import check_noise, check_readings
 
 GENES = 20
 _DECAY, _TRANSCRIPTION = 1.0, 1.0
@@ -49,6 +49,7 @@ def grn(*, noise: float = 1e-3, readings: int = 3, missing: float = 0.0) -> Inve
     import numpyro.distributions as dist
 
     check_noise(noise)
+    check_readings(readings, most=100)
     own = [Parameter(f"K{i}_{i}", dist.Uniform(0.0, 2.0)) for i in range(1, GENES + 1)]
     ring = [
         Parameter(f"K{i % GENES + 1}_{i}", dist.Uniform(-1.0, 1.0)) for i in range(1, GENES + 1)

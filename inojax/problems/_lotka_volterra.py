@@ -13,7 +13,7 @@ from .._parameters import Parameter, ParameterSpace
 from .._sensors import AbstractTimes, FixedTimes, RandomTimes, Sensors
 from ..models import ODEModel
 from ..noise import AbstractNoise, Gaussian, LogNormal
-from ._checks import check_noise
+from ._checks import check_noise, check_readings
 
 YEARS = tuple(float(year) for year in range(21))
 _STATES = ("hare", "lynx")
@@ -90,6 +90,8 @@ def _problem(
     readings: int | None,
     missing: float,
 ) -> InverseProblem:
+    if readings is not None:
+        check_readings(readings, most=len(YEARS))
     model = ODEModel(
         _vector_field,
         _initial_state,

@@ -9,7 +9,7 @@ from .._parameters import Parameter, ParameterSpace
 from .._sensors import RandomTimes, Sensors
 from ..models import ODEModel
 from ..noise import Gaussian
-from ._checks import check_noise
+from ._checks import check_noise, check_readings
 
 SPECIES = (
     "NO2", "NO", "O3P", "O3", "HO2", "OH", "HCHO", "CO", "ALD", "MEO2",
@@ -62,6 +62,7 @@ def pollu(*, noise: float = 1e-3, readings: int = 3, missing: float = 0.0) -> In
         IVP Solvers (Bari).
     """
     check_noise(noise)
+    check_readings(readings, most=100)
     model = ODEModel(
         _vector_field,
         np.array(_INITIAL, np.float64),

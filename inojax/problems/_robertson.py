@@ -9,7 +9,7 @@ from .._parameters import Parameter, ParameterSpace
 from .._sensors import RandomTimes, Sensors
 from ..models import ODEModel
 from ..noise import Gaussian
-from ._checks import check_noise
+from ._checks import check_noise, check_readings
 
 RATES = (0.04, 3e7, 1e4)
 _UNITS = ("s^-1", "s^-1", "s^-1")
@@ -47,6 +47,7 @@ def robertson(*, noise: float = 1e-2, readings: int = 10, missing: float = 0.0) 
     import numpyro.distributions as dist
 
     check_noise(noise)
+    check_readings(readings, most=100)
     parameters = ParameterSpace(
         tuple(
             Parameter(f"k{number}", dist.LogUniform(rate / _FACTOR, rate * _FACTOR), unit)

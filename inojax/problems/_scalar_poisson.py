@@ -12,7 +12,7 @@ from .._parameters import Parameter, ParameterSpace
 from .._sensors import FixedTimes, Sensors
 from ..models import Collocation, PDEModel, partial
 from ..noise import Gaussian
-from ._checks import check_noise
+from ._checks import check_noise, check_readings
 
 
 def scalar_poisson(*, noise: float = 0.1, readings: int = 11) -> InverseProblem:
@@ -37,8 +37,7 @@ def scalar_poisson(*, noise: float = 0.1, readings: int = 11) -> InverseProblem:
     import numpyro.distributions as dist
 
     check_noise(noise)
-    if readings < 3:
-        raise ValueError(f"`readings` must be at least 3, two at the ends; got {readings}.")
+    check_readings(readings, least=3)  # two at the ends, where nothing can be learned
     x = np.linspace(0.0, 1.0, readings)
     model = PDEModel(
         _residual,

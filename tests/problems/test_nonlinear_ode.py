@@ -69,5 +69,5 @@ def test_bad_arguments_are_refused():
         nonlinear_ode(unknown=("a21", "b"))
     with refuses(ValueError, "`unknown` must be distinct names"):
         nonlinear_ode(unknown=())
-    with refuses(ValueError, "`readings` must be at least 2"):
+    with refuses(ValueError, "`readings` must be a whole number, at least 2"):
         nonlinear_ode(readings=1)
