@@ -57,6 +57,8 @@ class Trial:
         noise: Standard deviation of the readings; 0 for exact ones.
         methods: Networks by the name of their row.
         limits: Whether minimizer and fixed point are found for this one, and by which label.
+        others: Rows found without a network by their name: given readings, the unknown function at
+            `FINE` and the solution at the readings, for each set.
     """
 
     label: str
@@ -64,6 +66,9 @@ class Trial:
     noise: float
     methods: dict[str, BiLO | PINN]
     limits: str | None
+    others: dict[str, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]] = dataclasses.field(
+        default_factory=dict
+    )
 
 
 def experiment(
@@ -94,6 +99,9 @@ def experiment(
                 label = f"{name}({trial.limits})"
                 make = functools.partial(limit_row, label, find, subject, trial, readings)
                 rows.append(kept(parts / f"{_file(trial, label)}.json", make))
+        for name, find in trial.others.items():
+            make = functools.partial(other_row, name, find, subject, trial, readings)
+            rows.append(kept(parts / f"{_file(trial, name)}.json", make))
         for name, method in trial.methods.items():
             label = zlib.crc32(f"{trial.label}: {name}".encode())
             key = jr.fold_in(jr.key(arguments.seed), label)
@@ -155,6 +163,26 @@ def limit_row(
         | {"seconds": seconds}
         | stamp()
     )
+
+
+def other_row(
+    name: str,
+    find: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    subject: Subject,
+    trial: Trial,
+    readings: Float[np.ndarray, "seed reading"],
+) -> Row:
+    """What is found without a network; its solution need not be that of its function."""
+    stage(f"{trial.label}: {name}")
+    model: Any = trial.problem.model
+    began = time.perf_counter()
+    curves, predicted = find(readings)
+    seconds = (time.perf_counter() - began) / len(readings)
+    nodes = np.array(model.fields[0].nodes)
+    values = np.stack([np.interp(nodes, FINE, curve) for curve in curves])
+    exact = np.asarray(model.solve_ensemble(model.fields[0].coefficients(values)).states)[:, :, 0]
+    row = row_of(name, subject, trial, curves, predicted, exact, readings)
+    return row | {"seconds": seconds} | stamp()
 
 
 def network_row(

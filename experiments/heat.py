@@ -26,12 +26,14 @@ they are. Each part is kept in `--out`; started again with the same folder, a ru
 """
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from _common import Arguments, Clocks, Preset, main, run_once
-from _unknown_function import Subject, Trial, experiment, report
+from _heat_compromise import Compromise, compromise
+from _unknown_function import FINE, Subject, Trial, experiment, report
 
 from inojax.methods import PINN, BiLO, GaussNewtonDescent, Penalty
 from inojax.problems import heat
@@ -79,7 +81,8 @@ class Size:
         seeds: Sets of readings; the weights differ even where readings are exact.
         exact: Variants of BiLO for exact readings by their name.
         noisy: The same for noisy ones.
-        pinn: The PINN, for each weight of the readings.
+        pinn: The PINN of exact readings, for each of their weights.
+        noisy_pinn: The same of noisy ones.
         weights: Weights of exact readings, and of noisy ones.
     """
 
@@ -87,14 +90,24 @@ class Size:
     exact: dict[str, BiLO]
     noisy: dict[str, BiLO]
     pinn: PINN
+    noisy_pinn: PINN
     weights: tuple[tuple[float, ...], tuple[float, ...]]
 
 
 _EXACT = BiLO(steps=2000)
 _NOISY = BiLO(steps=300)
 _PINN = PINN(width=64, descent=GaussNewtonDescent(), pretraining=80, steps=300)
-_SMALL = {"width": 16, "field_width": 8, "pretraining": 5, "steps": 5}
-_TINY = GaussNewtonDescent(16)
+# Noisy readings contradict the equation, so a step must not fulfill both at the points it draws:
+# more of them than a smaller network can, and more damping.
+_NOISY_PINN = PINN(
+    width=32,
+    field_width=32,
+    descent=GaussNewtonDescent(256, damping=1e-5),
+    pretraining=80,
+    steps=300,
+)
+_SMALL = {"width": 16, "field_width": 8, "pretraining": 60, "steps": 20}
+_TINY = GaussNewtonDescent(64, damping=1e-5)
 _PUBLISHED = BiLO.published(residual_gradient=1e-3, penalty=Penalty.DENSITY, steps=10_000)
 _WEIGHTS = (0.1, 10.0, 1000.0), (10.0, 100.0, 1000.0)
 SIZES = {
@@ -103,13 +116,15 @@ SIZES = {
         {},
         {"BiLO": dataclasses.replace(_NOISY, **_SMALL, descent=_TINY)},
         dataclasses.replace(_PINN, **_SMALL, descent=_TINY),
+        dataclasses.replace(_NOISY_PINN, **_SMALL, descent=_TINY),
         ((), (100.0,)),
     ),
-    Preset.QUICK: Size(5, {"BiLO": _EXACT}, {"BiLO": _NOISY}, _PINN, _WEIGHTS),
+    Preset.QUICK: Size(5, {"BiLO": _EXACT}, {"BiLO": _NOISY}, _PINN, _NOISY_PINN, _WEIGHTS),
     Preset.PAPER: Size(
         5,
         {"BiLO": _EXACT, "BiLO as published": _PUBLISHED},
         {"BiLO": _NOISY, "BiLO as published": _PUBLISHED},
+        PINN(steps=10_000),
         PINN(steps=10_000),
         _WEIGHTS,
     ),
@@ -144,10 +159,15 @@ def trials(size: Size) -> list[Trial]:
     for weight in size.weights[1]:
         # The source weighs the penalty by 1e-2 beside the residual, whatever the readings weigh.
         problem = heat(noise=NOISE, penalty=PENALTY / weight)
-        method = dataclasses.replace(size.pinn, data_weight=weight * NOISE**2)
+        method = dataclasses.replace(size.noisy_pinn, data_weight=weight * NOISE**2)
         named = {f"PINN({weight:g}), noisy": method}
-        made.append(Trial("noisy", problem, NOISE, named, None))
+        others = {f"compromise({weight:g}), noisy": functools.partial(_compromise, weight)}
+        made.append(Trial("noisy", problem, NOISE, named, None, others))
     return made
+
+
+def _compromise(weight: float, readings: np.ndarray) -> Compromise:
+    return compromise(readings, FINE, weight, PENALTY)
 
 
 def _named(methods: dict[str, BiLO], kind: str) -> dict[str, BiLO | PINN]:

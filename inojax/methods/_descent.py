@@ -127,6 +127,11 @@ class GaussNewtonDescent(AbstractDescent):
     The step is the shortest change of the weights that removes the rows at these points, up to
     damping: a linear system with as many unknowns as rows, however many weights there are.
 
+    Where rows contradict each other, as equation and noisy readings of a `PINN` do, few points with
+    little damping are fulfilled exactly again and again, and the loss at others rises: draw more
+    points than the network can fulfill and damp more. On the heat equation with noisy readings
+    (`experiments/heat.py`) 256 points, 32 units and a damping of 1e-5 reach the minimizer.
+
     Attributes:
         points: Points drawn for each step; None takes those given for collocation, as they are.
         learning_rate: Share of the step that is taken, at first.
@@ -134,6 +139,8 @@ class GaussNewtonDescent(AbstractDescent):
             the noise of drawn points averages out.
         damping: Damping as a share of the trace of the rows' products; single precision wants
             about 1e-7 or more.
+        cautious: Whether a step that would raise the loss at its own points is left out and
+            damped tenfold the next time; after steps that are taken, damping comes back.
 
     Source:
         Müller and Zeinhofer, Achieving high accuracy with PINNs via energy natural gradient
@@ -145,6 +152,7 @@ class GaussNewtonDescent(AbstractDescent):
     learning_rate: float = 0.3
     final_rate: float = 0.1
     damping: float = 1e-6
+    cautious: bool = False
 
     def __check_init__(self) -> None:
         """Refuse no points, and rates and damping that are not positive."""
@@ -153,8 +161,8 @@ class GaussNewtonDescent(AbstractDescent):
         check_positive(self, "learning_rate", "final_rate", "damping")
 
     def init(self, weights: Float[Array, " weight"]) -> Any:
-        """Nothing is kept between steps."""
-        del weights
+        """How much more than `damping` a cautious descent damps."""
+        return jnp.ones((), weights.dtype)
 
     def step(
         self,
@@ -181,11 +189,17 @@ class GaussNewtonDescent(AbstractDescent):
         extra = jax.jacrev(target.extra)(weights)
         slopes = jnp.concatenate([slopes.reshape(-1, weights.size), extra])
         products = slopes @ slopes.T
-        ridge = self.damping * jnp.trace(products) + 1e-30
+        ridge = self.damping * state * jnp.trace(products) + 1e-30
         factor = jax.scipy.linalg.cho_factor(products + ridge * jnp.eye(found.size))
         rate = self.learning_rate * last_third(self.final_rate, progress)
         step = slopes.T @ jax.scipy.linalg.cho_solve(factor, found)
-        return weights - rate * step, state, jnp.sum(jnp.square(found))
+        loss = jnp.sum(jnp.square(found))
+        moved = weights - rate * step
+        if self.cautious:
+            taken = target.loss(moved, points) <= loss  # not where it is NaN
+            moved = jnp.where(taken, moved, weights)
+            state = jnp.where(taken, jnp.maximum(state / 3.0, 1.0), jnp.minimum(10.0 * state, 1e4 / self.damping))
+        return moved, state, loss
 
 
 def last_third(factor: float, progress: Float[Array, ""]) -> Float[Array, ""]:

@@ -17,7 +17,7 @@ from ._descent import GaussNewtonDescent, Region, Target, Weights, nothing, run_
 _ALONG = 101
 # Steps that fit networks to the functions of the guess, and how they are taken.
 _FITTING = 100
-_FIT = GaussNewtonDescent(points=None, final_rate=1.0)
+_FIT = GaussNewtonDescent(points=None, final_rate=1.0, cautious=True)
 
 
 class Functions(eqx.Module):
