@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ class Trial:
     noise: float
     methods: dict[str, BiLO | PINN]
     limits: str | None
-    others: dict[str, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]] = dataclasses.field(
+    others: Mapping[str, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]] = dataclasses.field(
         default_factory=dict
     )
 

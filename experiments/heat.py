@@ -94,18 +94,12 @@ class Size:
     weights: tuple[tuple[float, ...], tuple[float, ...]]
 
 
-_EXACT = BiLO(steps=2000)
+_EXACT = BiLO(width=32, field_width=32, steps=2000)
 _NOISY = BiLO(steps=300)
-_PINN = PINN(width=64, descent=GaussNewtonDescent(), pretraining=80, steps=300)
+_PINN = PINN(width=32, field_width=32, descent=GaussNewtonDescent(), pretraining=80, steps=300)
 # Noisy readings contradict the equation, so a step must not fulfill both at the points it draws:
-# more of them than a smaller network can, and more damping.
-_NOISY_PINN = PINN(
-    width=32,
-    field_width=32,
-    descent=GaussNewtonDescent(256, damping=1e-5),
-    pretraining=80,
-    steps=300,
-)
+# more of them than the network can, and more damping.
+_NOISY_PINN = dataclasses.replace(_PINN, descent=GaussNewtonDescent(256, damping=1e-5))
 _SMALL = {"width": 16, "field_width": 8, "pretraining": 60, "steps": 20}
 _TINY = GaussNewtonDescent(64, damping=1e-5)
 _PUBLISHED = BiLO.published(residual_gradient=1e-3, penalty=Penalty.DENSITY, steps=10_000)

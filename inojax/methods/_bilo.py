@@ -1,6 +1,5 @@
 """BiLO: a local solution operator that follows its parameters to the data."""
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -14,8 +13,6 @@ from .._estimate import Estimate
 from .._inverse_problem import InverseProblem
 from .._linearization import Linearization
 from .._observation import Observation
-from .._x64 import in_x32
-from ..data import Dataset
 from ..nn import LocalOperator
 from ..train import TrainLog
 from ._base import estimate_from_cloud, estimate_from_point
@@ -30,11 +27,7 @@ from ._descent import (
     run_descent,
 )
 from ._equation import Equation, equation_of
-from ._equation_inverter import (
-    AbstractEquationInverter,
-    AbstractEquationMethod,
-    checked_losses,
-)
+from ._equation_inverter import AbstractEquationInverter, AbstractEquationMethod
 from ._objective import Penalty
 from ._search import AbstractSearch, AdamSearch, GaussNewtonSearch, penalized
 from ._unknowns import Functions, Unknowns, diagonal
@@ -142,37 +135,6 @@ class BiLO(AbstractEquationMethod["BiLOInverter"]):
             steps=steps,
         )
 
-    @in_x32
-    def fit(
-        self, problem: InverseProblem, dataset: Dataset | None = None, *, key: Key[Array, ""]
-    ) -> "BiLOInverter":
-        """Train the local operator at the guess.
-
-        `network`, `functions` and `losses` of the inverter are pure functions of the key, so that
-        many are trained at once under `jax.vmap`; then the losses of a run that diverges are not
-        finite, and nothing is raised.
-
-        Args:
-            problem: An inverse problem whose model is a `PDEModel`.
-            dataset: Not needed.
-            key: Source of the weights and of points.
-
-        Returns:
-            An inverter that starts from the guess.
-
-        Raises:
-            TypeError: If the model is not a `PDEModel`.
-            ValueError: If `guess` does not fit the parameters.
-            RuntimeError: If the training diverges.
-        """
-        del dataset
-        init_key, train_key = jr.split(key)
-        inverter = self._untrained(problem, *jr.split(init_key))
-        network, losses = _pretrain(
-            self, inverter.equation, inverter.network, inverter.functions, train_key
-        )
-        return dataclasses.replace(inverter, network=network, losses=checked_losses(losses))
-
     def _untrained(
         self, problem: InverseProblem, init_key: Key[Array, ""], field_key: Key[Array, ""]
     ) -> "BiLOInverter":
@@ -195,6 +157,11 @@ class BiLO(AbstractEquationMethod["BiLOInverter"]):
             losses=np.zeros(self.pretraining, np.float32),
             settings=describe_settings(self),
         )
+
+    def _pretrained(
+        self, inverter: "BiLOInverter", key: Key[Array, ""]
+    ) -> tuple[LocalOperator, Array]:
+        return _pretrain(self, inverter.equation, inverter.network, inverter.functions, key)
 
 
 class LocalSolution(NamedTuple):

@@ -198,7 +198,9 @@ class GaussNewtonDescent(AbstractDescent):
         if self.cautious:
             taken = target.loss(moved, points) <= loss  # not where it is NaN
             moved = jnp.where(taken, moved, weights)
-            state = jnp.where(taken, jnp.maximum(state / 3.0, 1.0), jnp.minimum(10.0 * state, 1e4 / self.damping))
+            state = jnp.where(
+                taken, jnp.maximum(state / 3.0, 1.0), jnp.minimum(10.0 * state, 1e4 / self.damping)
+            )
         return moved, state, loss
 
 

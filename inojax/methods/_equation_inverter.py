@@ -1,6 +1,7 @@
 """What methods share that train a network on an equation, and their inverters."""
 
 import abc
+import dataclasses
 import os
 from typing import Generic, TypeVar
 
@@ -16,6 +17,7 @@ from .._estimate import Estimate
 from .._inverse_problem import InverseProblem
 from .._observation import Observation
 from .._x64 import in_x32, is_traced
+from ..data import Dataset
 from ..nn import LocalOperator
 from ._base import AbstractNetworkInverter, check_readings
 from ._equation import Equation
@@ -111,8 +113,37 @@ class AbstractEquationInverter(AbstractNetworkInverter, Generic[_Solution]):
 class AbstractEquationMethod(eqx.Module, Generic[_Inverter]):
     """A method that trains a network on an equation.
 
-    Subclasses write `fit`, and `_untrained`, which `fit` trains and `load` fills.
+    Subclasses write `_untrained`, which `fit` trains and `load` fills, and `_pretrained`.
     """
+
+    @in_x32
+    def fit(
+        self, problem: InverseProblem, dataset: Dataset | None = None, *, key: Key[Array, ""]
+    ) -> _Inverter:
+        """Train the network at the guess.
+
+        `network`, `functions` and `losses` of the inverter are pure functions of the key, so that
+        many are trained at once under `jax.vmap`; then the losses of a run that diverges are not
+        finite, and nothing is raised.
+
+        Args:
+            problem: An inverse problem whose model is a `PDEModel`.
+            dataset: Not needed.
+            key: Source of the weights and of points.
+
+        Returns:
+            An inverter that starts from the guess.
+
+        Raises:
+            TypeError: If the model is not a `PDEModel`.
+            ValueError: If `guess` does not fit the parameters.
+            RuntimeError: If the training diverges.
+        """
+        del dataset
+        init_key, train_key = jr.split(key)
+        inverter = self._untrained(problem, *jr.split(init_key))
+        network, losses = self._pretrained(inverter, train_key)
+        return dataclasses.replace(inverter, network=network, losses=_checked(losses))
 
     @abc.abstractmethod
     def _untrained(
@@ -122,6 +153,10 @@ class AbstractEquationMethod(eqx.Module, Generic[_Inverter]):
 
         The second one is for networks of unknown functions, which know the guess.
         """
+
+    @abc.abstractmethod
+    def _pretrained(self, inverter: _Inverter, key: Key[Array, ""]) -> tuple[LocalOperator, Array]:
+        """The network after its training at the guess, and the loss of each step."""
 
     @in_x32
     def load(self, folder: str | os.PathLike[str], problem: InverseProblem) -> _Inverter:
@@ -142,7 +177,7 @@ class AbstractEquationMethod(eqx.Module, Generic[_Inverter]):
         return load(self._untrained(problem, *jr.split(jr.key(0))), folder, problem)
 
 
-def checked_losses(losses: Float[Array, " step"]) -> Float[Array | np.ndarray, " step"]:
+def _checked(losses: Float[Array, " step"]) -> Float[Array | np.ndarray, " step"]:
     """Losses on the host, or as they are while traced; a RuntimeError if a run has diverged."""
     if is_traced(losses):
         return losses

@@ -1,29 +1,20 @@
 """PINN: one network for the solution, trained on equation and readings at once."""
 
-import dataclasses
-
 import equinox as eqx
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Key
 
 from .._estimate import Estimate
 from .._inverse_problem import InverseProblem
 from .._observation import Observation
-from .._x64 import in_x32
-from ..data import Dataset
 from ..nn import LocalOperator
 from ..train import TrainLog
 from ._base import estimate_from_point
 from ._checks import check_counts, check_parts, check_positive, describe_settings
 from ._descent import AbstractDescent, AdamDescent, Target, Weights, nothing, run_descent
 from ._equation import Equation, equation_of
-from ._equation_inverter import (
-    AbstractEquationInverter,
-    AbstractEquationMethod,
-    checked_losses,
-)
+from ._equation_inverter import AbstractEquationInverter, AbstractEquationMethod
 from ._search import AbstractSearch, AdamSearch
 from ._unknowns import Functions, Unknowns
 
@@ -70,37 +61,6 @@ class PINN(AbstractEquationMethod["PINNInverter"]):
         check_positive(self, "data_weight")
         check_parts(self, descent=AbstractDescent, search=AbstractSearch)
 
-    @in_x32
-    def fit(
-        self, problem: InverseProblem, dataset: Dataset | None = None, *, key: Key[Array, ""]
-    ) -> "PINNInverter":
-        """Train the network at the guess.
-
-        `network`, `functions` and `losses` of the inverter are pure functions of the key, so that
-        many are trained at once under `jax.vmap`; then the losses of a run that diverges are not
-        finite, and nothing is raised.
-
-        Args:
-            problem: An inverse problem whose model is a `PDEModel`.
-            dataset: Not needed.
-            key: Source of the weights and of points.
-
-        Returns:
-            An inverter that starts from the guess.
-
-        Raises:
-            TypeError: If the model is not a `PDEModel`.
-            ValueError: If `guess` does not fit the parameters.
-            RuntimeError: If the training diverges.
-        """
-        del dataset
-        init_key, train_key, field_key = jr.split(key, 3)
-        inverter = self._untrained(problem, init_key, field_key)
-        network, losses = _pretrain(
-            self, inverter.equation, inverter.network, inverter.functions, train_key
-        )
-        return dataclasses.replace(inverter, network=network, losses=checked_losses(losses))
-
     def _untrained(
         self, problem: InverseProblem, init_key: Key[Array, ""], field_key: Key[Array, ""]
     ) -> "PINNInverter":
@@ -121,6 +81,11 @@ class PINN(AbstractEquationMethod["PINNInverter"]):
             losses=np.zeros(self.pretraining, np.float32),
             settings=describe_settings(self),
         )
+
+    def _pretrained(
+        self, inverter: "PINNInverter", key: Key[Array, ""]
+    ) -> tuple[LocalOperator, Array]:
+        return _pretrain(self, inverter.equation, inverter.network, inverter.functions, key)
 
 
 class PINNSolution(eqx.Module):

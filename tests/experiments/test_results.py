@@ -112,7 +112,10 @@ def test_heat_keeps_what_was_asked():
     noisy, variance = rows["noisy", "BiLO, noisy"], 1e-3
     assert noisy["data_loss"] >= variance
     for weight in (10, 100, 1000):
-        assert rows["noisy", f"PINN({weight}), noisy"]["data_loss"] < variance
+        pinn, limit = (rows["noisy", f"{name}({weight}), noisy"] for name in ("PINN", "compromise"))
+        assert pinn["data_loss"] < variance
+        assert abs(pinn["linf"] / limit["linf"] - 1.0) < 0.1
+        assert abs(pinn["u_error"] / limit["u_error"] - 1.0) < 0.1
 
 
 def test_variable_poisson_has_all_rows_and_the_known_minimizer():
