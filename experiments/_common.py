@@ -171,6 +171,11 @@ def write_json(path: Path, content: Any) -> None:
     os.replace(partial, path)
 
 
+def file_name(*words: str) -> str:
+    """Words as a name of a file."""
+    return "_".join("".join(c if c.isalnum() or c in "-." else "_" for c in w) for w in words)
+
+
 def kept(path: Path, make: Callable[[], Any]) -> Any:
     """What a file holds, made first if it is not there."""
     if not path.exists():

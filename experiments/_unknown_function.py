@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.random as jr
 import numpy as np
-from _common import Arguments, Clocks, kept, provenance, stage, stamp
+from _common import Arguments, Clocks, file_name, kept, provenance, stage, stamp
 from _evaluation import Row
 from _field_limits import fixed_point, minimizer, moved
 from _followed import followed
@@ -98,17 +98,17 @@ def experiment(
             for name, find in (("minimizer", minimizer), ("fixed point", fixed_point)):
                 label = f"{name}({trial.limits})"
                 make = functools.partial(limit_row, label, find, subject, trial, readings)
-                rows.append(kept(parts / f"{_file(trial, label)}.json", make))
+                rows.append(kept(parts / f"{file_name(trial.label, label)}.json", make))
         for name, find in trial.others.items():
             make = functools.partial(other_row, name, find, subject, trial, readings)
-            rows.append(kept(parts / f"{_file(trial, name)}.json", make))
+            rows.append(kept(parts / f"{file_name(trial.label, name)}.json", make))
         for name, method in trial.methods.items():
             label = zlib.crc32(f"{trial.label}: {name}".encode())
             key = jr.fold_in(jr.key(arguments.seed), label)
             make = functools.partial(
                 network_row, name, method, subject, trial, readings, parts, key=key
             )
-            rows.append(kept(parts / f"{_file(trial, name)}.json", make))
+            rows.append(kept(parts / f"{file_name(trial.label, name)}.json", make))
     for label in dict.fromkeys(row["trial"] for row in rows):
         draw(arguments.out, subject, [row for row in rows if row["trial"] == label])
     return {
@@ -124,11 +124,6 @@ def experiment(
         "rows": rows,
         "timing": clocks.timing(),
     }
-
-
-def _file(trial: Trial, name: str) -> str:
-    words = f"{trial.label}_{name}"
-    return "".join(c if c.isalnum() or c in "-." else "_" for c in words)
 
 
 def measured(
@@ -275,7 +270,7 @@ def draw_path(
     named = {f"step {step}": curve for step, curve in zip(shown, curves, strict=True)}
     panels = {name: {"truth": subject.truth(FINE), **named}}
     figure = plot.profiles(FINE, panels, quantity=model.fields[0].name)
-    figure.savefig(out / f"path_{_file(trial, name)}.png")
+    figure.savefig(out / f"path_{file_name(trial.label, name)}.png")
 
 
 def draw_operator(
@@ -296,7 +291,7 @@ def draw_operator(
             "local operator, trained at the guess": np.asarray(local)[:, 0],
         }
     figure = plot.profiles(places, panels, quantity="u at the readings")
-    figure.savefig(out / f"operator_{_file(trial, name)}.png")
+    figure.savefig(out / f"operator_{file_name(trial.label, name)}.png")
 
 
 def draw(out: Path, subject: Subject, rows: Sequence[Row]) -> None:
@@ -306,8 +301,8 @@ def draw(out: Path, subject: Subject, rows: Sequence[Row]) -> None:
         row["method"]: {"truth": subject.truth(x), "found": np.asarray(row["curve"])}
         for row in rows
     }
-    label = "".join(c if c.isalnum() else "_" for c in rows[0]["trial"])
-    plot.profiles(x, panels, quantity="unknown function").savefig(out / f"functions_{label}.png")
+    file = f"functions_{file_name(rows[0]['trial'])}.png"
+    plot.profiles(x, panels, quantity="unknown function").savefig(out / file)
 
 
 def report(metrics: dict[str, Any], title: str, square: bool) -> str:

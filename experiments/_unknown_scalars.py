@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.random as jr
 import numpy as np
-from _common import Arguments, Clocks, kept, provenance, stage, stamp
+from _common import Arguments, Clocks, file_name, kept, provenance, stage, stamp
 from _evaluation import Row
 from _followed import followed
 from _tables import number, table
@@ -163,11 +163,6 @@ def experiment(
         "rows": rows,
         "timing": clocks.timing(),
     }
-
-
-def file_name(*words: str) -> str:
-    """Words as a name of a file."""
-    return "_".join("".join(c if c.isalnum() or c in "-." else "_" for c in w) for w in words)
 
 
 def least_squares(trial: Trial, *, key: Key[Array, ""]) -> Answers:

@@ -94,8 +94,9 @@ class Size:
     weights: tuple[tuple[float, ...], tuple[float, ...]]
 
 
-_EXACT = BiLO(width=32, field_width=32, steps=2000)
-_NOISY = BiLO(steps=300)
+# What the readings hardly show of the function wants many steps, and larger ones.
+_EXACT = BiLO(width=32, field_width=32, field_descent=GaussNewtonDescent(points=None), steps=2000)
+_NOISY = BiLO()
 _PINN = PINN(width=32, field_width=32, descent=GaussNewtonDescent(), pretraining=80, steps=300)
 # Noisy readings contradict the equation, so a step must not fulfill both at the points it draws:
 # more of them than the network can, and more damping.

@@ -89,7 +89,7 @@ class Size:
 
 
 # Slower than the default, so that the operator keeps up with the function under weak penalties.
-_OURS = BiLO(steps=400, field_descent=GaussNewtonDescent(points=None, learning_rate=0.1))
+_OURS = BiLO(steps=400)
 _PINN = PINN(width=64, descent=GaussNewtonDescent(), pretraining=80, steps=300)
 _SMALL = {"width": 16, "field_width": 8, "pretraining": 5, "steps": 5}
 _PUBLISHED = BiLO.published(residual_gradient=1e-3, penalty=Penalty.DENSITY, steps=10_000)

@@ -60,7 +60,8 @@ class BiLO(AbstractEquationMethod["BiLOInverter"]):
         descent: How the weights follow the equation.
         search: How the parameters follow the readings.
         field_descent: How the networks of unknown functions follow the readings; Gauss-Newton
-            steps should take all points (`points=None`), of which there are few.
+            steps should take all points (`points=None`), of which there are few, and be small, or
+            the functions run ahead of the operator.
         penalty: What is added to the misfit of the readings; unknown functions know that of their
             prior, or none.
         pretraining: Steps of the weights at the guess.
@@ -79,7 +80,7 @@ class BiLO(AbstractEquationMethod["BiLOInverter"]):
     residual_gradient: float = 0.1
     descent: AbstractDescent = GaussNewtonDescent()
     search: AbstractSearch = GaussNewtonSearch()
-    field_descent: AbstractDescent = GaussNewtonDescent(points=None)
+    field_descent: AbstractDescent = GaussNewtonDescent(points=None, learning_rate=0.1)
     penalty: Penalty = Penalty.DENSITY
     pretraining: int = 80
     steps: int = 300
