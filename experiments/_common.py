@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 import tyro
+import wadler_lindig
 
 import inojax as ij
 
@@ -137,19 +138,20 @@ def claim(arguments: Arguments, settings: Any) -> None:
 
     Args:
         arguments: The command line.
-        settings: Everything else that results depend on; its `repr` is compared.
+        settings: Everything else that results depend on; compared as text, defaults included.
 
     Raises:
         ValueError: If the folder holds another run.
         OSError: If it cannot be written.
     """
     path = arguments.out / "run.json"
+    text = wadler_lindig.pformat(settings, short_arrays=False, hide_defaults=False)
     try:
         arguments.out.mkdir(parents=True, exist_ok=True)
         wanted = {
             "preset": str(arguments.preset),
             "seed": arguments.seed,
-            "settings": repr(settings).splitlines(),
+            "settings": text.splitlines(),
         }
         stored = json.loads(path.read_text()) if path.exists() else wanted
         write_json(path, stored)
