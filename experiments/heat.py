@@ -98,8 +98,7 @@ class Size:
 _EXACT = BiLO(width=32, field_width=32, field_descent=GaussNewtonDescent(points=None), steps=2000)
 _NOISY = BiLO()
 _PINN = PINN(width=32, field_width=32, descent=GaussNewtonDescent(), pretraining=80, steps=300)
-# Noisy readings contradict the equation, so a step must not fulfill both at the points it draws:
-# more of them than the network can, and more damping.
+# Noisy readings contradict the equation, so a step must not fulfill both at the points it draws.
 _NOISY_PINN = dataclasses.replace(_PINN, descent=GaussNewtonDescent(256, damping=1e-5))
 _SMALL = {"width": 16, "field_width": 8, "pretraining": 60, "steps": 20}
 _TINY = GaussNewtonDescent(64, damping=1e-5)

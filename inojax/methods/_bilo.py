@@ -24,7 +24,6 @@ from ._descent import (
     Target,
     Weights,
     nothing,
-    run_descent,
 )
 from ._equation import Equation, equation_of
 from ._equation_inverter import AbstractEquationInverter, AbstractEquationMethod
@@ -159,10 +158,16 @@ class BiLO(AbstractEquationMethod["BiLOInverter"]):
             settings=describe_settings(self),
         )
 
-    def _pretrained(
-        self, inverter: "BiLOInverter", key: Key[Array, ""]
-    ) -> tuple[LocalOperator, Array]:
-        return _pretrain(self, inverter.equation, inverter.network, inverter.functions, key)
+    def _target(self, equation: Equation, weights: Weights, unknowns: Unknowns) -> Target:
+        def rows(vector: Array, points: Array) -> Array:
+            network = weights.build(vector)
+            return equation.local_rows(network, unknowns, points, self.residual_gradient)
+
+        def jumps(vector: Array) -> Array:
+            network = weights.build(vector)
+            return equation.local_jumps(network, unknowns, self.residual_gradient).ravel()
+
+        return Target(rows, jumps if equation.model.interfaces else nothing)
 
 
 class LocalSolution(NamedTuple):
@@ -236,32 +241,6 @@ class BiLOInverter(AbstractEquationInverter[LocalSolution]):
         noise = jr.normal(key, (len(x), self.method.draws))
         step = jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(alike).T, noise)
         return jax.vmap(lambda x: unknowns_of(x).scalars)(x[None] + (step / size[:, None]).T)
-
-
-def _target(method: BiLO, equation: Equation, weights: Weights, unknowns: Unknowns) -> Target:
-    """What the weights of the local operator make small."""
-
-    def rows(vector: Array, points: Array) -> Array:
-        network = weights.build(vector)
-        return equation.local_rows(network, unknowns, points, method.residual_gradient)
-
-    def jumps(vector: Array) -> Array:
-        network = weights.build(vector)
-        return equation.local_jumps(network, unknowns, method.residual_gradient).ravel()
-
-    return Target(rows, jumps if equation.model.interfaces else nothing)
-
-
-@eqx.filter_jit
-def _pretrain(
-    method: BiLO, equation: Equation, network: LocalOperator, functions: Functions, key: Array
-) -> tuple[LocalOperator, Array]:
-    weights = Weights.of(network)
-    target = _target(method, equation, weights, Unknowns(equation.scale, functions))
-    vector, losses = run_descent(
-        method.descent, target, equation.region, weights.vector, method.pretraining, key=key
-    )
-    return weights.build(vector), losses
 
 
 class _State(NamedTuple):
@@ -339,7 +318,7 @@ def _follow(inverter: BiLOInverter, observation: Observation, key: Array) -> Loc
         progress, key = given
         lower_key, upper_key = jr.split(key)
         unknowns = upper.unknowns(state.x, state.functions)
-        target = _target(method, equation, weights, unknowns)
+        target = method._target(equation, weights, unknowns)
         *lower, loss = method.descent.step(
             target, equation.region, state.network, state.descent, progress, key=lower_key
         )

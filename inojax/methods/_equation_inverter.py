@@ -20,12 +20,13 @@ from .._x64 import in_x32, is_traced
 from ..data import Dataset
 from ..nn import LocalOperator
 from ._base import AbstractNetworkInverter, check_readings
+from ._descent import AbstractDescent, Target, Weights, run_descent
 from ._equation import Equation
 from ._storage import load
-from ._unknowns import Functions
+from ._unknowns import Functions, Unknowns
 
 _Solution = TypeVar("_Solution")
-_Inverter = TypeVar("_Inverter", bound=AbstractNetworkInverter)
+_Inverter = TypeVar("_Inverter", bound="AbstractEquationInverter")
 
 
 class AbstractEquationInverter(AbstractNetworkInverter, Generic[_Solution]):
@@ -38,12 +39,14 @@ class AbstractEquationInverter(AbstractNetworkInverter, Generic[_Solution]):
         equation: What the network is trained to fulfill.
         network: The network at the guess.
         functions: The unknown functions of the guess.
+        losses: Loss of each step of the pretraining.
     """
 
     problem: AbstractVar[InverseProblem]
     equation: AbstractVar[Equation]
     network: AbstractVar[LocalOperator]
     functions: AbstractVar[Functions]
+    losses: AbstractVar[Float[Array | np.ndarray, " step"]]
 
     @abc.abstractmethod
     def _follow(self, observation: Observation, key: Key[Array, ""]) -> _Solution:
@@ -113,8 +116,16 @@ class AbstractEquationInverter(AbstractNetworkInverter, Generic[_Solution]):
 class AbstractEquationMethod(eqx.Module, Generic[_Inverter]):
     """A method that trains a network on an equation.
 
-    Subclasses write `_untrained`, which `fit` trains and `load` fills, and `_pretrained`.
+    Subclasses have these fields and write `_untrained`, which `fit` trains and `load` fills, and
+    `_target`.
+
+    Attributes:
+        descent: How the weights follow the equation.
+        pretraining: Steps of the weights at the guess.
     """
+
+    descent: AbstractVar[AbstractDescent]
+    pretraining: AbstractVar[int]
 
     @in_x32
     def fit(
@@ -142,7 +153,9 @@ class AbstractEquationMethod(eqx.Module, Generic[_Inverter]):
         del dataset
         init_key, train_key = jr.split(key)
         inverter = self._untrained(problem, *jr.split(init_key))
-        network, losses = self._pretrained(inverter, train_key)
+        network, losses = _pretrained(
+            self, inverter.equation, inverter.network, inverter.functions, train_key
+        )
         return dataclasses.replace(inverter, network=network, losses=_checked(losses))
 
     @abc.abstractmethod
@@ -155,8 +168,8 @@ class AbstractEquationMethod(eqx.Module, Generic[_Inverter]):
         """
 
     @abc.abstractmethod
-    def _pretrained(self, inverter: _Inverter, key: Key[Array, ""]) -> tuple[LocalOperator, Array]:
-        """The network after its training at the guess, and the loss of each step."""
+    def _target(self, equation: Equation, weights: Weights, unknowns: Unknowns) -> Target:
+        """What the weights of the network make small while unknowns stand still."""
 
     @in_x32
     def load(self, folder: str | os.PathLike[str], problem: InverseProblem) -> _Inverter:
@@ -177,6 +190,23 @@ class AbstractEquationMethod(eqx.Module, Generic[_Inverter]):
         return load(self._untrained(problem, *jr.split(jr.key(0))), folder, problem)
 
 
+@eqx.filter_jit
+def _pretrained(
+    method: AbstractEquationMethod,
+    equation: Equation,
+    network: LocalOperator,
+    functions: Functions,
+    key: Key[Array, ""],
+) -> tuple[LocalOperator, Float[Array, " step"]]:
+    """The network after its training at the guess, and the loss before each step."""
+    weights = Weights.of(network)
+    target = method._target(equation, weights, Unknowns(equation.scale, functions))
+    vector, losses = run_descent(
+        method.descent, target, equation.region, weights.vector, method.pretraining, key=key
+    )
+    return weights.build(vector), losses
+
+
 def _checked(losses: Float[Array, " step"]) -> Float[Array | np.ndarray, " step"]:
     """Losses on the host, or as they are while traced; a RuntimeError if a run has diverged."""
     if is_traced(losses):
@@ -185,6 +215,6 @@ def _checked(losses: Float[Array, " step"]) -> Float[Array | np.ndarray, " step"
     if not np.isfinite(found[-1]):
         raise RuntimeError(
             f"The residual is no longer finite after {len(losses)} steps. Lower the "
-            "`learning_rate` of `descent`, or raise its damping."
+            "`learning_rate` of `descent`, or raise its damping where it has one."
         )
     return found

@@ -82,10 +82,14 @@ class PINN(AbstractEquationMethod["PINNInverter"]):
             settings=describe_settings(self),
         )
 
-    def _pretrained(
-        self, inverter: "PINNInverter", key: Key[Array, ""]
-    ) -> tuple[LocalOperator, Array]:
-        return _pretrain(self, inverter.equation, inverter.network, inverter.functions, key)
+    def _target(self, equation: Equation, weights: Weights, unknowns: Unknowns) -> Target:
+        def rows(vector: Array, points: Array) -> Array:
+            return equation.residuals(weights.build(vector), unknowns, points)
+
+        def jumps(vector: Array) -> Array:
+            return equation.jumps(weights.build(vector), unknowns).ravel()
+
+        return Target(rows, jumps if equation.model.interfaces else nothing)
 
 
 class PINNSolution(eqx.Module):
@@ -132,25 +136,6 @@ class PINNInverter(AbstractEquationInverter[PINNSolution]):
 
     def _invert_one(self, observation: Observation, key: Key[Array, ""]) -> Estimate:
         return estimate_from_point(self.problem, self._follow(observation, key).theta)
-
-
-@eqx.filter_jit
-def _pretrain(
-    method: PINN, equation: Equation, network: LocalOperator, functions: Functions, key: Array
-) -> tuple[LocalOperator, Array]:
-    weights, unknowns = Weights.of(network), Unknowns(equation.scale, functions)
-
-    def rows(vector: Array, points: Array) -> Array:
-        return equation.residuals(weights.build(vector), unknowns, points)
-
-    def jumps(vector: Array) -> Array:
-        return equation.jumps(weights.build(vector), unknowns).ravel()
-
-    target = Target(rows, jumps if equation.model.interfaces else nothing)
-    vector, losses = run_descent(
-        method.descent, target, equation.region, weights.vector, method.pretraining, key=key
-    )
-    return weights.build(vector), losses
 
 
 @eqx.filter_jit

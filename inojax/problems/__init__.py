@@ -1,4 +1,4 @@
-"""The catalog: one equation per file, each a function that returns an `InverseProblem`."""
+"""The catalog: functions that return an `InverseProblem`, one equation per file, and readings."""
 
 from ._boehm import boehm as boehm, boehm_data as boehm_data
 from ._fisher_kpp import fisher_kpp as fisher_kpp

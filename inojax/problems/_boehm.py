@@ -12,7 +12,7 @@ from .._parameters import Parameter, ParameterSpace
 from .._sensors import AbstractTimes, FixedTimes, RandomTimes, Sensors
 from ..models import ODEModel
 from ..noise import Gaussian
-from ._checks import check_readings
+from ._checks import check_count
 
 MINUTES = (
     0.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0, 120.0, 160.0, 200.0,
@@ -56,7 +56,7 @@ def boehm(*, readings: int | None = None, missing: float = 0.0) -> InverseProble
     import numpyro.distributions as dist
 
     if readings is not None:
-        check_readings(readings, most=len(MINUTES))
+        check_count("readings", readings, most=len(MINUTES))
 
     levels = tuple(f"sd_{channel}" for channel in _CHANNELS)
     prior = dist.LogUniform(1e-5, 1e5)

@@ -12,7 +12,7 @@ from .._parameters import Parameter, ParameterSpace
 from .._sensors import FixedTimes, Sensors
 from ..models import MethodOfLines, PDEModel, partial
 from ..noise import Gaussian
-from ._checks import check_noise, check_readings
+from ._checks import check_count, check_noise
 
 # The published equation has its unknowns in units of these.
 DIFFUSION, GROWTH = 0.01, 1.0
@@ -43,7 +43,7 @@ def fisher_kpp(*, noise: float = 1e-3, readings: int = 9) -> InverseProblem:
     import numpyro.distributions as dist
 
     check_noise(noise)
-    check_readings(readings, least=2)
+    check_count("readings", readings, least=2)
     parameters = ParameterSpace(
         (
             Parameter("D", dist.LogNormal(0.0, 1.0), f"{DIFFUSION}"),

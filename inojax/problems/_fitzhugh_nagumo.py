@@ -9,7 +9,7 @@ from .._parameters import Parameter, ParameterSpace
 from .._sensors import RandomTimes, Sensors
 from ..models import ODEModel
 from ..noise import AR1, AbstractNoise, Gaussian
-from ._checks import check_noise, check_readings
+from ._checks import check_count, check_noise
 
 _GAMMA, _CURRENT = 3.0, -0.4
 _TIMES, _STEP = 1000, 0.2
@@ -61,7 +61,7 @@ def fitzhugh_nagumo(
         fitted to its released series, the priors of the noise to its released parameters.
     """
     check_noise(noise)
-    check_readings(readings, most=_TIMES)
+    check_count("readings", readings, most=_TIMES)
     neuron = (*_NEURON, _THIRD) if unknown_current else _NEURON
     unknowns = [_unknown(*one, 2.0) for one in neuron]
     if unknown_noise:

@@ -9,9 +9,10 @@ from .._parameters import Parameter, ParameterSpace
 from .._sensors import RandomTimes, Sensors
 from ..models import ODEModel
 from ..noise import Gaussian
-from ._checks import check_noise, check_readings
+from ._checks import check_count, check_noise
 
 GENES = 20
+_TIMES = 100
 _DECAY, _TRANSCRIPTION = 1.0, 1.0
 
 # Standard deviation of each gene over the prior and all output times:
@@ -49,7 +50,7 @@ def grn(*, noise: float = 1e-3, readings: int = 3, missing: float = 0.0) -> Inve
     import numpyro.distributions as dist
 
     check_noise(noise)
-    check_readings(readings, most=100)
+    check_count("readings", readings, most=_TIMES)
     own = [Parameter(f"K{i}_{i}", dist.Uniform(0.0, 2.0)) for i in range(1, GENES + 1)]
     ring = [
         Parameter(f"K{i % GENES + 1}_{i}", dist.Uniform(-1.0, 1.0)) for i in range(1, GENES + 1)
@@ -57,7 +58,7 @@ def grn(*, noise: float = 1e-3, readings: int = 3, missing: float = 0.0) -> Inve
     model = ODEModel(
         _vector_field,
         0.1 + 0.9 * np.arange(GENES) / (GENES - 1),
-        times=np.linspace(0.1, 10.0, 100),
+        times=np.linspace(0.1, 10.0, _TIMES),
         states=tuple(f"x{i}" for i in range(1, GENES + 1)),
         rtol=1e-6,
         atol=1e-9,

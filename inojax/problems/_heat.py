@@ -12,6 +12,7 @@ from .._parameters import ParameterSpace
 from .._sensors import FixedTimes, Sensors
 from ..models import Field, MethodOfLines, PDEModel, partial
 from ..noise import Gaussian
+from ._checks import check_count
 from ._published_penalty import roughness, total_variation
 
 DIFFUSION = 0.01
@@ -51,6 +52,7 @@ def heat(
         Zhang, Li and Lowengrub, arXiv 2404.17789, Tables 4 and 5. The diffusivity is not printed
         there; with this one the regularized minimizer has the errors of Table 5.
     """
+    check_count("nodes", nodes, least=3)
     field = Field(
         "f",
         "x",

@@ -13,7 +13,7 @@ from .._parameters import Parameter, ParameterSpace
 from .._sensors import AbstractTimes, FixedTimes, RandomTimes, Sensors
 from ..models import ODEModel
 from ..noise import AbstractNoise, Gaussian, LogNormal
-from ._checks import check_noise, check_readings
+from ._checks import check_count, check_noise
 
 YEARS = tuple(float(year) for year in range(21))
 _STATES = ("hare", "lynx")
@@ -91,7 +91,7 @@ def _problem(
     missing: float,
 ) -> InverseProblem:
     if readings is not None:
-        check_readings(readings, most=len(YEARS))
+        check_count("readings", readings, most=len(YEARS))
     model = ODEModel(
         _vector_field,
         _initial_state,

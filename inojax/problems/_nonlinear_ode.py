@@ -12,7 +12,7 @@ from .._parameters import Parameter, ParameterSpace
 from .._sensors import FixedTimes, Sensors
 from ..models import MethodOfLines, PDEModel, partial
 from ..noise import Gaussian
-from ._checks import check_noise, check_readings
+from ._checks import check_count, check_noise
 
 # dx/dt = a11 x³ + a12 y³ and dy/dt = a21 x³ + a22 y³ from here.
 _TRUTH = {"a11": -0.1, "a12": 2.0, "a21": -2.0, "a22": -0.1}
@@ -51,7 +51,7 @@ def nonlinear_ode(
     import numpyro.distributions as dist
 
     check_noise(noise)
-    check_readings(readings, least=2)  # those at both ends
+    check_count("readings", readings, least=2)  # those at both ends
     if not unknown or len(set(unknown)) < len(unknown) or not set(unknown) <= set(_TRUTH):
         raise ValueError(
             f"`unknown` must be distinct names among {', '.join(_TRUTH)}, at least one; got "

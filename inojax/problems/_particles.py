@@ -12,6 +12,7 @@ from .._parameters import Parameter, ParameterSpace
 from .._sensors import FixedTimes, Sensors
 from ..models import Collocation, Interface, PDEModel, partial
 from ..noise import Poisson
+from ._checks import check_count
 
 # Where they are made.
 _SOURCE = 0.5
@@ -45,10 +46,10 @@ def particles(*, snapshots: int = 100, cells: int = 100) -> InverseProblem:
     """
     import numpyro.distributions as dist
 
-    if snapshots < 1:
-        raise ValueError(f"`snapshots` must be at least 1; got {snapshots}.")
-    if cells < 2 or cells % 2:
-        raise ValueError(f"`cells` must be an even number, at least 2; got {cells}.")
+    check_count("snapshots", snapshots)
+    check_count("cells", cells, least=2)
+    if cells % 2:
+        raise ValueError(f"`cells` must be even; got {cells}.")
     x = (np.arange(cells) + 0.5) / cells
     model = PDEModel(
         _residual,

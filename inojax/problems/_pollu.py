@@ -9,7 +9,7 @@ from .._parameters import Parameter, ParameterSpace
 from .._sensors import RandomTimes, Sensors
 from ..models import ODEModel
 from ..noise import Gaussian
-from ._checks import check_noise, check_readings
+from ._checks import check_count, check_noise
 
 SPECIES = (
     "NO2", "NO", "O3P", "O3", "HO2", "OH", "HCHO", "CO", "ALD", "MEO2",
@@ -22,6 +22,7 @@ RATES = (
     2.2e-2, 1.2e4, 1.88, 1.63e4, 4.8e6, 3.5e-4, 1.75e-2, 1.0e8, 4.44e11, 1.24e3,
     2.1, 5.78, 4.74e-2, 1.78e3, 3.12,
 )  # fmt: skip
+_TIMES = 100
 _TWO_REACTANTS = (2, 3, 6, 8, 9, 10, 12, 14, 20, 23, 24)
 
 # NO, O3, HCHO, CO, ALD and SO2 are there at the start.
@@ -62,11 +63,11 @@ def pollu(*, noise: float = 1e-3, readings: int = 3, missing: float = 0.0) -> In
         IVP Solvers (Bari).
     """
     check_noise(noise)
-    check_readings(readings, most=100)
+    check_count("readings", readings, most=_TIMES)
     model = ODEModel(
         _vector_field,
         np.array(_INITIAL, np.float64),
-        times=np.linspace(0.6, 60.0, 100),
+        times=np.linspace(0.6, 60.0, _TIMES),
         states=SPECIES,
         rtol=1e-6,
         # Far above O1D (4e-18) and O3P (4e-9), yet both come out to 1e-6: they only follow the

@@ -1,7 +1,7 @@
 """The priors that stand for a published penalty, and for one on the total variation."""
 
 from ..models import TotalVariation
-from ._checks import check_readings
+from ._checks import check_count
 
 # Of functions of order one on the unit interval.
 _ROUNDING = 0.1
@@ -48,7 +48,7 @@ def total_variation(noise: float, readings: int, variation: float) -> TotalVaria
 
 
 def _check(noise: float, readings: int, **weight: float) -> None:
-    check_readings(readings, least=3)  # two at the ends
+    check_count("readings", readings, least=3)  # two at the ends
     for name, value in {"noise": noise, **weight}.items():
         if not 0.0 < value < float("inf"):
             raise ValueError(f"`{name}` must be positive; got {value!r}.")

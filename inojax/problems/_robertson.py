@@ -9,12 +9,13 @@ from .._parameters import Parameter, ParameterSpace
 from .._sensors import RandomTimes, Sensors
 from ..models import ODEModel
 from ..noise import Gaussian
-from ._checks import check_noise, check_readings
+from ._checks import check_count, check_noise
 
 RATES = (0.04, 3e7, 1e4)
 _UNITS = ("s^-1", "s^-1", "s^-1")
 # Each rate is log-uniform over two decades on either side of its nominal value.
 _FACTOR = 100.0
+_TIMES = 100
 
 # Standard deviation of each species over the prior and all output times:
 # `model.solve_ensemble(parameters.design(4096, key=jr.key(0))).states.std((0, 1))`.
@@ -47,7 +48,7 @@ def robertson(*, noise: float = 1e-2, readings: int = 10, missing: float = 0.0) 
     import numpyro.distributions as dist
 
     check_noise(noise)
-    check_readings(readings, most=100)
+    check_count("readings", readings, most=_TIMES)
     parameters = ParameterSpace(
         tuple(
             Parameter(f"k{number}", dist.LogUniform(rate / _FACTOR, rate * _FACTOR), unit)
@@ -57,7 +58,7 @@ def robertson(*, noise: float = 1e-2, readings: int = 10, missing: float = 0.0) 
     model = ODEModel(
         _vector_field,
         np.array([1.0, 0.0, 0.0]),
-        times=np.logspace(-3.0, 5.0, 100),
+        times=np.logspace(-3.0, 5.0, _TIMES),
         states=("A", "B", "C"),
         rtol=1e-6,
         atol=np.array([1e-10, 1e-13, 1e-10]),

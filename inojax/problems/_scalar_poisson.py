@@ -12,7 +12,7 @@ from .._parameters import Parameter, ParameterSpace
 from .._sensors import FixedTimes, Sensors
 from ..models import Collocation, PDEModel, partial
 from ..noise import Gaussian
-from ._checks import check_noise, check_readings
+from ._checks import check_count, check_noise
 
 
 def scalar_poisson(*, noise: float = 0.1, readings: int = 11) -> InverseProblem:
@@ -37,7 +37,7 @@ def scalar_poisson(*, noise: float = 0.1, readings: int = 11) -> InverseProblem:
     import numpyro.distributions as dist
 
     check_noise(noise)
-    check_readings(readings, least=3)  # two at the ends, where nothing can be learned
+    check_count("readings", readings, least=3)  # two at the ends, where nothing can be learned
     x = np.linspace(0.0, 1.0, readings)
     model = PDEModel(
         _residual,

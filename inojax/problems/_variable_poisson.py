@@ -12,6 +12,7 @@ from .._parameters import ParameterSpace
 from .._sensors import FixedTimes, Sensors
 from ..models import Field, FiniteElements, PDEModel, gradient, partial
 from ..noise import Gaussian
+from ._checks import check_count
 from ._published_penalty import roughness, total_variation
 
 
@@ -49,6 +50,7 @@ def variable_poisson(
         Zhang, Li and Lowengrub, arXiv 2404.17789, Table 2, from whose errors the height of the hat
         and the noise follow.
     """
+    check_count("nodes", nodes, least=3)
     field = Field(
         "D",
         "x",

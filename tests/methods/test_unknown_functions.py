@@ -243,3 +243,24 @@ def test_scalars_and_functions_are_found_together():
     # What k and a constant factor of D do is much alike; the ends tell them apart.
     np.testing.assert_allclose(found.theta[0], 2.0, rtol=0.3)
     np.testing.assert_allclose(field.nodal(found.theta[1:]), truth(x), atol=0.1)
+
+
+@pytest.mark.slow
+def test_by_default_a_function_does_not_run_ahead_of_the_operator():
+    """Steps of three tenths end up to 1e-2 from the equation on some such readings."""
+    problem = heat()
+    model, field = problem.model, problem.model.fields[0]
+    hat = field.coefficients(lambda x: 1.0 - 2.0 * np.abs(x - 0.5))
+    guess = tuple(np.asarray(field.coefficients(lambda x: np.sin(np.pi * x))).tolist())
+    nodes = np.linspace(0.0, 1.0, 201)
+    fine = model.replace(fields=(Field("f", "x", nodes, ends=(0.0, 0.0), roughness=1.0),))
+    for key in jr.split(KEY, 3):
+        read_key, fit_key, follow_key = jr.split(key, 3)
+        inverter = BiLO(guess=guess).fit(problem, key=fit_key)
+        found = inverter.follow(problem.simulate(hat, key=read_key), key=follow_key)
+        values = np.asarray(found.functions.at("f", nodes), np.float64)
+        exact = np.asarray(fine.solve(fine.fields[0].coefficients(values)).states)
+        ours = inverter.predict(
+            model.readings, found.theta, found.network, functions=found.functions
+        )
+        assert np.linalg.norm(ours - exact) < 2e-3 * np.linalg.norm(exact)

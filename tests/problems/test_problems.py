@@ -91,8 +91,11 @@ def test_arguments_reach_the_sensors(build):
         build(missing=1.0)
     with refuses(ValueError, "`readings`"):
         build(readings=0)
-    with refuses(ValueError, "`readings`"):
-        build(readings=1001)
+    most = build().model.times.size
+    assert build(readings=most).sensors.size == most
+    for readings in (most + 1, 2.5, True):
+        with refuses(ValueError, "`readings`"):
+            build(readings=readings)
 
 
 @pytest.mark.parametrize("build", KNOWN_NOISE.values(), ids=KNOWN_NOISE)
