@@ -7,17 +7,16 @@ Result:   Time and memory of a step at the published size of Zhang, Li and Lowen
           take to their answer, beside the published number of steps in PyTorch.
 Command:  python experiments/benchmark_bilo.py --preset {smoke,quick} --out DIR --seed 0
 Runtime:  quick 6 min on two CPU cores; paper: not yet run, more rounds of the same.
-Expected: preset quick, PyTorch, on a slow processor: a step of BiLO 53.6 ms and 178 MiB; by nested
-          forward mode 2.5 times as long, in PyTorch 1.25 times as long and 228 MiB. A step of a
-          PINN 27.5 ms, half of BiLO's; in PyTorch 30.1 ms. On a faster processor PyTorch took 1.83
-          times as long (22.2 and 40.7 ms), on another slow one 1.39 times: where matrix products
-          are slow, they are all that counts, and both need the same. The losses at the common
-          weights agree to six digits. By second-order steps, 200 of them with three tenths as the
-          share of each step of the parameters (now 300 with a tenth), 12.5 s from the guess to
-          within 0.91 % (D) and 0.24 % (rho) of least squares; the published 60,000 steps would take
-          PyTorch 4,028 s, scaled from the table, whatever accuracy they end with.
+Expected: preset quick, PyTorch, on a slow processor: a step of BiLO 45.7 ms and 173 MiB; by nested
+          forward mode 2.9 times as long, in PyTorch 1.72 times as long and 231 MiB. A step of a
+          PINN 24.3 ms, 0.53 of BiLO's; in PyTorch 27.1 ms. On other processors PyTorch took 1.25,
+          1.39 and, on a fast one, 1.83 times as long (22.2 and 40.7 ms): where matrix products are
+          slow, they are all that counts, and both need the same. The losses at the common weights
+          agree to six digits. By second-order steps 16.0 s from the guess to within 0.69 % (D) and
+          0.22 % (rho) of least squares, the worst of three runs; the published 60,000 steps would
+          take PyTorch 4,716 s, scaled from the table, whatever accuracy they end with.
           Where it falls short: 2 times was asked for instead of 1.25 to 1.83, and no more than
-          1.6 PINN steps instead of 1.95. The second cannot be had by these derivatives: they need
+          1.6 PINN steps instead of 1.88. The second cannot be had by these derivatives: they need
           12 matrix products of a size of which a PINN needs 6.
 
 Contenders take turns in one process, a block of steps each, and the table has medians over rounds:
