@@ -141,6 +141,7 @@ class GaussNewtonDescent(AbstractDescent):
             about 1e-7 or more.
         cautious: Whether a step that would raise the loss at its own points is left out and
             damped tenfold the next time, up to 1e4; after steps that are taken, damping comes back.
+            Large weights of a `PINN`'s readings want it.
 
     Source:
         Müller and Zeinhofer, Achieving high accuracy with PINNs via energy natural gradient

@@ -47,21 +47,21 @@ def test_a_small_weight_ends_at_least_squares(rod, observation):
 def test_a_large_weight_gives_up_the_equation_for_the_readings(rod, observation):
     """What BiLO does not do: the network passes nearer to noisy readings than any solution."""
     misfits = {}
-    # At 1e4 the steps still jump about after 200 of them, and where they end depends on rounding;
-    # at 1e6 most networks have settled, hence the median of three.
+    # Steps that are not cautious jump about under large weights, and end where rounding lets them.
+    descent = GaussNewtonDescent(points=64, cautious=True)
     for weight in (1e-2, 1e6):
-        method, each = dataclasses.replace(SMALL, data_weight=weight), []
+        method, each = dataclasses.replace(SMALL, data_weight=weight, descent=descent), []
         for key in (jr.key(3), KEY, jr.key(5)):
             inverter = method.fit(rod, key=key)
             found = inverter.follow(observation, key=key)
             u = inverter.predict(np.asarray(observation.times)[:, None], found.theta, found.network)
             each.append(float(np.mean(np.square(u - np.asarray(observation.values)))))
-        misfits[weight] = np.median(each)
-    assert misfits[1e6] < 0.3 * misfits[1e-2]
+        misfits[weight] = each
+    assert max(misfits[1e6]) < 0.3 * min(misfits[1e-2])
 
 
 def test_the_published_steps_descend(rod, observation):
-    method = PINN(width=32, data_weight=NOISE**2, pretraining=400, steps=400)
+    method = PINN(width=32, data_weight=NOISE**2, pretraining=400, steps=600)
     assert isinstance(method.descent, AdamDescent)
     assert isinstance(method.search, AdamSearch)
     inverter = method.fit(rod, key=KEY)

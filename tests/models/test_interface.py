@@ -210,7 +210,7 @@ def test_bad_interfaces_are_refused():
 
 
 def test_bad_particles_are_refused():
-    with refuses(ValueError, "`cells` must be an even number"):
+    with refuses(ValueError, "`cells` must be even"):
         particles(cells=7)
-    with refuses(ValueError, "`snapshots` must be at least 1"):
+    with refuses(ValueError, "`snapshots` must be a whole number, at least 1"):
         particles(snapshots=0)

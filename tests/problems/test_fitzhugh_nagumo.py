@@ -116,7 +116,7 @@ def test_noise_and_current_can_be_unknown():
     )
     with refuses(ValueError, "`noise` must be a finite number, zero or more; got -1"):
         fitzhugh_nagumo(noise=-1.0)
-    with refuses(ValueError, "`readings` must be from 1 to 1000; got 0"):
+    with refuses(ValueError, "`readings` must be a whole number, from 1 to 1000; got 0"):
         fitzhugh_nagumo(readings=0)
     with refuses(ValueError, "`unknown_noise` needs a positive `noise`.*between 0.2 and 0.8"):
         fitzhugh_nagumo(unknown_noise=True, correlation=0.9)

@@ -67,9 +67,9 @@ def test_readings_are_those_of_the_solution(build, tmp_path):
 @pytest.mark.parametrize(
     ("build", "settings", "message"),
     [
-        (scalar_poisson, {"readings": 0}, "`readings` must be at least"),
-        (fisher_kpp, {"readings": 1}, "`readings` must be at least 2; got 1"),
-        (variable_poisson, {"readings": 1}, "`readings` must be at least"),
+        (scalar_poisson, {"readings": 0}, "`readings` must be a whole number, at least 3"),
+        (fisher_kpp, {"readings": 1}, "`readings` must be a whole number, at least 2; got 1"),
+        (variable_poisson, {"readings": 1}, "`readings` must be a whole number, at least 3"),
         (variable_poisson, {"penalty": 0.0}, "`penalty` must be positive"),
         (heat, {"nodes": 2}, "`nodes` .*must"),
         (particles, {"snapshots": 0}, "`snapshots` must be a whole number, at least 1"),
