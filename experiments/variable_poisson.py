@@ -92,13 +92,14 @@ class Size:
 # More steps than by default: under weak penalties the function has far to go.
 _OURS = BiLO(steps=400)
 _PINN = PINN(width=64, descent=GaussNewtonDescent(), pretraining=80, steps=300)
-_SMALL = {"width": 16, "field_width": 8, "pretraining": 5, "steps": 5}
+_SMALL = {"width": 16, "field_width": 8, "pretraining": 60, "steps": 20}
+_TINY = GaussNewtonDescent(64, damping=1e-5)
 _PUBLISHED = BiLO.published(residual_gradient=1e-3, penalty=Penalty.DENSITY, steps=10_000)
 SIZES = {
     Preset.SMOKE: Size(
         2,
-        {"BiLO": dataclasses.replace(_OURS, **_SMALL, descent=GaussNewtonDescent(16))},
-        dataclasses.replace(_PINN, **_SMALL, descent=GaussNewtonDescent(16)),
+        {"BiLO": dataclasses.replace(_OURS, **_SMALL, descent=_TINY)},
+        dataclasses.replace(_PINN, **_SMALL, descent=_TINY),
         ((1e-3, 1.0),),
     ),
     Preset.QUICK: Size(
