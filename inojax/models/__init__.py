@@ -20,7 +20,8 @@ from ._field import (
 from ._finite_elements import FiniteElements as FiniteElements
 from ._interface import Interface as Interface
 from ._method_of_lines import MethodOfLines as MethodOfLines
-from ._ode import ODEModel as ODEModel, ODESolution as ODESolution
+from ._ode import ODEModel as ODEModel
+from ._ode_solution import ODESolution as ODESolution
 from ._pde import PDEModel as PDEModel
 from ._pde_solver import (
     AbstractDirectSolver as AbstractDirectSolver,

@@ -27,11 +27,12 @@ def with_global_tolerance(model: Any, thetas: Float[ArrayLike, "batch parameter"
         rtol, steps = local.rtol * factor, int(local.max_steps / factor**0.25)
         if rtol < _LEAST_RTOL:
             break
-        local = local.replace(rtol=rtol, atol=local.atol * factor, max_steps=steps)
+        atol = None if local.atol is None else local.atol * factor
+        local = local.replace(rtol=rtol, atol=atol, max_steps=steps)
     raise ValueError(
         f"The global error of these trajectories could not be brought to `rtol` = {model.rtol:g}, "
-        f"`atol` = {model.atol} by tolerances that float64 allows: small errors grow too much. Ask "
-        "for less accuracy, or solve for a shorter time."
+        f"`atol` = {_said(model.atol)} by tolerances that float64 allows: small errors grow too "
+        "much. Ask for less accuracy, or solve for a shorter time."
     )
 
 
@@ -44,7 +45,8 @@ def global_error(model: Any, states: np.ndarray, exact: np.ndarray) -> float:
         exact: The same, from a more accurate solution.
     """
     largest = np.abs(exact).max(axis=1, keepdims=True)
-    return float((np.abs(states - exact) / (model.atol + model.rtol * largest)).max())
+    atol = np.finfo(float).tiny if model.atol is None else model.atol
+    return float((np.abs(states - exact) / (atol + model.rtol * largest)).max())
 
 
 def _states(model: Any, thetas: Any, asked: Any) -> np.ndarray:
@@ -56,3 +58,7 @@ def _states(model: Any, thetas: Any, asked: Any) -> np.ndarray:
             f"{asked.rtol:g}, and show no error. Leave them out, or raise `max_steps`."
         )
     return np.asarray(solution.states)
+
+
+def _said(atol: Any) -> str:
+    return "a share of each state's largest value" if atol is None else str(atol)

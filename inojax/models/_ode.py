@@ -4,66 +4,25 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from .._x64 import in_x64, is_traced, require_x64
-from ..solvers import EnsembleSolution, Rodas5P, SolveStatus, dependence, solve_ensemble
-from ._calls import compiled, in_calls
+from .._x64 import is_traced, require_x64
+from ..solvers import SolveStatus, dependence
 from ._global_error import with_global_tolerance
+from ._ode_checks import check_solution, check_time_course
+from ._ode_solution import ODESolution
+from ._ode_solve import sensitivities_traced, solve_many, solve_many_traced, solve_one_traced
 
 # What a second attempt at a failed solve changes.
 _RETRY_TOLERANCE = 1e-2
 _RETRY_STEPS = 10
 
 VectorField = Callable[[Any, Any, Any], Any]
-
-
-class ODESolution(eqx.Module):
-    """States at the requested times, with what became of each solve.
-
-    Attributes:
-        times: Output times.
-        states: States at those times; NaN from the point on where a solve failed.
-        status: A `SolveStatus` for each solve, 0 for success.
-        steps: Accepted and rejected steps taken.
-        work: Steps of all lanes of an ensemble, those without a trajectory included.
-        retried: How many solves of an ensemble failed at first and were tried again.
-    """
-
-    times: Float[Array | np.ndarray, "*rows time"]
-    states: Float[Array | np.ndarray, "*batch time state"]
-    status: Int[Array | np.ndarray, "*batch"]
-    steps: Int[Array | np.ndarray, "*batch"]
-    work: Int[Array | np.ndarray, ""] | int = 0
-    retried: int = eqx.field(static=True, default=0)
-
-    @property
-    def wasted(self) -> float:
-        """Share of an ensemble's work done in lanes that had no trajectory, in [0, 1)."""
-        work = int(self.work)
-        return 1.0 - float(np.sum(np.asarray(self.steps))) / work if work else 0.0
-
-    def replaced(self, rows: Int[np.ndarray, " some"], again: "ODESolution") -> "ODESolution":
-        """The same with some rows from a second attempt, on the host."""
-
-        def merge(old: Any, new: Any) -> np.ndarray:
-            merged = np.array(old)
-            merged[rows] = new
-            return merged
-
-        return dataclasses.replace(
-            self,
-            states=merge(self.states, again.states),
-            status=merge(self.status, again.status),
-            steps=merge(self.steps, np.asarray(self.steps)[rows] + again.steps),
-            work=np.asarray(self.work + again.work),
-            retried=len(rows),
-        )
+Breakpoints = np.ndarray | Callable[[Any], Any] | None
 
 
 class ODEModel(eqx.Module):
@@ -71,6 +30,12 @@ class ODEModel(eqx.Module):
 
     Use it for any system of up to a few hundred states; stiffness is expected, not an
     exception. Solves run in float64 with Rodas5P.
+
+    Where the vector field jumps or bends in time steps end, and the next begins anew: at
+    `breakpoints`, and where its traced program compares `t` with something or looks it up in a
+    table (`jnp.where`, `jnp.select`, `jnp.interp`, `jnp.floor`, `%`, ...), which needs no word.
+    Derivatives cross these places, and thresholds that the state passes, with the jump that is
+    theirs, also where a place depends on parameters.
 
     Attributes:
         vector_field: `f(t, y, theta) -> dy/dt` with shapes `()`, `(state,)`,
@@ -80,8 +45,13 @@ class ODEModel(eqx.Module):
         states: A name for each state.
         initial_time: Where the integration starts.
         rtol: Relative tolerance of each step.
-        atol: Absolute tolerance of each step, a scalar or one for each state.
+        atol: Absolute tolerance of each step, a scalar or one for each state; by default (None)
+            1e-4 times `rtol` times the largest value that each state has had so far in its own
+            trajectory, so that units do not matter.
         max_steps: Steps after which a solve is given up.
+        max_step: Longest step, in `time_unit`, for inputs that tracing cannot find.
+        breakpoints: Times at which steps must end, beside those that are found, in any order; or a
+            function of θ that gives them, always as many.
         time_unit: Unit of time, for tables and figures.
         state_unit: Unit of the states, for tables and figures.
     """
@@ -92,8 +62,10 @@ class ODEModel(eqx.Module):
     states: tuple[str, ...]
     initial_time: float
     rtol: float
-    atol: float | np.ndarray
+    atol: float | np.ndarray | None
     max_steps: int
+    max_step: float
+    breakpoints: Breakpoints
     time_unit: str
     state_unit: str
 
@@ -106,8 +78,10 @@ class ODEModel(eqx.Module):
         states: tuple[str, ...],
         initial_time: float = 0.0,
         rtol: float = 1e-6,
-        atol: ArrayLike = 1e-10,
+        atol: ArrayLike | None = None,
         max_steps: int = 10_000,
+        max_step: float = np.inf,
+        breakpoints: ArrayLike | Callable[[Any], Any] | None = None,
         time_unit: str = "",
         state_unit: str = "",
     ) -> None:
@@ -125,9 +99,11 @@ class ODEModel(eqx.Module):
         self.states = tuple(states)
         self.initial_time = float(initial_time)
         self.rtol = float(rtol)
-        tolerance = np.array(atol, np.float64)
-        self.atol = float(tolerance) if tolerance.ndim == 0 else tolerance
+        self.atol = None if atol is None else _number_or_vector(atol)
         self.max_steps = int(max_steps)
+        self.max_step = float(max_step)
+        given = breakpoints is None or callable(breakpoints)
+        self.breakpoints = breakpoints if given else np.array(breakpoints, np.float64).ravel()
         self.time_unit = time_unit
         self.state_unit = state_unit
 
@@ -145,16 +121,21 @@ class ODEModel(eqx.Module):
                 )
             if not np.isfinite(self.initial_state).all():
                 raise ValueError("`initial_state` must be finite; it holds NaN or infinity.")
-        if not (self.rtol > 0.0 and np.all(np.asarray(self.atol) > 0.0)):  # NaN is refused too
+        atol = 1.0 if self.atol is None else self.atol
+        if not (self.rtol > 0.0 and np.all(np.asarray(atol) > 0.0)):  # NaN is refused too
+            raise ValueError(f"`rtol` and `atol` must be positive; got {self.rtol} and {atol}.")
+        if np.shape(atol) not in ((), (count,)):
             raise ValueError(
-                f"`rtol` and `atol` must be positive; got {self.rtol} and {self.atol}."
-            )
-        if np.shape(self.atol) not in ((), (count,)):
-            raise ValueError(
-                f"`atol` must be a scalar or have shape ({count},); got {np.shape(self.atol)}."
+                f"`atol` must be a scalar or have shape ({count},); got {np.shape(atol)}."
             )
         if self.max_steps < 1:
             raise ValueError(f"`max_steps` must be at least 1; got {self.max_steps}.")
+        if not self.max_step > 0.0:
+            raise ValueError(f"`max_step` must be positive; got {self.max_step}.")
+        if isinstance(self.breakpoints, np.ndarray) and not np.isfinite(self.breakpoints).all():
+            raise ValueError(
+                f"`breakpoints` must be finite times, or a function of θ; got {self.breakpoints}."
+            )
 
     @property
     def coordinate(self) -> str:
@@ -178,9 +159,8 @@ class ODEModel(eqx.Module):
         """The same model with tolerances 100 times tighter and 10 times the steps."""
         # Below 1e-13 a relative tolerance asks for more than float64 holds.
         rtol = min(self.rtol, max(self.rtol * _RETRY_TOLERANCE, 1e-13))
-        return self.replace(
-            rtol=rtol, atol=self.atol * _RETRY_TOLERANCE, max_steps=self.max_steps * _RETRY_STEPS
-        )
+        atol = None if self.atol is None else self.atol * _RETRY_TOLERANCE
+        return self.replace(rtol=rtol, atol=atol, max_steps=self.max_steps * _RETRY_STEPS)
 
     def with_global_tolerance(self, thetas: Float[ArrayLike, "batch parameter"]) -> "ODEModel":
         """The same model with tolerances at which whole trajectories are as exact as asked.
@@ -202,6 +182,20 @@ class ODEModel(eqx.Module):
         """
         return with_global_tolerance(self, thetas)
 
+    def slope(
+        self, t: Float[Array, ""], y: Float[Array, " state"], theta: Float[Array, " parameter"]
+    ) -> Float[Array, " state"]:
+        """The time derivative of a state."""
+        return self.vector_field(t, y, theta)
+
+    @property
+    def breaks(self) -> Callable[[Any], Array] | None:
+        """`breakpoints` as a function of θ."""
+        given = self.breakpoints
+        if given is None or callable(given):
+            return given
+        return lambda theta: jnp.asarray(given, theta.dtype)
+
     def start(self, theta: Float[Array, " parameter"]) -> Float[Array, " state"]:
         """The initial state for parameters `theta`."""
         if callable(self.initial_state):
@@ -222,24 +216,23 @@ class ODEModel(eqx.Module):
         time, state, theta = (
             jax.ShapeDtypeStruct(shape, dtype) for shape in ((), (len(self.states),), (size,))
         )
-        slope = jax.make_jaxpr(self.vector_field)(time, state, theta)
-        start = jax.make_jaxpr(self.start)(theta)
-        return np.any(np.concatenate([dependence(slope, 2), dependence(start, 0)]), axis=0)
+        slope = jax.make_jaxpr(self.slope)(time, state, theta)
+        found = [dependence(slope, 2)]
+        for function in (self.start, self.breaks):
+            if function is not None:
+                found.append(dependence(jax.make_jaxpr(function)(theta), 0))
+        return np.any(np.concatenate(found), axis=0)
 
     def solve(
         self,
         theta: Float[ArrayLike, " parameter"],
         times: Float[ArrayLike, " time"] | None = None,
-        *,
-        adjoint: dfx.AbstractAdjoint | None = None,
     ) -> ODESolution:
-        """Solve for one parameter vector, differentiably.
+        """Solve for one parameter vector, differentiably in forward and reverse mode.
 
         Args:
             theta: Parameters in physical units.
             times: Output times, non-decreasing; the model's own by default.
-            adjoint: How Diffrax differentiates; `diffrax.ForwardMode()` for forward mode,
-                reverse mode by default.
 
         Returns:
             The solution, as NumPy arrays unless traced; a failed solve has a status and NaN
@@ -248,8 +241,14 @@ class ODEModel(eqx.Module):
         Raises:
             RuntimeError: If traced while 64-bit floats are off.
         """
-        solution = _solve_in_x64(self, theta, self.times if times is None else times, adjoint)
-        return solution if is_traced(solution) else jax.tree.map(np.asarray, solution)
+        grid = self.times if times is None else times
+        if is_traced(theta, grid, self):
+            require_x64("`solve`")
+            return solve_one_traced(self, jnp.asarray(theta, float), jnp.asarray(grid, float))
+        many = self.solve_ensemble(np.asarray(theta, np.float64)[None], grid)
+        return ODESolution(
+            np.asarray(grid, np.float64), *(x[0] for x in (many.states, many.status, many.steps))
+        )
 
     def solve_ensemble(
         self,
@@ -280,22 +279,20 @@ class ODEModel(eqx.Module):
             ValueError: If `thetas` is not a matrix with at least one row, or `times` decrease.
         """
         grid = self.times if times is None else times
-        if is_traced(thetas, grid):
+        if is_traced(thetas, grid, self):
             require_x64("`solve_ensemble`")
-            values = jnp.asarray(thetas)
-            lanes = _traced_lanes(values, _TRACED_LANES)
-            grid = jnp.asarray(grid)
-            rows = values, grid
-            return _solution(grid, _solve_traced(self, rows, values.shape[0], lanes))
+            return solve_many_traced(self, jnp.asarray(thetas), jnp.asarray(grid))
         grid = _checked_grid(grid)
         values = np.array(thetas, np.float64)
-        solution = _solve_many(self, values, grid, mesh)
+        solution, _ = solve_many(self, values, grid, mesh)
+        check_time_course(self, values[0], float(grid.max()))
         failed = np.flatnonzero(solution.status != SolveStatus.SUCCESS)
-        if not (retry and len(failed)):
-            return solution
-        grid = grid[failed] if grid.ndim == 2 else grid
-        again = _solve_many(self.tightened(), values[failed], grid, mesh)
-        return solution.replaced(failed, again)
+        if retry and len(failed):
+            grid = grid[failed] if grid.ndim == 2 else grid
+            again, _ = solve_many(self.tightened(), values[failed], grid, mesh)
+            solution = solution.replaced(failed, again)
+        check_solution(self, solution)
+        return solution
 
     def sensitivities(
         self,
@@ -327,22 +324,20 @@ class ODEModel(eqx.Module):
             ValueError: If `thetas` is not a matrix with at least one row, or `times` decrease.
         """
         grid = self.times if times is None else times
-        if is_traced(thetas, grid, count):
+        if is_traced(thetas, grid, count, self):
             require_x64("`sensitivities`")
             values = jnp.asarray(thetas)
-            lanes = _traced_lanes(values, _TRACED_SENSITIVITY_LANES)
-            grid = jnp.asarray(grid)
             meant = values.shape[0] if count is None else count
-            ensemble = _sensitivity_traced(self, (values, grid), meant, lanes)
-            return _solution(grid, ensemble), _tangents(ensemble)
+            return sensitivities_traced(self, values, jnp.asarray(grid), meant)
         if count is not None:
             raise ValueError("`count` serves transformations; here leave out the other `thetas`.")
         grid = _checked_grid(grid)
         values = np.array(thetas, np.float64)
-        settled = _with_traced_settings(self)
-        rows = _rows(values, grid)
-        ensemble = in_calls(_sensitivity_call, settled, rows, mesh=mesh, sensitivities=True)
-        return _solution(grid, _without_hidden(ensemble)), _tangents(ensemble)
+        solution, tangents = solve_many(self, values, grid, mesh, sensitivities=True)
+        assert tangents is not None
+        check_time_course(self, values[0], float(grid.max()))
+        check_solution(self, solution)
+        return solution, tangents
 
 
 def _checked_grid(times: Any) -> np.ndarray:
@@ -365,136 +360,6 @@ def _check_times(times: np.ndarray, initial_time: float) -> None:
         )
 
 
-@in_x64
-def _solve_in_x64(
-    model: ODEModel, theta: Any, times: Any, adjoint: dfx.AbstractAdjoint | None
-) -> ODESolution:
-    theta, times = jnp.asarray(theta, jnp.float64), jnp.asarray(times, jnp.float64)
-    return _solve_one(model, theta, times, adjoint or dfx.RecursiveCheckpointAdjoint())
-
-
-@eqx.filter_jit
-def _solve_one(
-    model: ODEModel, theta: Array, times: Array, adjoint: dfx.AbstractAdjoint
-) -> ODESolution:
-    solution = dfx.diffeqsolve(
-        dfx.ODETerm(model.vector_field),  # pyright: ignore[reportArgumentType]
-        Rodas5P(),
-        t0=model.initial_time,
-        t1=times[-1],
-        dt0=None,
-        y0=model.start(theta),
-        args=theta,
-        stepsize_controller=dfx.PIDController(rtol=model.rtol, atol=model.atol),
-        saveat=dfx.SaveAt(ts=times),
-        max_steps=model.max_steps,
-        adjoint=adjoint,
-        throw=False,
-    )
-    assert solution.ys is not None
-    # Diffrax leaves infinity in the rows that a failed solve never reached.
-    states = jnp.where(jnp.isfinite(solution.ys), solution.ys, jnp.nan)
-    return ODESolution(times, states, _status(solution.result), solution.stats["num_steps"])
-
-
-def _status(result: dfx.RESULTS) -> Array:
-    success = result == dfx.RESULTS.successful
-    too_many = result == dfx.RESULTS.max_steps_reached
-    failed = jnp.where(too_many, SolveStatus.MAX_STEPS_REACHED, SolveStatus.STEP_SIZE_TOO_SMALL)
-    return jnp.where(success, SolveStatus.SUCCESS, failed)
-
-
-# Parameters and output times, a row for each trajectory.
-_Rows = tuple[Array, Array]
-# Lanes of an ensemble inside a transformation, on a CPU: as in calls from the host.
-_TRACED_LANES, _TRACED_SENSITIVITY_LANES = 96, 32
-
-
-def _traced_lanes(thetas: Array, lanes: int) -> int:
-    # An accelerator has room for all at once.
-    return lanes if jax.default_backend() == "cpu" else thetas.shape[0]
-
-
-def _solve_block(model: ODEModel, rows: _Rows, count: Any, lanes: int) -> EnsembleSolution:
-    return _ensemble(model, rows, count, lanes, None)
-
-
-def _sensitivity_block(model: ODEModel, rows: _Rows, count: Any, lanes: int) -> EnsembleSolution:
-    thetas = rows[0]
-    tangents = jax.vmap(jax.jacfwd(model.start))(thetas), np.eye(thetas.shape[1])
-    return _ensemble(model, rows, count, lanes, tangents)
-
-
-def _ensemble(
-    model: ODEModel, rows: _Rows, count: Any, lanes: int, tangents: tuple[Array, Any] | None
-) -> EnsembleSolution:
-    thetas, times = rows
-    return solve_ensemble(
-        model.vector_field,
-        jax.vmap(model.start)(thetas),
-        thetas,
-        times,
-        initial_time=model.initial_time,
-        rtol=model.rtol,
-        atol=jnp.asarray(model.atol),
-        max_steps=model.max_steps,
-        lanes=lanes,
-        count=count,
-        tangents=tangents,
-    )
-
-
-_solve_call = compiled(_solve_block)
-_sensitivity_call = compiled(_sensitivity_block)
-# Inside a transformation how to compile is decided outside.
-_solve_traced = eqx.filter_jit(_solve_block)
-_sensitivity_traced = eqx.filter_jit(_sensitivity_block)
-
-
-def _solution(times: Any, ensemble: EnsembleSolution) -> ODESolution:
-    return ODESolution(times, ensemble.states, ensemble.status, ensemble.steps, ensemble.work)
-
-
-def _tangents(ensemble: EnsembleSolution) -> Array | np.ndarray:
-    assert ensemble.tangents is not None
-    return ensemble.tangents
-
-
-def _solve_many(
-    model: ODEModel, thetas: np.ndarray, times: np.ndarray, mesh: jax.sharding.Mesh | None
-) -> ODESolution:
-    rows = _rows(thetas, times)
-    ensemble = in_calls(_solve_call, _with_traced_settings(model), rows, mesh=mesh)
-    return _solution(times, _without_hidden(ensemble))
-
-
-def _rows(thetas: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if thetas.ndim != 2 or thetas.shape[0] == 0:
-        raise ValueError(
-            f"`thetas` must have shape (batch, parameter), at least one row; got {thetas.shape}."
-        )
-    if times.ndim == 2 and len(times) != len(thetas):
-        raise ValueError(
-            f"`times` must be a vector, or have a row for each of the {len(thetas)} parameter "
-            f"vectors; got shape {times.shape}."
-        )
-    return thetas, np.broadcast_to(times, (len(thetas), times.shape[-1]))
-
-
-def _without_hidden(ensemble: EnsembleSolution) -> EnsembleSolution:
-    # A value beyond float64 between two good steps is no success either, nor is a derivative.
-    finite = np.isfinite(ensemble.states).all((1, 2))
-    if ensemble.tangents is not None:
-        finite &= np.isfinite(ensemble.tangents).all((1, 2, 3))
-    hidden = (ensemble.status == SolveStatus.SUCCESS) & ~finite
-    return ensemble._replace(status=np.where(hidden, int(SolveStatus.NON_FINITE), ensemble.status))
-
-
-def _with_traced_settings(model: ODEModel) -> ODEModel:
-    """Tolerances as arrays: what is compiled for one of them then serves all."""
-
-    def settings(model: ODEModel) -> tuple[Any, ...]:
-        return model.rtol, model.atol, model.max_steps
-
-    arrays = tuple(np.asarray(value) for value in settings(model))
-    return eqx.tree_at(settings, model, arrays)
+def _number_or_vector(values: ArrayLike) -> float | np.ndarray:
+    array = np.array(values, np.float64)
+    return float(array) if array.ndim == 0 else array

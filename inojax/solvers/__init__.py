@@ -1,5 +1,6 @@
 """Rosenbrock solvers on Diffrax's interface, and a driver for many trajectories at once."""
 
+from ._batch_last import trace_field as trace_field
 from ._cholesky import (
     cholesky as cholesky,
     solve_lower as solve_lower,
@@ -15,3 +16,4 @@ from ._explicit import solve_explicit as solve_explicit
 from ._rodas5p import Rodas5P as Rodas5P
 from ._sparsity import dependence as dependence
 from ._status import SolveStatus as SolveStatus
+from ._switches import Switches as Switches

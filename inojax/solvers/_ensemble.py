@@ -11,8 +11,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from .._x64 import require_x64
-from ._batch_last import BatchLast, VectorField
-from ._ensemble_step import interpolation_weights, rodas5p_step
+from ._batch_last import BatchLast, VectorField, trace_field
+from ._breaks import Breakpoints, Breaks, Segment
+from ._ensemble_step import RodasStep, interpolation_weights, rodas5p_step
 from ._ensemble_tangents import differentiate_step
 from ._status import SolveStatus
 
@@ -23,6 +24,12 @@ _SHRINK_NON_FINITE = 0.1
 _RUNNING = -1
 # Lanes are refilled when one in so many is idle.
 _REFILL_SHARE = 16
+# Where no absolute tolerance is given it is this share of the relative one, times the largest value
+# that a state has had; and no less than so many rounding errors of what makes it up.
+_SHARE_OF_LARGEST, _ROUNDINGS = 1e-4, 256.0
+# A step may go on behind a threshold as long as the wrong field changes the state by less than this
+# share of what is allowed; where that is, is found by so many halvings.
+_BEYOND, _BISECTIONS = 0.1, 40
 # So many outputs of a trajectory are written at once, where no more lanes than these are.
 _WINDOW, _FEW_LANES = 4, 128
 
@@ -56,6 +63,8 @@ class _Ensemble(NamedTuple):
     theta: Float[Array, "parameter batch"]
     directions: Float[Array | np.ndarray, "parameter direction"] | None
     h0: Float[Array, " batch"]
+    stop: Float[Array, " batch"]  # the first break
+    modes: Float[Array, "mode batch"]  # of switches that depend on the state, at the start
     t0: Float[Array, ""]
     times: Float[Array, "batch time"]
     wanted: Int[Array, ""]
@@ -80,8 +89,25 @@ class _Control(NamedTuple):
     """When a step is accepted, and when a solve is given up."""
 
     rtol: float | Float[Array, ""]
-    atol: Float[Array, "state one"]
+    atol: Float[Array, "state one"] | None
     max_steps: int | Int[Array, ""]
+    max_step: float | Float[Array, ""]
+
+    def scale(
+        self, y: Float[Array, "state lane"], largest: Array, rounding: Array | float
+    ) -> Float[Array, "state lane"]:
+        """What an error is measured by.
+
+        Args:
+            y: Size of the states.
+            largest: The largest that each has been.
+            rounding: Rounding errors of a step.
+        """
+        if self.atol is not None:
+            return self.atol + self.rtol * y
+        by_size = self.rtol * (y + _SHARE_OF_LARGEST * largest)
+        # A state that is zero for all time has no scale, and no error either.
+        return by_size + _ROUNDINGS * rounding + jnp.finfo(y.dtype).tiny
 
 
 class _Lanes(NamedTuple):
@@ -96,6 +122,11 @@ class _Lanes(NamedTuple):
     rejected: Bool[Array, " lane"]
     steps: Int[Array, " lane"]
     next_output: Int[Array, " lane"]
+    segment: Segment
+    largest: Float[Array, "state lane"]  # of each state so far
+    modes: Float[Array, "mode lane"]  # of switches that depend on the state, held in a step
+    loose: Bool[Array, " lane"]  # whether they are not held, since that led to no number
+    resumed: Float[Array, " lane"]  # the step to go on with behind a threshold
 
 
 class _State(NamedTuple):
@@ -115,8 +146,10 @@ def solve_ensemble(  # noqa: PLR0913 - flat keywords, as in ODEModel
     *,
     initial_time: float | Float[Array, ""] = 0.0,
     rtol: float | Float[Array, ""] = 1e-6,
-    atol: float | Float[Array, ""] | Float[Array, " state"] = 1e-10,
+    atol: float | Float[Array, ""] | Float[Array, " state"] | None = None,
     max_steps: int | Int[Array, ""] = 10_000,
+    max_step: float | Float[Array, ""] = np.inf,
+    breakpoints: Breakpoints | None = None,
     lanes: int = 64,
     count: int | Int[Array | np.ndarray, ""] | None = None,
     tangents: tuple[
@@ -141,6 +174,11 @@ def solve_ensemble(  # noqa: PLR0913 - flat keywords, as in ODEModel
     output falls inside a step, its error is estimated, too, from what the interpolation leaves of
     the equation in the middle of the step, and the step is taken again if that is too large.
 
+    At `breakpoints`, and where the traced vector field turns out to jump or bend in time (a
+    comparison of `t` with something, a table, `jnp.floor`), a step ends and the next begins anew,
+    so that none can skip a short input. Derivatives by parameters cross such a place, and one at
+    which the state passes a threshold, with the jump that is theirs (`_breaks`).
+
     Args:
         vector_field: Function `(t, y, theta) -> dy/dt` of one trajectory, with shapes (),
             (state,), (parameter,) and a result of shape (state,).
@@ -150,8 +188,13 @@ def solve_ensemble(  # noqa: PLR0913 - flat keywords, as in ODEModel
             trajectories, or a row for each.
         initial_time: Time of the initial states, in the unit of `times`.
         rtol: Relative tolerance of the error in one step.
-        atol: Absolute tolerance of the error in one step: one number, or one for each state.
+        atol: Absolute tolerance of the error in one step: one number, or one for each state. By
+            default 1e-4 times `rtol` times the largest value that each state has had so far in its
+            own trajectory, and no less than rounding errors, so that units do not matter.
         max_steps: Largest number of steps tried for one trajectory.
+        max_step: Longest step, in the unit of `times`.
+        breakpoints: Function of one parameter vector that gives times at which the vector field
+            jumps, in any order, beside those that are found.
         lanes: Most trajectories that advance together. On a CPU as many as keep the work in
             the second-level cache, on a GPU thousands.
         count: How many rows are meant, all by default. It may be traced, so that one compiled
@@ -178,22 +221,32 @@ def solve_ensemble(  # noqa: PLR0913 - flat keywords, as in ODEModel
         _check_tangents(initial_states, thetas, *tangents)
     if lanes < 1:
         raise ValueError(f"`lanes` must be at least 1; got {lanes}.")
-    field = BatchLast(vector_field, initial_states.shape[1], thetas.shape[1])
     y0, theta = initial_states.T, thetas.T
     t0 = lax.stop_gradient(jnp.asarray(initial_time, y0.dtype))
-    atol_column = jnp.broadcast_to(jnp.asarray(atol, dtype=y0.dtype), y0.shape[:1])[:, None]
-    control = _Control(rtol, atol_column, max_steps)
+    if atol is not None:
+        atol = jnp.broadcast_to(jnp.asarray(atol, dtype=y0.dtype), y0.shape[:1])[:, None]
+    control = _Control(rtol, atol, max_steps, max_step)
     times = jnp.broadcast_to(times, (y0.shape[1], times.shape[-1]))
-    h0 = _initial_step(field, jnp.full(y0.shape[1], t0), y0, theta, times[:, -1], control)
+    program = trace_field(vector_field, *initial_states.shape[1:], *thetas.shape[1:])
+    breaks = Breaks(program, breakpoints, t0, jnp.max(times))
+    field = BatchLast(breaks.frozen(y0.shape[0], theta.shape[0]) if breaks.of_state else program)
+    begin, stop = jnp.full(y0.shape[1], t0), jnp.full(y0.shape[1], jnp.inf)
+    if breaks.of_time:
+        stop = _each(breaks.next_break)(begin, y0, theta, times[:, -1])
+    segment = Segment(begin, stop)
+    modes = _modes(breaks, segment, begin, y0, theta)
+    h0 = _initial_step(
+        _within(field, breaks, segment, modes), begin, y0, theta, times[:, -1], control
+    )
     wanted = jnp.asarray(y0.shape[1] if count is None else count)
     curve, directions = (y0,), None
     if tangents is not None:
         curve, directions = (y0, jnp.moveaxis(tangents[0], 0, -1)), tangents[1]
-    ensemble = _Ensemble(curve, theta, directions, h0, t0, times, wanted)
+    ensemble = _Ensemble(curve, theta, directions, h0, stop, modes, t0, times, wanted)
     start = _start(ensemble, min(lanes, ensemble.size))
     end = lax.while_loop(
         lambda state: jnp.any(state.lanes.which < ensemble.size),
-        _make_pass(field, ensemble, control),
+        _make_pass(field, breaks, ensemble, control),
         start,
     )
     work = end.passes * start.lanes.which.size
@@ -274,6 +327,11 @@ def _load(ensemble: _Ensemble, which: Int[Array, " lane"]) -> _Lanes:
         rejected=jnp.zeros(count, dtype=bool),
         steps=jnp.zeros(count, dtype=int),
         next_output=jnp.sum(ensemble.times[taken] <= ensemble.t0, axis=1),
+        segment=Segment(jnp.full(count, ensemble.t0), ensemble.stop[taken]),
+        largest=lax.stop_gradient(jnp.abs(ensemble.start[0][:, taken])),
+        modes=ensemble.modes[:, taken],
+        loose=jnp.zeros(count, dtype=bool),
+        resumed=jnp.zeros(count),
     )
 
 
@@ -282,12 +340,15 @@ def _norm(error: Array, scale: Array) -> Array:
 
 
 def _initial_step(
-    field: BatchLast, t0: Array, y0: Array, theta: Array, end: Array, control: _Control
+    field: "_Field", t0: Array, y0: Array, theta: Array, end: Array, control: _Control
 ) -> Array:
     """Hairer, Norsett & Wanner I, II.4: a guess from the sizes of y, y' and y''."""
     t0, y0, theta = lax.stop_gradient((t0, y0, theta))
-    scale = control.atol + control.rtol * jnp.abs(y0)
     slope = field(t0, y0, theta)
+    # States that begin at zero have the size that they soon will.
+    soon = jnp.maximum(jnp.abs(y0), 1e-3 * jnp.abs(slope) * (end - t0)[None, :])
+    size = jnp.abs(y0) if control.atol is not None else soon
+    scale = control.scale(size, size, 0.0)
     size, speed = _norm(y0, scale), _norm(slope, scale)
     small = (size < 1e-5) | (speed < 1e-5)
     h = jnp.where(small, 1e-6 * (end - t0), 0.01 * size / jnp.where(small, 1.0, speed))
@@ -301,15 +362,42 @@ def _initial_step(
     return jnp.where(jnp.isfinite(h) & (h > 0.0), h, 1e-6 * (end - t0))
 
 
+_Field = Callable[[Array, Array, Array], Array]
+
+
+def _within(
+    field: BatchLast, breaks: Breaks, segment: Segment, modes: Array | None = None
+) -> BatchLast:
+    """The vector field as it is inside of a segment, also at its ends, by modes that are held."""
+    if breaks.of_state and modes is not None:
+        field = field.given(lax.stop_gradient(modes))
+    if not breaks.of_time:
+        return field
+    return field.at_times(lambda t: segment.inside(t, breaks.clearance))
+
+
+def _modes(breaks: Breaks, segment: Segment, t: Array, y: Array, theta: Array) -> Array:
+    """How switches that depend on the state come out; none where there are none."""
+    if not breaks.of_state:
+        return jnp.zeros((0, t.size))
+    t = segment.inside(t, breaks.clearance) if breaks.of_time else t
+    return _each(breaks.modes_at)(*lax.stop_gradient((t, y, theta)))
+
+
+def _each(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of one trajectory, for lanes as the last axis."""
+    return jax.vmap(function, in_axes=-1, out_axes=-1)
+
+
 def _make_pass(
-    field: BatchLast, ensemble: _Ensemble, control: _Control
+    field: BatchLast, breaks: Breaks, ensemble: _Ensemble, control: _Control
 ) -> Callable[[_State], _State]:
     """One step in every lane; then finished lanes take up what waits."""
 
     def advance(state: _State) -> _State:
         before = state.lanes
         running = before.which < ensemble.size
-        lanes, status, outputs = _step(field, ensemble, control, before, state.outputs)
+        lanes, status, outputs = _step(field, breaks, ensemble, control, before, state.outputs)
         over = running & (status != _RUNNING)
         row = jnp.where(over, before.which, ensemble.size)
         lanes = lanes._replace(which=jnp.where(over, ensemble.size, lanes.which))
@@ -328,6 +416,7 @@ def _make_pass(
 
 def _step(
     field: BatchLast,
+    breaks: Breaks,
     ensemble: _Ensemble,
     control: _Control,
     lanes: _Lanes,
@@ -335,22 +424,21 @@ def _step(
 ) -> tuple[_Lanes, Array, Curve]:
     """One step in every lane, its status, and all outputs so far."""
     end = ensemble.end(lanes.which)
+    limit = jnp.minimum(end, lanes.segment.stop) if breaks.of_time else end
     running = lanes.which < ensemble.size
-    last = lanes.t + 1.0001 * lanes.h >= end
-    h = jnp.where(last, end - lanes.t, lanes.h)
+    wanted = jnp.minimum(lanes.h, control.max_step)
+    last = lanes.t + 1.0001 * wanted >= limit
+    h = jnp.where(last, limit - lanes.t, wanted)
     h = lax.stop_gradient(jnp.where(running, h, 1.0))
     y, *derivatives = lanes.curve
+    held = jnp.where(lanes.loose[None], jnp.nan, lanes.modes)
+    field = _within(field, breaks, lanes.segment, held)
     attempt = rodas5p_step(field, lanes.t, y, h, lanes.theta)
-    finite = attempt.solved & jnp.all(jnp.isfinite(attempt.y) & jnp.isfinite(attempt.error), axis=0)
-    scale = control.atol + control.rtol * jnp.maximum(jnp.abs(y), jnp.abs(attempt.y))
-    # Where an output falls inside the step, the interpolation must be as good as the step.
-    inside = ensemble.due(lanes.which, lanes.next_output) < lanes.t + h
-    between = jnp.where(inside, _norm(attempt.dense_error, scale), 0.0)
-    error = lax.stop_gradient(jnp.maximum(_norm(attempt.error, scale), between))
-    finite = finite & jnp.isfinite(error)
-    error = jnp.where(finite, error, jnp.inf)
-    accepted = running & (error <= 1.0)
-    t = lax.stop_gradient(jnp.where(accepted, jnp.where(last, end, lanes.t + h), lanes.t))
+    scale = _scale(attempt, control, lanes)
+    error, finite = _error(attempt, ensemble, lanes, h, scale)
+    threshold = _threshold(breaks, lanes, attempt, h, scale, error)
+    accepted = running & (error <= 1.0) & ~threshold.too_far
+    t = lax.stop_gradient(jnp.where(accepted, jnp.where(last, limit, lanes.t + h), lanes.t))
     curve, dense = (attempt.y,), (attempt.dense,)
     if ensemble.directions is not None:
         tangents = differentiate_step(
@@ -359,17 +447,181 @@ def _step(
         curve, dense = (attempt.y, tangents.y), (attempt.dense, tangents.dense)
     piece = _Piece(lanes.t, h, lanes.curve, curve, dense)
     next_output, outputs = _write_outputs(piece, ensemble, lanes, t, accepted, outputs)
-    new_h = h * _factor(error, lanes.error, lanes.rejected, finite)
     after = lanes._replace(
         t=t,
         curve=jax.tree.map(lambda new, old: _where(accepted, new, old), curve, lanes.curve),
-        h=new_h,
+        h=jnp.where(
+            threshold.too_far, threshold.h, h * _factor(error, lanes.error, lanes.rejected, finite)
+        ),
         error=jnp.where(accepted, jnp.maximum(error, 1e-4), lanes.error),
         rejected=~accepted,
         steps=lanes.steps + 1,
         next_output=next_output,
+        largest=jnp.maximum(lanes.largest, jnp.where(accepted[None], jnp.abs(attempt.y), 0.0)),
     )
-    return after, _status(after, accepted & last, finite, end, control.max_steps), outputs
+    after = after._replace(largest=lax.stop_gradient(after.largest))
+    if breaks.of_state:
+        after = _passed(breaks, ensemble, lanes, after, threshold, finite)
+    if breaks.of_time:
+        after = _begun_anew(breaks, ensemble, lanes, after, accepted & last)
+    return after, _status(after, accepted & (t >= end), finite, end, control.max_steps), outputs
+
+
+def _scale(attempt: RodasStep, control: _Control, lanes: _Lanes) -> Float[Array, "state lane"]:
+    """What the errors of a step are measured by."""
+    size = jnp.maximum(jnp.abs(lanes.curve[0]), jnp.abs(attempt.y))
+    rounding = attempt.rounding() if control.atol is None else 0.0
+    return control.scale(size, jnp.maximum(lanes.largest, size), rounding)
+
+
+def _error(
+    attempt: RodasStep, ensemble: _Ensemble, lanes: _Lanes, h: Array, scale: Array
+) -> tuple[Float[Array, " lane"], Bool[Array, " lane"]]:
+    """The error of a step in units of what is allowed, infinite where it is no number."""
+    # Where an output falls inside the step, the interpolation must be as good as the step.
+    inside = ensemble.due(lanes.which, lanes.next_output) < lanes.t + h
+    between = jnp.where(inside, _norm(attempt.dense_error, scale), 0.0)
+    error = lax.stop_gradient(jnp.maximum(_norm(attempt.error, scale), between))
+    finite = attempt.solved & jnp.all(jnp.isfinite(attempt.y) & jnp.isfinite(attempt.error), axis=0)
+    finite = finite & jnp.isfinite(error)
+    return jnp.where(finite, error, jnp.inf), finite
+
+
+class _Threshold(NamedTuple):
+    """What a step, by the modes of its start, says of thresholds.
+
+    Attributes:
+        modes: How switches come out at its end.
+        too_far: Whether it went on behind one for so long that the other field matters.
+        h: The step that ends just behind it.
+    """
+
+    modes: Float[Array, "mode lane"]
+    too_far: Bool[Array, " lane"]
+    h: Float[Array, " lane"]
+
+
+def _threshold(
+    breaks: Breaks, lanes: _Lanes, attempt: RodasStep, h: Array, scale: Array, error: Array
+) -> _Threshold:
+    """Look whether a step, whose field was that of its start, has passed a threshold."""
+    never = jnp.zeros(h.size, dtype=bool)
+    if not breaks.of_state:
+        return _Threshold(lanes.modes, never, h)
+    end, y, theta = lax.stop_gradient((lanes.t + h, attempt.y, lanes.theta))
+    modes = _modes(breaks, lanes.segment, end, y, theta)
+    passed = jnp.any((modes != lanes.modes) & ~jnp.isnan(modes), axis=0)
+    passed = passed & ~lanes.loose & (error <= 1.0)
+    piece = _Piece(lanes.t, h, lanes.curve, (attempt.y,), (attempt.dense,))
+
+    def locate() -> tuple[Array, Array]:
+        share = _share_before(breaks, lax.stop_gradient(piece), theta, lanes.modes, modes)
+        beyond = (1.0 - share) * h
+        jump = _each(breaks.jump)(end, y, theta, lanes.modes, modes)
+        matters = _norm(beyond[None] * jump, scale) > _BEYOND
+        step = share * h + breaks.clearance
+        return passed & matters & (beyond > 2.0 * breaks.clearance) & (step < h), step
+
+    too_far, step = lax.cond(jnp.any(passed), locate, lambda: (never, h))
+    return _Threshold(modes, too_far, lax.stop_gradient(step))
+
+
+def _share_before(
+    breaks: Breaks, piece: "_Piece", theta: Array, modes: Array, others: Array
+) -> Float[Array, " lane"]:
+    """The share of a step that lies before the threshold, by bisection on its interpolation."""
+
+    def halve(_: Array, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bracket
+        middle = 0.5 * (low + high)
+        time = piece.t + middle * piece.h
+        (state,) = piece.at_each(time)
+        beyond = _each(breaks.beyond)(time, state, theta, modes, others)
+        return jnp.where(beyond, low, middle), jnp.where(beyond, middle, high)
+
+    _, high = lax.fori_loop(
+        0, _BISECTIONS, halve, (jnp.zeros_like(piece.t), jnp.ones_like(piece.t))
+    )
+    return high
+
+
+def _passed(
+    breaks: Breaks,
+    ensemble: _Ensemble,
+    before: _Lanes,
+    after: _Lanes,
+    threshold: _Threshold,
+    finite: Array,
+) -> _Lanes:
+    """Lanes behind a step, with the jumps of derivatives where a threshold was passed."""
+    accepted = after.t > before.t
+    modes = jnp.where(accepted[None], threshold.modes, before.modes)
+    passed = jnp.any((modes != before.modes) & ~jnp.isnan(modes), axis=0)
+    t = before.segment.inside(after.t, breaks.clearance) if breaks.of_time else after.t
+
+    def change(curve: Curve) -> Curve:
+        def cross(y: Array, theta: Array) -> Array:
+            return _each(breaks.cross_state)(t, y, theta, before.modes, modes)
+
+        moved = _moved(cross, ensemble, curve, after.theta)
+        return jax.tree.map(lambda new, old: _where(passed, new, old), moved, curve)
+
+    curve = lax.cond(jnp.any(passed), change, lambda curve: curve, after.curve)
+    # What a step was cut to says nothing of the next one.
+    cut = jnp.where(threshold.too_far, jnp.maximum(before.resumed, before.h), before.resumed)
+    h = jnp.where(passed, jnp.maximum(after.h, cut), after.h)
+    return after._replace(
+        curve=curve,
+        modes=lax.stop_gradient(modes),
+        loose=jnp.where(accepted, False, before.loose | ~finite),
+        resumed=lax.stop_gradient(jnp.where(passed, 0.0, cut)),
+        h=lax.stop_gradient(h),
+    )
+
+
+def _begun_anew(
+    breaks: Breaks, ensemble: _Ensemble, before: _Lanes, after: _Lanes, arrived: Array
+) -> _Lanes:
+    """Lanes behind the breaks of time that they have met, `arrived` at the end of a segment."""
+    arrived = arrived & (after.t >= before.segment.stop)
+    h = jnp.where(arrived, jnp.maximum(after.h, before.h), after.h)
+
+    def anew(lanes: _Lanes) -> _Lanes:
+        t = jnp.where(arrived, lanes.t, lanes.segment.begin)
+
+        def cross(y: Array, theta: Array) -> Array:
+            return _each(breaks.cross_time)(t, y, theta)
+
+        curve = _moved(cross, ensemble, lanes.curve, lanes.theta)
+        stop = _each(breaks.next_break)(t, lanes.curve[0], lanes.theta, ensemble.end(lanes.which))
+        curve = jax.tree.map(lambda new, old: _where(arrived, new, old), curve, lanes.curve)
+        segment = Segment(t, jnp.where(arrived, stop, lanes.segment.stop))
+        modes = lanes.modes
+        if breaks.of_state:
+            found = _modes(breaks, segment, t, lanes.curve[0], lanes.theta)
+            modes = jnp.where(arrived[None], found, modes)
+        return lanes._replace(curve=curve, segment=segment, modes=modes)
+
+    after = after._replace(h=lax.stop_gradient(h))
+    return lax.cond(jnp.any(arrived), anew, lambda lanes: lanes, after)
+
+
+def _moved(
+    function: Callable[[Array, Array], Array], ensemble: _Ensemble, curve: Curve, theta: Array
+) -> Curve:
+    """A function of state and parameters, applied to a curve with its derivatives."""
+    y, *derivatives = curve
+    new = function(y, theta)
+    if ensemble.directions is None:
+        return (new,)
+    spread = jnp.broadcast_to(
+        ensemble.directions[:, :, None], (*ensemble.directions.shape, theta.shape[1])
+    )
+
+    def along(tangent: Array, direction: Array) -> Array:
+        return jax.jvp(function, (y, theta), (tangent, direction))[1]
+
+    return new, jax.vmap(along, in_axes=1, out_axes=1)(derivatives[0], spread)
 
 
 def _refill(ensemble: _Ensemble, lanes: _Lanes, waiting: Array) -> tuple[_Lanes, Array]:

@@ -1,5 +1,6 @@
 """One step of Rodas5P for a batch of trajectories, with the batch as the last axis."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -26,6 +27,7 @@ class RodasStep(NamedTuple):
         solved: Whether the linear systems were solved well.
         ks: The stages.
         factors: The factors of W = I / γ - h J.
+        rounding: Computes how large rounding errors of the new state can be.
     """
 
     y: Float[Array, "state batch"]
@@ -35,6 +37,7 @@ class RodasStep(NamedTuple):
     solved: Bool[Array, " batch"]
     ks: Float[Array, "stage state batch"]
     factors: linalg.Factors
+    rounding: Callable[[], Float[Array, "state batch"]]
 
 
 def rodas5p_step(
@@ -89,7 +92,13 @@ def rodas5p_step(
     left = slope - h_[None, :] * field(t_ + 0.5 * h_, middle, theta_)
     dense_error = linalg.solve(plan, factors, left)
     solved = wrong <= _WORST_BACKWARD_ERROR
-    return RodasStep(new, error, dense, dense_error, solved, ks[: tableau.STAGES], factors)
+
+    def rounding() -> Array:
+        terms, diagonal = linalg.row_sizes(plan, jacobian, jnp.abs(y_))
+        return jnp.finfo(y.dtype).eps * terms / (1.0 / tableau.GAMMA + diagonal)
+
+    ks = ks[: tableau.STAGES]
+    return RodasStep(new, error, dense, dense_error, solved, ks, factors, rounding)
 
 
 def _combine(weights: Array | np.ndarray, ks: Array) -> Array:

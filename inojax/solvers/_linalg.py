@@ -101,6 +101,22 @@ Factors = (
 Substitution = Callable[[Elimination, Any, Array], Array]
 
 
+def row_sizes(
+    plan: Elimination,
+    jacobian: Float[Array, "color state batch"],
+    sizes: Float[Array, "state batch"],
+) -> tuple[Float[Array, "state batch"], Float[Array, "state batch"]]:
+    """Sum of |J| times some sizes along each row, and the size of the diagonal."""
+    colors, n = int(plan.colors.max()) + 1, len(plan.colors)
+    # Which column an entry of the compressed Jacobian stands for; none has size zero.
+    column = np.full((colors, n), n)
+    for j in range(n):
+        column[plan.colors[j], plan.pattern[:, j]] = j
+    padded = jnp.concatenate([sizes, jnp.zeros_like(sizes[:1])])
+    terms = sum(jnp.abs(row) * padded[which] for row, which in zip(jacobian, column, strict=True))
+    return terms, jnp.abs(jacobian[plan.colors, np.arange(n)])
+
+
 def factor(plan: Elimination, jacobian: Float[Array, "color state batch"], shift: float) -> Factors:
     """Factor `shift` I - J, where J is given by its compressed columns."""
     if plan.form is Form.UNROLLED:

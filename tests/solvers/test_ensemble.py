@@ -10,7 +10,7 @@ import pytest
 from scipy.integrate import solve_ivp
 
 from inojax.solvers import Rodas5P, SolveStatus, solve_ensemble
-from inojax.solvers._batch_last import BatchLast
+from inojax.solvers._batch_last import BatchLast, trace_field
 from inojax.solvers._linalg import Form
 from tests.solvers.equations import (
     POLLU_AT_60,
@@ -318,7 +318,7 @@ def test_those_equations_cover_every_form_of_the_elimination():
     fields = {Form.UNROLLED: (chain(4), 4), Form.LOOPED: (chain(160), 160)}
     fields[Form.DENSE] = ring(30), 30
     for form, (field, size) in fields.items():
-        assert BatchLast(field, size, 2).elimination.form is form
+        assert BatchLast(trace_field(field, size, 2)).elimination.form is form
 
 
 def test_tangents_may_be_differentiated_again():

@@ -1,0 +1,121 @@
+"""What is looked at beside a solve: inputs that a step could skip, states below their tolerance."""
+
+import warnings
+import weakref
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from ..solvers import SolveStatus, Switches, trace_field
+from ._ode_solution import ODESolution
+
+# The vector field is sampled at so many times.
+_SAMPLES = 8192
+# A stretch shorter than this share of the whole is one that steps may skip; what differs from the
+# rest by less than this share of the largest difference is no stretch.
+_SHORT, _SMALL = 0.05, 0.01
+
+_looked_at: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def check_time_course(model: Any, theta: Float[np.ndarray, " parameter"], end: float) -> None:
+    """Warn if the vector field is at work for short times only, and nothing makes steps end there.
+
+    What switches is found by tracing and needs no word. Here the field is sampled where it runs in
+    time in other ways, such as a narrow Gaussian pulse, once for each vector field.
+
+    Args:
+        model: An `ODEModel`.
+        theta: Parameters of a typical trajectory.
+        end: The last time of interest.
+
+    Warns:
+        UserWarning: Naming the times.
+    """
+    field = model.vector_field
+    try:
+        if field in _looked_at:
+            return
+        _looked_at.add(field)
+    except TypeError:  # without a hash or a weak reference it is looked at each time
+        pass
+    if model.breakpoints is not None or np.isfinite(model.max_step):
+        return
+    stretch = _shortest_stretch(model, theta, end)
+    if stretch is None:
+        return
+    begin, finish = stretch
+    warnings.warn(
+        f"`vector_field` does something between the times {begin:.6g} and {finish:.6g} that it "
+        "does not do elsewhere, and steps may skip it. Give `breakpoints` there, or a `max_step` "
+        f"of {0.5 * (finish - begin):.2g}.",
+        stacklevel=4,
+    )
+
+
+def _shortest_stretch(model: Any, theta: np.ndarray, end: float) -> tuple[float, float] | None:
+    with jax.enable_x64(True), jax.debug_nans(False):
+        program = trace_field(model.slope, len(model.states), len(theta))
+        switches = Switches(program)
+        if not (switches.smooth or switches.opaque):
+            return None
+        times = np.linspace(model.initial_time, end, _SAMPLES)
+        point = jnp.asarray(theta)
+        start = model.start(point)
+        values = jax.jit(jax.vmap(lambda t: model.slope(t, start, point)))(jnp.asarray(times))
+    found = [_stretch(times, column) for column in np.asarray(values).T]
+    return min(
+        (stretch for stretch in found if stretch is not None),
+        key=lambda stretch: stretch[1] - stretch[0],
+        default=None,
+    )
+
+
+def _stretch(times: np.ndarray, values: np.ndarray) -> tuple[float, float] | None:
+    """The shortest stretch that is unlike the rest and does not lie at the start."""
+    if not np.isfinite(values).all():
+        return None
+    distance = np.abs(values - np.median(values))
+    # Rounding errors are no difference.
+    least = max(_SMALL * distance.max(), 1e-12 * np.abs(values).max())
+    unlike = distance > least
+    edges = np.flatnonzero(np.diff(unlike.astype(int)))
+    if unlike[0]:  # the first step sees what goes on at the start
+        edges = edges[1:]
+    pairs = [(edges[i], edges[i + 1]) for i in range(0, len(edges) - 1, 2)]
+    short = [(a, b) for a, b in pairs if b - a < _SHORT * len(times)]
+    if not short:
+        return None
+    first, last = min(short, key=lambda pair: pair[1] - pair[0])
+    return float(times[first]), float(times[last + 1])
+
+
+def check_solution(model: Any, solution: ODESolution) -> None:
+    """Warn if a state never rises above its absolute tolerance: its values are then of no meaning.
+
+    Args:
+        model: An `ODEModel`.
+        solution: Trajectories of it.
+
+    Warns:
+        UserWarning: Naming the states.
+    """
+    if model.atol is None:
+        return
+    solved = np.asarray(solution.status) == SolveStatus.SUCCESS
+    if not solved.any():
+        return
+    largest = np.abs(np.asarray(solution.states)[solved]).max(axis=(0, 1))
+    atol = np.broadcast_to(model.atol, largest.shape)
+    low = (largest > 0.0) & (largest < atol)
+    if low.any():
+        names = ", ".join(np.array(model.states)[low])
+        warnings.warn(
+            f"The states {names} stay below `atol` (at most {largest[low].max():.2g}), so that "
+            "nothing controls their errors. Give `atol` for each state, or leave it out: then it "
+            "follows the size of each.",
+            stacklevel=4,
+        )
