@@ -1,7 +1,7 @@
 """Ordinary differential equations with unknown parameters."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 from .._x64 import is_traced, require_x64
 from ..solvers import SolveStatus, dependence
 from ._global_error import with_global_tolerance
-from ._ode_checks import check_solution, check_time_course
+from ._ode_checks import check_small_states, check_time_course
 from ._ode_solution import ODESolution
 from ._ode_solve import sensitivities_traced, solve_many, solve_many_traced, solve_one_traced
 
@@ -46,7 +46,7 @@ class ODEModel(eqx.Module):
         initial_time: Where the integration starts.
         rtol: Relative tolerance of each step.
         atol: Absolute tolerance of each step, a scalar or one for each state; by default (None)
-            1e-4 times `rtol` times the largest value that each state has had so far in its own
+            1e-3 times `rtol` times the largest value that each state has had so far in its own
             trajectory, so that units do not matter.
         max_steps: Steps after which a solve is given up.
         max_step: Longest step, in `time_unit`, for inputs that tracing cannot find.
@@ -72,16 +72,16 @@ class ODEModel(eqx.Module):
     def __init__(  # noqa: PLR0913 - flat keywords read better than an object of settings
         self,
         vector_field: VectorField,
-        initial_state: ArrayLike | Callable[[Any], Any],
+        initial_state: ArrayLike | Sequence[float] | Callable[[Any], Any],
         *,
-        times: ArrayLike,
+        times: ArrayLike | Sequence[float],
         states: tuple[str, ...],
         initial_time: float = 0.0,
         rtol: float = 1e-6,
-        atol: ArrayLike | None = None,
+        atol: ArrayLike | Sequence[float] | None = None,
         max_steps: int = 10_000,
         max_step: float = np.inf,
-        breakpoints: ArrayLike | Callable[[Any], Any] | None = None,
+        breakpoints: ArrayLike | Sequence[float] | Callable[[Any], Any] | None = None,
         time_unit: str = "",
         state_unit: str = "",
     ) -> None:
@@ -247,7 +247,8 @@ class ODEModel(eqx.Module):
             return solve_one_traced(self, jnp.asarray(theta, float), jnp.asarray(grid, float))
         many = self.solve_ensemble(np.asarray(theta, np.float64)[None], grid)
         return ODESolution(
-            np.asarray(grid, np.float64), *(x[0] for x in (many.states, many.status, many.steps))
+            np.asarray(grid, np.float64),
+            *(np.asarray(x[0]) for x in (many.states, many.status, many.steps)),
         )
 
     def solve_ensemble(
@@ -285,13 +286,12 @@ class ODEModel(eqx.Module):
         grid = _checked_grid(grid)
         values = np.array(thetas, np.float64)
         solution, _ = solve_many(self, values, grid, mesh)
-        check_time_course(self, values[0], float(grid.max()))
         failed = np.flatnonzero(solution.status != SolveStatus.SUCCESS)
         if retry and len(failed):
-            grid = grid[failed] if grid.ndim == 2 else grid
-            again, _ = solve_many(self.tightened(), values[failed], grid, mesh)
+            rows = grid[failed] if grid.ndim == 2 else grid
+            again, _ = solve_many(self.tightened(), values[failed], rows, mesh)
             solution = solution.replaced(failed, again)
-        check_solution(self, solution)
+        self._check(values, grid, solution)
         return solution
 
     def sensitivities(
@@ -335,9 +335,13 @@ class ODEModel(eqx.Module):
         values = np.array(thetas, np.float64)
         solution, tangents = solve_many(self, values, grid, mesh, sensitivities=True)
         assert tangents is not None
-        check_time_course(self, values[0], float(grid.max()))
-        check_solution(self, solution)
+        self._check(values, grid, solution)
         return solution, tangents
+
+    def _check(self, thetas: np.ndarray, times: np.ndarray, solution: ODESolution) -> None:
+        """Warn of what a solve cannot see by itself."""
+        check_time_course(self, thetas[0], float(times.max()))
+        check_small_states(self, thetas[0], times[0] if times.ndim == 2 else times, solution)
 
 
 def _checked_grid(times: Any) -> np.ndarray:
@@ -360,6 +364,6 @@ def _check_times(times: np.ndarray, initial_time: float) -> None:
         )
 
 
-def _number_or_vector(values: ArrayLike) -> float | np.ndarray:
+def _number_or_vector(values: ArrayLike | Sequence[float]) -> float | np.ndarray:
     array = np.array(values, np.float64)
     return float(array) if array.ndim == 0 else array

@@ -18,7 +18,11 @@ _SAMPLES = 8192
 # rest by less than this share of the largest difference is no stretch.
 _SHORT, _SMALL = 0.05, 0.01
 
+# An error of so many relative tolerances is one worth a word.
+_WRONG = 1000.0
+
 _looked_at: weakref.WeakSet[Any] = weakref.WeakSet()
+_solved_again: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def check_time_course(model: Any, theta: Float[np.ndarray, " parameter"], end: float) -> None:
@@ -35,14 +39,9 @@ def check_time_course(model: Any, theta: Float[np.ndarray, " parameter"], end: f
     Warns:
         UserWarning: Naming the times.
     """
-    field = model.vector_field
-    try:
-        if field in _looked_at:
-            return
-        _looked_at.add(field)
-    except TypeError:  # without a hash or a weak reference it is looked at each time
-        pass
     if model.breakpoints is not None or np.isfinite(model.max_step):
+        return
+    if _seen(_looked_at, model.vector_field):
         return
     stretch = _shortest_stretch(model, theta, end)
     if stretch is None:
@@ -93,29 +92,52 @@ def _stretch(times: np.ndarray, values: np.ndarray) -> tuple[float, float] | Non
     return float(times[first]), float(times[last + 1])
 
 
-def check_solution(model: Any, solution: ODESolution) -> None:
-    """Warn if a state never rises above its absolute tolerance: its values are then of no meaning.
+def check_small_states(
+    model: Any,
+    theta: Float[np.ndarray, " parameter"],
+    times: Float[np.ndarray, " time"],
+    solution: ODESolution,
+) -> None:
+    """Warn if a state that never rises above its absolute tolerance comes out wrong.
+
+    Nothing controls the error of such a state. Where it only follows others, in a
+    quasi-equilibrium, it is right all the same: one trajectory is solved again with tolerances that
+    follow the size of each state, once for each vector field.
 
     Args:
         model: An `ODEModel`.
-        solution: Trajectories of it.
+        theta: Parameters of the first trajectory.
+        times: Its output times.
+        solution: Trajectories.
 
     Warns:
-        UserWarning: Naming the states.
+        UserWarning: Naming the states and their errors.
     """
-    if model.atol is None:
+    if model.atol is None or not (np.asarray(solution.status) == SolveStatus.SUCCESS).all():
         return
-    solved = np.asarray(solution.status) == SolveStatus.SUCCESS
-    if not solved.any():
+    largest = np.abs(np.asarray(solution.states)).max(axis=(0, 1))
+    low = (largest > 0.0) & (largest < np.broadcast_to(model.atol, largest.shape))
+    if not low.any() or _seen(_solved_again, model.vector_field):
         return
-    largest = np.abs(np.asarray(solution.states)[solved]).max(axis=(0, 1))
-    atol = np.broadcast_to(model.atol, largest.shape)
-    low = (largest > 0.0) & (largest < atol)
-    if low.any():
-        names = ", ".join(np.array(model.states)[low])
+    exact = model.replace(atol=None).solve_ensemble(theta[None], times)
+    found, right = np.asarray(solution.states)[0], np.asarray(exact.states)[0]
+    error = np.abs(found - right).max(axis=0) / np.maximum(np.abs(right).max(axis=0), 1e-300)
+    wrong = low & (error > _WRONG * model.rtol)
+    if wrong.any():
+        names = ", ".join(np.array(model.states)[wrong])
         warnings.warn(
-            f"The states {names} stay below `atol` (at most {largest[low].max():.2g}), so that "
-            "nothing controls their errors. Give `atol` for each state, or leave it out: then it "
-            "follows the size of each.",
+            f"The states {names} stay below `atol`, so that nothing controls their errors: they "
+            f"are off by up to {error[wrong].max():.1%} of their largest value. Give `atol` for "
+            "each state, or leave it out: then it follows the size of each.",
             stacklevel=4,
         )
+
+
+def _seen(known: weakref.WeakSet[Any], function: Any) -> bool:
+    """Whether a function is in a set, into which it is put."""
+    try:
+        found = function in known
+        known.add(function)
+    except TypeError:  # without a hash or a weak reference it is looked at each time
+        return False
+    return found

@@ -15,6 +15,7 @@ from ._batch_last import BatchLast, VectorField, trace_field
 from ._breaks import Breakpoints, Breaks, Segment
 from ._ensemble_step import RodasStep, interpolation_weights, rodas5p_step
 from ._ensemble_tangents import differentiate_step
+from ._pilot import in_blocks
 from ._status import SolveStatus
 
 _SAFETY = 0.9
@@ -26,7 +27,7 @@ _RUNNING = -1
 _REFILL_SHARE = 16
 # Where no absolute tolerance is given it is this share of the relative one, times the largest value
 # that a state has had; and no less than so many rounding errors of what makes it up.
-_SHARE_OF_LARGEST, _ROUNDINGS = 1e-4, 256.0
+_SHARE_OF_LARGEST, _ROUNDINGS = 1e-3, 256.0
 # A step may go on behind a threshold as long as the wrong field changes the state by less than this
 # share of what is allowed; where that is, is found by so many halvings.
 _BEYOND, _BISECTIONS = 0.1, 40
@@ -65,6 +66,7 @@ class _Ensemble(NamedTuple):
     h0: Float[Array, " batch"]
     stop: Float[Array, " batch"]  # the first break
     modes: Float[Array, "mode batch"]  # of switches that depend on the state, at the start
+    sizes: Float[Array, "state batch"]  # of the states, roughly
     t0: Float[Array, ""]
     times: Float[Array, "batch time"]
     wanted: Int[Array, ""]
@@ -123,7 +125,7 @@ class _Lanes(NamedTuple):
     steps: Int[Array, " lane"]
     next_output: Int[Array, " lane"]
     segment: Segment
-    largest: Float[Array, "state lane"]  # of each state so far
+    largest: Float[Array, "state lane"]  # of each state so far, or what it will roughly be
     modes: Float[Array, "mode lane"]  # of switches that depend on the state, held in a step
     loose: Bool[Array, " lane"]  # whether they are not held, since that led to no number
     resumed: Float[Array, " lane"]  # the step to go on with behind a threshold
@@ -189,8 +191,9 @@ def solve_ensemble(  # noqa: PLR0913 - flat keywords, as in ODEModel
         initial_time: Time of the initial states, in the unit of `times`.
         rtol: Relative tolerance of the error in one step.
         atol: Absolute tolerance of the error in one step: one number, or one for each state. By
-            default 1e-4 times `rtol` times the largest value that each state has had so far in its
-            own trajectory, and no less than rounding errors, so that units do not matter.
+            default 1e-3 times `rtol` times the largest value that each state has had so far in its
+            own trajectory, or will roughly have if it begins at zero, and no less than rounding
+            errors, so that units do not matter.
         max_steps: Largest number of steps tried for one trajectory.
         max_step: Longest step, in the unit of `times`.
         breakpoints: Function of one parameter vector that gives times at which the vector field
@@ -235,14 +238,18 @@ def solve_ensemble(  # noqa: PLR0913 - flat keywords, as in ODEModel
         stop = _each(breaks.next_break)(begin, y0, theta, times[:, -1])
     segment = Segment(begin, stop)
     modes = _modes(breaks, segment, begin, y0, theta)
-    h0 = _initial_step(
-        _within(field, breaks, segment, modes), begin, y0, theta, times[:, -1], control
-    )
+    inside = _within(field, breaks, segment, modes)
+    sizes = jnp.abs(lax.stop_gradient(y0))
+    if atol is None:
+        plain = BatchLast(program) if breaks.of_state else field
+        rough = in_blocks(plain, begin, y0, theta, times[:, -1], lanes=min(lanes, y0.shape[1]))
+        sizes = jnp.where(y0 == 0.0, rough, sizes)
+    h0 = _initial_step(inside, begin, y0, theta, times[:, -1], control, sizes)
     wanted = jnp.asarray(y0.shape[1] if count is None else count)
     curve, directions = (y0,), None
     if tangents is not None:
         curve, directions = (y0, jnp.moveaxis(tangents[0], 0, -1)), tangents[1]
-    ensemble = _Ensemble(curve, theta, directions, h0, stop, modes, t0, times, wanted)
+    ensemble = _Ensemble(curve, theta, directions, h0, stop, modes, sizes, t0, times, wanted)
     start = _start(ensemble, min(lanes, ensemble.size))
     end = lax.while_loop(
         lambda state: jnp.any(state.lanes.which < ensemble.size),
@@ -328,7 +335,7 @@ def _load(ensemble: _Ensemble, which: Int[Array, " lane"]) -> _Lanes:
         steps=jnp.zeros(count, dtype=int),
         next_output=jnp.sum(ensemble.times[taken] <= ensemble.t0, axis=1),
         segment=Segment(jnp.full(count, ensemble.t0), ensemble.stop[taken]),
-        largest=lax.stop_gradient(jnp.abs(ensemble.start[0][:, taken])),
+        largest=ensemble.sizes[:, taken],
         modes=ensemble.modes[:, taken],
         loose=jnp.zeros(count, dtype=bool),
         resumed=jnp.zeros(count),
@@ -340,29 +347,33 @@ def _norm(error: Array, scale: Array) -> Array:
 
 
 def _initial_step(
-    field: "_Field", t0: Array, y0: Array, theta: Array, end: Array, control: _Control
+    field: BatchLast,
+    t0: Array,
+    y0: Array,
+    theta: Array,
+    end: Array,
+    control: _Control,
+    sizes: Array,
 ) -> Array:
     """Hairer, Norsett & Wanner I, II.4: a guess from the sizes of y, y' and y''."""
     t0, y0, theta = lax.stop_gradient((t0, y0, theta))
     slope = field(t0, y0, theta)
-    # States that begin at zero have the size that they soon will.
-    soon = jnp.maximum(jnp.abs(y0), 1e-3 * jnp.abs(slope) * (end - t0)[None, :])
-    size = jnp.abs(y0) if control.atol is not None else soon
-    scale = control.scale(size, size, 0.0)
+    scale = control.scale(jnp.abs(y0), sizes, 0.0)
     size, speed = _norm(y0, scale), _norm(slope, scale)
+    # In units of the whole time, so that its own unit does not matter.
+    span = end - t0
+    speed = speed * span
     small = (size < 1e-5) | (speed < 1e-5)
-    h = jnp.where(small, 1e-6 * (end - t0), 0.01 * size / jnp.where(small, 1.0, speed))
-    h = jnp.minimum(h, end - t0)
-    curvature = _norm(field(t0 + h, y0 + h[None, :] * slope, theta) - slope, scale) / h
+    h = jnp.minimum(jnp.where(small, 1e-6, 0.01 * size / jnp.where(small, 1.0, speed)), 1.0)
+    later = y0 + (h * span)[None, :] * slope
+    curvature = _norm(field(t0 + h * span, later, theta) - slope, scale) * span / h
     largest = jnp.maximum(speed, curvature)
     flat = largest <= 1e-15
-    least = jnp.maximum(1e-6 * (end - t0), 1e-3 * h)
-    refined = jnp.where(flat, least, (0.01 / jnp.where(flat, 1.0, largest)) ** 0.2)
-    h = jnp.minimum(jnp.minimum(100.0 * h, refined), end - t0)
+    refined = jnp.where(
+        flat, jnp.maximum(1e-6, 1e-3 * h), (0.01 / jnp.where(flat, 1.0, largest)) ** 0.2
+    )
+    h = jnp.minimum(jnp.minimum(100.0 * h, refined), 1.0) * span
     return jnp.where(jnp.isfinite(h) & (h > 0.0), h, 1e-6 * (end - t0))
-
-
-_Field = Callable[[Array, Array, Array], Array]
 
 
 def _within(

@@ -50,9 +50,9 @@ def rodas5p_step(
     """Try one step of size `h` in each lane."""
     plan = field.elimination
     t_, y_, h_, theta_ = lax.stop_gradient((t, y, h, theta))
-    jacobian = _jacobian(field, t_, y_, theta_) * h_[None, None, :]
+    jacobian = jacobian_at(field, t_, y_, theta_) * h_[None, None, :]
     # Not from the stopped values: where derivatives of derivatives are taken, these count.
-    entries = _jacobian(field, t, y, theta) * h[None, None, :]
+    entries = jacobian_at(field, t, y, theta) * h[None, None, :]
     factors = linalg.factor(plan, entries, 1.0 / tableau.GAMMA)
 
     def matvec(x: Array) -> Array:
@@ -114,7 +114,14 @@ def interpolation_weights(theta: Float[Array, " row"]) -> Float[Array, "row 5"]:
     return jnp.stack([1.0 - theta, theta, bump, theta * bump, theta * theta * bump], axis=-1)
 
 
-def _jacobian(field: BatchLast, t: Array, y: Array, theta: Array) -> Array:
+def jacobian_at(
+    field: BatchLast,
+    t: Float[Array, " batch"],
+    y: Float[Array, "state batch"],
+    theta: Float[Array, "parameter batch"],
+) -> Float[Array, "color state batch"]:
+    """The compressed Jacobian of a vector field."""
+
     def derivative(seed: Array) -> Array:
         tangent = jnp.broadcast_to(seed[:, None], y.shape)
         return jax.jvp(lambda u: field(t, u, theta), (y,), (tangent,))[1]

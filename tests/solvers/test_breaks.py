@@ -1,0 +1,171 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from inojax import ODEModel
+from tests.solvers.inputs import INPUTS, THETA, TIMES, looped, pulses, solution
+
+RTOL = 1e-8
+# Errors of some steps of that tolerance, on solutions of order one.
+CLOSE = 3e-7
+
+
+def differences(function, theta, h=1e-6):
+    """Derivatives of a closed form: rounding over h, and h²."""
+    columns = [(function(theta + h * e) - function(theta - h * e)) / (2 * h) for e in np.eye(3)]
+    return np.stack(columns, axis=-1)
+
+
+def driven(u, **settings):
+    def field(t, y, theta):
+        return u(t, theta) - theta[0] * y
+
+    return ODEModel(field, [0.0], times=TIMES, states=("y",), rtol=RTOL, **settings)
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_inputs_that_jump_or_bend_are_met_and_differentiated(name):
+    u, knots = INPUTS[name]
+    found, derivatives = driven(u).sensitivities(THETA[None])
+    assert found.status[0] == 0
+    np.testing.assert_allclose(found.states[0, :, 0], solution(THETA, knots(THETA)), atol=CLOSE)
+    expected = differences(lambda p: solution(p, knots(p)), THETA)
+    np.testing.assert_allclose(derivatives[0, :, 0], expected, atol=10 * CLOSE)
+
+
+def test_given_breakpoints_serve_what_tracing_cannot_look_into():
+    model = driven(lambda t, p: looped(t, p[1]), breakpoints=lambda p: p[1:3])
+    found, derivatives = model.sensitivities(THETA[None])
+    expected = solution(THETA, pulses(THETA[1]))
+    np.testing.assert_allclose(found.states[0, :, 0], expected, atol=CLOSE)
+    expected = differences(lambda p: solution(p, pulses(p[1])), THETA)
+    np.testing.assert_allclose(derivatives[0, :, 0], expected, atol=10 * CLOSE)
+    # Constant ones as well.
+    model = driven(lambda t, p: looped(t, 1.05), breakpoints=[1.05])
+    found = model.solve_ensemble(THETA[None])
+    np.testing.assert_allclose(found.states[0, :, 0], solution(THETA, pulses(1.05)), atol=CLOSE)
+
+
+@pytest.mark.parametrize("mode", ["reverse", "forward", "through the steps"])
+def test_every_way_to_differentiate_crosses_breaks(mode):
+    u, knots = INPUTS["window"]
+    model = driven(u)
+    with jax.enable_x64(True):
+
+        def states(theta):
+            if mode == "through the steps":
+                return model.solve_ensemble(theta[None]).states[0, :, 0]
+            return model.solve(theta).states[:, 0]
+
+        jacobian = jax.jacrev(states) if mode == "reverse" else jax.jacfwd(states)
+        found = np.asarray(jax.jit(jacobian)(jnp.asarray(THETA)))
+    expected = differences(lambda p: solution(p, knots(p)), THETA)
+    np.testing.assert_allclose(found, expected, atol=10 * CLOSE)
+
+
+def test_second_derivatives_cross_breaks():
+    u, knots = INPUTS["window"]
+    model = driven(u)
+    with jax.enable_x64(True):
+
+        def last(theta):
+            return model.solve_ensemble(theta[None]).states[0, -1, 0]
+
+        found = np.asarray(jax.jit(jax.jacfwd(jax.jacfwd(last)))(jnp.asarray(THETA)))
+
+    def slopes(theta):
+        return differences(lambda p: solution(p, knots(p)), theta, 1e-4)[-1]
+
+    np.testing.assert_allclose(found, differences(slopes, THETA, 1e-4), atol=1e-5)
+
+
+def test_two_that_jump_at_the_same_time_are_told_apart():
+    def field(t, y, theta):
+        return (
+            jnp.where(t >= theta[1], 1.0, 0.0) + jnp.where(t >= theta[2], 2.0, 0.0) - theta[0] * y
+        )
+
+    def exact(p):
+        return solution(p, pulses(p[1])) + 2.0 * solution(p, pulses(p[2]))
+
+    theta = np.array([0.5, 1.0, 1.0])
+    model = ODEModel(field, [0.0], times=TIMES, states=("y",), rtol=RTOL)
+    found, derivatives = model.sensitivities(theta[None])
+    np.testing.assert_allclose(found.states[0, :, 0], exact(theta), atol=CLOSE)
+    np.testing.assert_allclose(derivatives[0, :, 0], differences(exact, theta), atol=10 * CLOSE)
+
+
+def test_trajectories_of_one_call_have_breaks_of_their_own():
+    u, knots = INPUTS["window"]
+    thetas = THETA + 0.3 * np.random.default_rng(0).uniform(0, 1, (70, 3))
+    found = driven(u).solve_ensemble(thetas)
+    expected = np.stack([solution(theta, knots(theta)) for theta in thetas])
+    np.testing.assert_allclose(found.states[:, :, 0], expected, atol=CLOSE)
+
+
+def crossing(t, y, theta):
+    """x grows at the rate a; while it exceeds b the second state does, too."""
+    return jnp.stack([theta[0] + 0.0 * y[0], jnp.where(y[0] > theta[1], 1.0, 0.0) * theta[2]])
+
+
+def test_thresholds_of_the_state_are_differentiated():
+    theta = np.array([0.8, 1.2, 2.0])
+    model = ODEModel(crossing, [0.0, 0.0], times=TIMES, states=("x", "y"), rtol=RTOL)
+    found, derivatives = model.sensitivities(theta[None])
+
+    def exact(p):
+        return p[2] * np.maximum(TIMES - p[1] / p[0], 0.0)
+
+    np.testing.assert_allclose(found.states[0, :, 1], exact(theta), atol=CLOSE)
+    np.testing.assert_allclose(derivatives[0, :, 1], differences(exact, theta), atol=10 * CLOSE)
+    assert found.steps[0] < 60
+
+
+def bouncing(t, y, theta):
+    """A force of constant size towards the origin: parabolas, one after the other."""
+    return jnp.stack([y[1], -theta[0] * jnp.sign(y[0])])
+
+
+def test_a_threshold_that_is_passed_again_and_again():
+    a, times = 1.3, np.linspace(0.3, 12.0, 40)
+    model = ODEModel(bouncing, [1.0, 0.0], times=times, states=("x", "v"), rtol=RTOL)
+    found, derivatives = model.sensitivities(np.array([[a]]))
+
+    def exact(a):
+        quarter = np.sqrt(2.0 / a)
+        phase = np.mod(times / quarter, 4.0)
+        inner = np.where(phase < 2.0, phase, phase - 2.0)
+        x = 1.0 - np.square(np.where(inner < 1.0, inner, 2.0 - inner))
+        falling = np.where(phase < 1.0, x, np.where(phase < 3.0, -x, x))
+        return falling
+
+    np.testing.assert_allclose(found.states[0, :, 0], exact(a), atol=3e-6)
+    slope = (exact(a + 1e-6) - exact(a - 1e-6)) / 2e-6
+    np.testing.assert_allclose(derivatives[0, :, 0, 0], slope, atol=3e-5)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        lambda t, y, p: jnp.where(y > 0.0, -jnp.sqrt(jnp.where(y > 0.0, y, 1.0)), 0.0),
+        lambda t, y, p: jnp.where(y > 0.0, -jnp.sqrt(y), 0.0),
+    ],
+)
+def test_guards_against_negative_states_cost_nothing_in_truth(field):
+    """An emptying tank: the level reaches zero at t = 2, and stays there."""
+    model = ODEModel(field, [1.0], times=[1.0, 1.9, 3.0], states=("level",), atol=1e-9)
+    found = model.solve_ensemble(np.array([[1.0]]))
+    assert found.status[0] == 0
+    np.testing.assert_allclose(found.states[0, :, 0], [0.25, 0.0025, 0.0], atol=1e-5)
+
+
+def test_a_longest_step_is_kept():
+    def pulse(t, y, theta):
+        return jnp.exp(-jnp.square((t - 3.0) / 0.01)) - theta[0] * y
+
+    model = ODEModel(pulse, [0.0], times=[5.0], states=("y",), max_step=0.02)
+    area = 0.01 * np.sqrt(np.pi)
+    found = model.solve(np.array([0.5])).states[0, 0]
+    # The area decays from its middle on, up to the square of its width.
+    np.testing.assert_allclose(found, area * np.exp(-0.5 * 2.0), rtol=1e-4)
