@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
 from ._edges import absolute_errors, check_readable, name_impossible, relative_error
-from ._observation import Observation, check_possible
+from ._observation import Observation, check_possible, check_times
 from ._parameters import ParameterSpace
 from ._sensors import Sensors
 from ._x64 import in_x64, is_traced
@@ -366,8 +366,9 @@ class InverseProblem(eqx.Module):
 
         Raises:
             TypeError: If it is no `Observation`.
-            ValueError: If it belongs to another problem, has other channels or is a batch, or if
-                a reading is not positive where the noise makes them so.
+            ValueError: If it belongs to another problem, has other channels or is a batch, if
+                times are out of order or beyond the model's (but for rounding), or if a reading is
+                NaN, or not positive where the noise makes them so.
         """
         if not isinstance(observation, Observation):
             raise TypeError(
@@ -393,7 +394,8 @@ class InverseProblem(eqx.Module):
                 "`observation` must be a single one; got a batch of shape "
                 f"{np.shape(observation.times)[:-1]}. For many observations use `jax.vmap`."
             )
-        _check_possible(self, observation)
+        if not is_traced(observation) and not isinstance(observation.mask, jax.ShapeDtypeStruct):
+            _check_readings(self, observation)
 
 
 def _read(problem: InverseProblem, states: Any, theta: Any) -> Any:
@@ -447,7 +449,9 @@ def _observe(
 def _solve(
     problem: InverseProblem, theta: ArrayLike, observation: Observation
 ) -> tuple[Array, Array]:
-    states = jnp.asarray(problem.model.solve(theta, times=observation.times).states)
+    # A time may lie before the start by rounding.
+    times = jnp.maximum(jnp.asarray(observation.times, jnp.float64), problem.model.initial_time)
+    states = jnp.asarray(problem.model.solve(theta, times=times).states)
     return states, jnp.asarray(theta, states.dtype)
 
 
@@ -517,12 +521,14 @@ def _check_observable(problem: InverseProblem) -> None:
     jax.eval_shape(read, states, theta)
 
 
-def _check_possible(problem: InverseProblem, observation: Observation) -> None:
-    values, mask = observation.values, observation.mask
-    if not (problem.noise.positive or problem.noise.counts):
-        return
-    if is_traced(observation) or isinstance(values, jax.ShapeDtypeStruct):
-        return
-    readings = np.where(np.asarray(mask), np.asarray(values), np.nan)
+def _check_readings(problem: InverseProblem, observation: Observation) -> None:
+    check_times(observation, problem)
+    values, mask = np.asarray(observation.values), np.asarray(observation.mask)
+    for row, column in np.argwhere(mask & np.isnan(values)):
+        raise ValueError(
+            f"`observation` row {row}, channel {observation.channels[column]!r}: the reading is "
+            "NaN, but marked as present. Make its `mask` False there."
+        )
+    readings = np.where(mask, values, np.nan)
     rows = [f"`observation` row {index}" for index in range(len(readings))]
     check_possible(readings, observation.channels, rows, problem.noise)

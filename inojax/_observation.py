@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ._rounding import EPSILON, anchors, moved, repeated, unresolved
+from ._rounding import EPSILON, anchors, moved, outside, repeated, unresolved
 from ._tables import Table, as_table, as_times
 
 # Networks run in float32, where a larger reading would silently become infinite.
@@ -480,6 +480,33 @@ def _check_values(values: np.ndarray, columns: list[str], places: _Places) -> No
         raise ValueError(
             f"{where}: reading {value} overflows float32, in which networks run (largest "
             f"{_LARGEST:.3g}). Check its unit."
+        )
+
+
+def check_times(observation: Observation, problem: _Measured, name: str = "`observation`") -> None:
+    """Refuse, on the host, times that are no numbers, out of order or where nothing is solved.
+
+    Args:
+        observation: One observation or a batch, made by hand.
+        problem: The inverse problem.
+        name: What to call it.
+
+    Raises:
+        ValueError: If a time cannot be right. Missing the ends by rounding is no fault.
+    """
+    times, mask = np.asarray(observation.times), np.asarray(observation.mask)
+    if not np.isfinite(times).all() or np.any(np.diff(times) < 0.0):
+        raise ValueError(
+            f"{name} has times that are NaN or decrease. Make it with `Observation.from_arrays`, "
+            "which puts rows in order."
+        )
+    grid = anchors(problem.model)
+    wrong = outside(times.astype(np.float64), grid, float(np.finfo(times.dtype).eps))
+    if np.any(wrong & mask.any(axis=-1)):
+        time = float(times[wrong & mask.any(axis=-1)][0])
+        raise ValueError(
+            f"{name} has times outside of [{grid[0]}, {grid[-1]}], where problem {problem.name!r} "
+            f"is solved, such as {time}. Check their unit, or let the model be read further."
         )
 
 

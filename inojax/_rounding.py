@@ -85,6 +85,23 @@ def unresolved(
     return _ROUNDINGS * resolution * np.abs(times) > _MOST * _gaps(grid)[index]
 
 
+def outside(
+    times: Float[np.ndarray, "*time"], grid: Float[np.ndarray, " anchor"], resolution: float
+) -> Bool[np.ndarray, "*time"]:
+    """Which times lie beyond the ends of a grid by more than rounding.
+
+    Args:
+        times: Any times.
+        grid: Increasing times.
+        resolution: As in `nearest`.
+
+    Returns:
+        The answer for each; True for NaN.
+    """
+    slack = _close(grid) + _ROUNDINGS * resolution * np.abs(grid)
+    return ~((times >= grid[0] - slack[0]) & (times <= grid[-1] + slack[-1]))
+
+
 def repeated(
     times: Float[np.ndarray, " time"], resolution: float = EPSILON
 ) -> Bool[np.ndarray, " next"]:
@@ -108,6 +125,10 @@ def _gaps(grid: np.ndarray) -> np.ndarray:
 
 
 def _slack(grid: np.ndarray, resolution: float) -> np.ndarray:
+    rounding = _ROUNDINGS * resolution * np.abs(grid)
+    return np.minimum(_close(grid) + rounding, _MOST * _gaps(grid))
+
+
+def _close(grid: np.ndarray) -> np.ndarray:
     gaps = _gaps(grid)
-    close = np.where(np.isfinite(gaps), _CLOSE * gaps, 0.0)
-    return np.minimum(close + _ROUNDINGS * resolution * np.abs(grid), _MOST * gaps)
+    return np.where(np.isfinite(gaps), _CLOSE * gaps, 0.0)
