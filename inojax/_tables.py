@@ -147,7 +147,7 @@ def _number(value: Any, argument: str) -> np.ndarray:
     if value is None or type(value).__name__ in _MISSING:
         return np.asarray(np.nan)
     _refuse_dates(value, argument)
-    if isinstance(value, str | bytes | complex):
+    if type(value) in (str, bytes, complex):
         _refuse_kind(np.asarray(value), argument)
     return np.asarray(float(value))
 
@@ -171,8 +171,8 @@ def _refuse_kind(array: np.ndarray, argument: str) -> None:
         )
     if kind in "USTa":
         raise ValueError(
-            f"`{argument}` must be numbers; got text such as {array.ravel()[0]!r}. Convert it "
-            "first, or read a file with `Observation.from_csv`."
+            f"`{argument}` must be numbers; got text such as {array.ravel()[:1].tolist()}. Convert "
+            "it first, or read a file with `Observation.from_csv`."
         )
 
 
@@ -244,8 +244,9 @@ def _labeled(values: Any, argument: str, coordinate: str) -> Table:
 def _name(values: Any) -> tuple[str, ...] | None:
     """The name of a series, which is a column."""
     name = getattr(values, "name", None)
-    series = isinstance(name, str) and hasattr(values, "to_numpy") and np.ndim(values) == 1
-    return (name,) if series else None
+    if not isinstance(name, str) or not hasattr(values, "to_numpy") or np.ndim(values) != 1:
+        return None
+    return (name,)
 
 
 def _resolution(values: Any) -> float:
