@@ -9,12 +9,13 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
-from ._observation import Observation, check_possible
+from ._edges import absolute_errors, check_readable, name_impossible, relative_error
+from ._observation import Observation, check_possible, check_times
 from ._parameters import ParameterSpace
 from ._sensors import Sensors
 from ._x64 import in_x64, is_traced
 from .models import ODEModel, PDEModel, Variation
-from .noise import AbstractNoise
+from .noise import AbstractNoise, NoDensityError
 from .solvers import SolveStatus
 
 
@@ -170,7 +171,8 @@ class InverseProblem(eqx.Module):
     ) -> Float[Array | np.ndarray, "*batch time channel"]:
         """Turn solutions into clean readings, without sensors' times and without noise.
 
-        Pure and cheap, for use inside `jit`, in any precision.
+        Pure and cheap, for use inside `jit`, in any precision. Where readings cannot be negative,
+        what is below zero by no more than the solver's error is zero.
 
         Args:
             states: States at any times.
@@ -179,9 +181,11 @@ class InverseProblem(eqx.Module):
         Returns:
             The value of each channel at each of these times, in the dtype of `states`.
         """
-        if self.sensors.observable is None:
-            return states[..., np.array(self.channel_index)]
-        return self.sensors.observed(states, theta[..., None, :])
+        clean = _read(self, states, theta)
+        if not (self.noise.positive or self.noise.counts):
+            return clean
+        absolute = _absolute_error(self, states, theta, clean)
+        return self.noise.settled(clean, relative=relative_error(self.model), absolute=absolute)
 
     def simulate(
         self, theta: Float[ArrayLike, " parameter"], *, key: Key[Array, ""]
@@ -193,10 +197,12 @@ class InverseProblem(eqx.Module):
             key: Source of randomness of sensors and noise.
 
         Returns:
-            A synthetic observation.
+            A synthetic observation. Where the noise is log-normal and the model predicts zero, or
+            too little for the solver to know it, no reading is present: its logarithm says nothing.
 
         Raises:
-            ValueError: If `theta` has the wrong shape.
+            ValueError: If `theta` has the wrong shape, or if the noise has no reading for what the
+                model predicts, such as a count at a negative rate.
             RuntimeError: If the solve fails; the message says how.
         """
         self._check_theta(theta)
@@ -204,7 +210,12 @@ class InverseProblem(eqx.Module):
         if not is_traced(solution.status) and int(solution.status) != SolveStatus.SUCCESS:
             message = SolveStatus(int(solution.status)).message
             raise RuntimeError(f"The model could not be solved at this `theta`. {message}")
-        return _on_host(in_x64(_observe)(self, solution.states, theta, key))
+        found = _on_host(in_x64(_observe)(self, solution.states, theta, key))
+        if not is_traced(found) and (self.noise.positive or self.noise.counts):
+            rows = np.abs(np.subtract.outer(found.times, self.model.times)).argmin(axis=1)
+            states = np.asarray(solution.states)[rows]
+            check_readable(self, found, in_x64(self.read)(states, np.asarray(theta, np.float64)))
+        return found
 
     def observe(
         self,
@@ -260,7 +271,8 @@ class InverseProblem(eqx.Module):
             observation: The readings.
 
         Returns:
-            Readings minus predictions, whitened by the noise model; 0 where no reading is.
+            Readings minus predictions, whitened by the noise model; 0 where no reading is, NaN
+            where the solve failed, and infinite where a reading is `impossible`.
             Where the noise has a level that is unknown, the likelihood also needs its logarithm,
             `noise.log_scale`.
 
@@ -281,7 +293,8 @@ class InverseProblem(eqx.Module):
             observation: The readings.
 
         Returns:
-            The log density; NaN if the solve failed.
+            The log density; NaN if the solve failed, and minus infinity if a reading is
+            `impossible`.
 
         Raises:
             ValueError: As `predict`, or if the noise has no density.
@@ -289,6 +302,32 @@ class InverseProblem(eqx.Module):
         self._check_theta(theta)
         self.check_observation(observation)
         return _on_host(in_x64(_log_likelihood)(self, theta, observation))
+
+    def impossible(self, theta: Float[ArrayLike, " parameter"], observation: Observation) -> str:
+        """Say which reading cannot be at given parameters, such as an event at a rate of zero.
+
+        Use it where the log likelihood is minus infinity: the model was solved, and its noise
+        leaves no chance to what was read. Not for use inside a transformation.
+
+        Args:
+            theta: Physical parameter values.
+            observation: The readings.
+
+        Returns:
+            Sentences that name the reading, what the model predicts there and what to do about it;
+            empty if the density of the readings is positive, if the noise has none, or if the
+            solve failed.
+
+        Raises:
+            ValueError: As `predict`.
+        """
+        self._check_theta(theta)
+        self.check_observation(observation)
+        try:
+            zero = np.isneginf(in_x64(_log_likelihood)(self, theta, observation))
+        except NoDensityError:
+            return ""
+        return in_x64(_impossible)(self, theta, observation) if zero else ""
 
     def log_posterior(
         self, theta: Float[ArrayLike, " parameter"], observation: Observation
@@ -327,8 +366,9 @@ class InverseProblem(eqx.Module):
 
         Raises:
             TypeError: If it is no `Observation`.
-            ValueError: If it belongs to another problem, has other channels or is a batch, or if
-                a reading is not positive where the noise makes them so.
+            ValueError: If it belongs to another problem, has other channels or is a batch, if
+                times are out of order or beyond the model's (but for rounding), or if a reading is
+                NaN, or not positive where the noise makes them so.
         """
         if not isinstance(observation, Observation):
             raise TypeError(
@@ -354,7 +394,35 @@ class InverseProblem(eqx.Module):
                 "`observation` must be a single one; got a batch of shape "
                 f"{np.shape(observation.times)[:-1]}. For many observations use `jax.vmap`."
             )
-        _check_possible(self, observation)
+        if not is_traced(observation) and not isinstance(observation.mask, jax.ShapeDtypeStruct):
+            _check_readings(self, observation)
+
+
+def _read(problem: InverseProblem, states: Any, theta: Any) -> Any:
+    if problem.sensors.observable is None:
+        return states[..., np.array(problem.channel_index)]
+    return problem.sensors.observed(states, theta[..., None, :])
+
+
+def _absolute_error(problem: InverseProblem, states: Any, theta: Any, clean: Any) -> Any:
+    """So near to zero the solver cannot tell a clean reading from zero."""
+    errors = absolute_errors(problem.model, states)
+    if isinstance(errors, float):
+        return errors
+    if problem.sensors.observable is None:
+        return errors[..., np.array(problem.channel_index)]
+    return abs(_read(problem, states + errors, theta) - clean)
+
+
+def _impossible(problem: InverseProblem, theta: ArrayLike, observation: Observation) -> str:
+    readings, clean, values, mask = _compare(problem, theta, observation)
+
+    def alone(index: Array) -> Array:
+        only = mask & (jnp.arange(mask.size) == index).reshape(mask.shape)
+        return problem.noise.log_prob(readings, clean, values, only, times=observation.times)
+
+    each = jax.lax.map(alone, jnp.arange(mask.size)).reshape(mask.shape)
+    return name_impossible(problem, observation, np.asarray(clean), np.isneginf(each))
 
 
 def _observe(
@@ -363,10 +431,15 @@ def _observe(
     states = jnp.asarray(trajectory)
     sensor_key, noise_key = jr.split(key)
     grid = jnp.asarray(problem.model.times, states.dtype)
-    index, mask = problem.sensors.draw(grid, len(problem.channels), key=sensor_key)
+    # Looked up in double precision, whatever that of the states.
+    index, mask = problem.sensors.draw(problem.model.times, len(problem.channels), key=sensor_key)
     theta = jnp.asarray(theta, states.dtype)
     clean, times = problem.read(states[index], theta), grid[index]
     readings = problem.noise.sample(clean, theta, times=times, key=noise_key)
+    if problem.noise.positive:
+        # A logarithm of less than the solver knows says nothing, and of zero it has no value.
+        known = jnp.abs(clean) > _absolute_error(problem, states[index], theta, clean)
+        mask = mask & ((known & (readings != 0.0)) | jnp.isnan(readings))
     values = jnp.where(mask, readings, 0.0)
     return Observation(
         times, values, mask, problem.channels, problem.name, problem.model.coordinate
@@ -376,7 +449,9 @@ def _observe(
 def _solve(
     problem: InverseProblem, theta: ArrayLike, observation: Observation
 ) -> tuple[Array, Array]:
-    states = jnp.asarray(problem.model.solve(theta, times=observation.times).states)
+    # A time may lie before the start by rounding.
+    times = jnp.maximum(jnp.asarray(observation.times, jnp.float64), problem.model.initial_time)
+    states = jnp.asarray(problem.model.solve(theta, times=times).states)
     return states, jnp.asarray(theta, states.dtype)
 
 
@@ -446,12 +521,14 @@ def _check_observable(problem: InverseProblem) -> None:
     jax.eval_shape(read, states, theta)
 
 
-def _check_possible(problem: InverseProblem, observation: Observation) -> None:
-    values, mask = observation.values, observation.mask
-    if not (problem.noise.positive or problem.noise.counts):
-        return
-    if is_traced(observation) or isinstance(values, jax.ShapeDtypeStruct):
-        return
-    readings = np.where(np.asarray(mask), np.asarray(values), np.nan)
+def _check_readings(problem: InverseProblem, observation: Observation) -> None:
+    check_times(observation, problem)
+    values, mask = np.asarray(observation.values), np.asarray(observation.mask)
+    for row, column in np.argwhere(mask & np.isnan(values)):
+        raise ValueError(
+            f"`observation` row {row}, channel {observation.channels[column]!r}: the reading is "
+            "NaN, but marked as present. Make its `mask` False there."
+        )
+    readings = np.where(mask, values, np.nan)
     rows = [f"`observation` row {index}" for index in range(len(readings))]
     check_possible(readings, observation.channels, rows, problem.noise)

@@ -13,7 +13,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
+
+from ._rounding import EPSILON, anchors, moved, outside, repeated, unresolved
+from ._tables import Table, as_table, as_times
 
 # Networks run in float32, where a larger reading would silently become infinite.
 _LARGEST = float(np.finfo(np.float32).max)
@@ -73,20 +76,27 @@ class Observation(eqx.Module):
     @classmethod
     def from_arrays(
         cls,
-        times: Float[ArrayLike, " reading"] | Sequence[float],
-        values: Float[ArrayLike, "reading channel"] | Sequence[Sequence[float]],
+        times: Any,
+        values: Any,
         *,
         problem: _Measured,
         channels: Sequence[str] | None = None,
     ) -> "Observation":
         """Check readings against a problem, sort them by time and mask what is missing.
 
+        Arrays of NumPy (masked ones keep their mask), JAX and others, nested lists with None where
+        a reading is missing, data frames, mappings from names to columns, and labeled arrays are
+        welcome. Numbers with units, dates and text are refused.
+
         Args:
-            times: Time of each row, in the model's unit of time, in any order.
-            values: A row for each time and a column for each channel; NaN where missing.
+            times: Time of each row, in the model's unit of time, in any order, shape `(reading,)`.
+                A time that misses an output time or the start by rounding is moved onto it.
+            values: A row for each time and a column for each channel, shape `(reading, channel)`,
+                or `(reading,)` for one channel; NaN, None or masked where missing. Columns that
+                have names are put in order by them.
             problem: The inverse problem they will be inverted with.
-            channels: Names of the columns, a subset of the problem's channels in any order;
-                by default all of them in the problem's order.
+            channels: Names of the columns, a subset of the problem's channels in any order; by
+                default those that `values` has, or all of them in the problem's order.
 
         Returns:
             The observation, as float64 NumPy arrays.
@@ -94,17 +104,13 @@ class Observation(eqx.Module):
         Raises:
             ValueError: If a shape, channel, time or value cannot be right; it says which.
         """
-        columns = list(problem.channels if channels is None else channels)
-        _check_channels(columns, problem, "`channels`")
-        times_, values_ = _as_floats(times, "times"), _as_floats(values, "values")
-        if times_.ndim != 1 or values_.shape != (times_.size, len(columns)):
-            raise ValueError(
-                "`values` must have one row for each of the `times` and one column for each of "
-                f"the {len(columns)} channels, shape ({times_.size}, {len(columns)}); got `values` "
-                f"of shape {values_.shape} and `times` of shape {times_.shape}."
-            )
-        rows = _Places("`values`", [f"`values` row {index}" for index in range(times_.size)])
-        return _build(times_, values_, columns, problem, rows)
+        table = as_table(values, "values", problem.model.coordinate)
+        moments, resolution = as_times(times)
+        columns, numbers = _choose_columns(table, channels, problem)
+        numbers = _as_matrix(moments, numbers, columns)
+        _check_labels(table, times, moments)
+        rows = _Places("`values`", [f"`values` row {index}" for index in range(moments.size)])
+        return _build(moments, numbers, columns, problem, rows, resolution)
 
     @classmethod
     def from_csv(cls, path: str | os.PathLike[str], problem: _Measured) -> "Observation":
@@ -212,11 +218,78 @@ class Observation(eqx.Module):
             )
 
 
-def _as_floats(values: Any, argument: str) -> np.ndarray:
-    try:
-        return np.asarray(values, np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`{argument}` must be a rectangular array of numbers: {error}") from error
+def _choose_columns(
+    table: Table, channels: Sequence[str] | None, problem: _Measured
+) -> tuple[list[str], np.ndarray]:
+    """Names of the columns, and the columns in this order."""
+    if isinstance(channels, str):
+        raise ValueError(
+            f"`channels` must be a list of names; got {channels!r}. Write [{channels!r}]."
+        )
+    if channels is not None:
+        _check_channels(list(channels), problem, "`channels`")
+    if table.names is None or (
+        channels is not None and set(table.names).isdisjoint(problem.channels)
+    ):
+        return list(problem.channels if channels is None else channels), table.numbers
+    names, found = list(table.names), ", ".join(table.names)
+    if channels is None and problem.model.coordinate in names:
+        raise ValueError(
+            f"`values` has a column {problem.model.coordinate!r} beside its readings ({found}). "
+            "Give that one as `times`, and the others as `values`."
+        )
+    if channels is None:
+        hint = "`values`, names of its columns"
+        _check_channels(names, problem, hint)
+        return names, table.numbers
+    if not set(channels) <= set(names) or len(set(names)) < len(names):
+        raise ValueError(
+            f"`channels` are {', '.join(channels)}, but the columns of `values` are called "
+            f"{found}. Give the same names, or an array without names."
+        )
+    numbers = table.numbers if table.numbers.ndim > 1 else table.numbers[:, None]
+    return list(channels), numbers[:, [names.index(channel) for channel in channels]]
+
+
+def _as_matrix(times: np.ndarray, values: np.ndarray, columns: list[str]) -> np.ndarray:
+    """Values with a row for each time; those of one channel may lack the second axis."""
+    count, wide = times.size, len(columns)
+    if times.ndim == values.ndim == wide == 1:
+        values = values[:, None]
+    if times.ndim == 1 and values.shape == (count, wide):
+        return values
+    remedy = ""
+    if values.shape == (wide, count) or (wide == 1 and values.shape == (1, count)):
+        remedy = " These are columns for rows: transpose them, `values.T`."
+    elif values.ndim == 1 and values.size == count:
+        remedy = " To give readings of one channel alone, name it: `channels=[...]`."
+    elif values.ndim == 1 and values.size == wide:
+        remedy = " A single row is written `[[...]]`."
+    raise ValueError(
+        "`values` must have one row for each of the `times` and one column for each of "
+        f"the {wide} channels, shape ({count}, {wide}); got `values` "
+        f"of shape {values.shape} and `times` of shape {times.shape}.{remedy}"
+    )
+
+
+def _check_labels(table: Table, times: Any, moments: np.ndarray) -> None:
+    """Refuse rows whose labels say that they are in another order than the times."""
+    rows = table.rows
+    if rows is None or len(rows) != len(moments):
+        return
+    index = getattr(times, "index", None) if hasattr(times, "iloc") else None
+    if index is not None and not np.array_equal(np.asarray(index), rows):
+        raise ValueError(
+            "`times` and `values` have rows with different labels, so that they may be in "
+            "different orders. Take both from one table, or reset the index of both."
+        )
+    if rows.dtype.kind not in "iuf" or np.array_equal(rows, np.arange(len(rows))):
+        return
+    if np.array_equal(np.sort(rows), np.sort(moments)) and not np.array_equal(rows, moments):
+        raise ValueError(
+            "The rows of `values` are labeled with the same times as `times`, in another order. "
+            "Give the labels themselves as `times`."
+        )
 
 
 def _check_channels(columns: Sequence[str], problem: _Measured, where: str) -> None:
@@ -305,11 +378,14 @@ def _build(
     columns: list[str],
     problem: _Measured,
     places: _Places,
+    resolution: float = EPSILON,
 ) -> Observation:
     """Check readings and put them in the problem's order."""
     if not len(times):
         raise ValueError("`times` and `values` must hold at least one reading; got none.")
+    times = _moved(times, problem, resolution)
     _check_times(times, problem, places.rows)
+    _check_distinct(times, ~np.isnan(values), problem, places.rows, resolution)
     _check_values(values, columns, places)
     check_possible(values, columns, places.rows, problem.noise)
     order = np.argsort(times, kind="stable")
@@ -329,7 +405,6 @@ def _build(
 def _check_times(times: np.ndarray, problem: _Measured, rows: list[str]) -> None:
     start, end = float(problem.model.initial_time), float(np.max(problem.model.times))
     coordinate = problem.model.coordinate
-    seen: dict[float, str] = {}
     for time, row in zip(times.tolist(), rows, strict=True):
         if not math.isfinite(time):
             raise ValueError(f"{row}: the {coordinate} must be a finite number; got {time}.")
@@ -343,12 +418,52 @@ def _check_times(times: np.ndarray, problem: _Measured, rows: list[str]) -> None
                 f"{row}: {coordinate} {time} lies beyond the end {end} of problem "
                 f"{problem.name!r}. Drop the row, check its unit, or let the model be read further."
             )
-        if time in seen:
-            raise ValueError(
-                f"{row}: {coordinate} {time} already appears in {seen[time]}. Keep one row for "
-                f"each {coordinate}, for instance the mean of repeated readings."
-            )
-        seen[time] = row
+
+
+def _moved(times: np.ndarray, problem: _Measured, resolution: float) -> np.ndarray:
+    """Times, those that are off by rounding on the output times they mean."""
+    grid = anchors(problem.model)
+    coarse = unresolved(times, grid, resolution) if resolution > EPSILON else np.zeros(1, bool)
+    if coarse.any():
+        time = float(times[coarse][0])
+        raise ValueError(
+            f"`times` came in a precision whose numbers near {time} lie about "
+            f"{resolution * abs(time):.2g} apart, too coarse for the output times of problem "
+            f"{problem.name!r}. Make them float64 where they are still exact, or count from a "
+            "later origin."
+        )
+    return moved(times, grid, resolution)
+
+
+def _check_distinct(
+    times: np.ndarray, mask: np.ndarray, problem: _Measured, rows: list[str], resolution: float
+) -> None:
+    """Refuse two rows at one time: what each of them weighs is not known."""
+    order = np.argsort(times, kind="stable")
+    for place in np.flatnonzero(repeated(times[order], resolution)):
+        first, second = sorted(order[place : place + 2])
+        where = f"{rows[second]}: {problem.model.coordinate} {times[second]} already appears in"
+        if not np.any(mask[first] & mask[second]):
+            raise ValueError(f"{where} {rows[first]}. Put the channels of both into one row.")
+        raise ValueError(
+            f"{where} {rows[first]}. Several readings at one {problem.model.coordinate} are not "
+            f"supported yet: keep one of them. {_combined(problem.noise)}"
+        )
+
+
+def _combined(noise: Any) -> str:
+    """What becomes of the noise where replicates are combined."""
+    if noise.counts:
+        return (
+            "The sum of n counts is a count of n times the exposure: if all times have as many, "
+            "give a problem with that exposure. Their mean is no count."
+        )
+    mean = "geometric mean" if noise.positive else "mean"
+    return (
+        f"Their mean has less noise than they have: of n independent readings the {mean} scatters "
+        "by `scale` / √n. If all times have as many, give a problem with that noise; in this one "
+        "it would be weighed too little."
+    )
 
 
 def _check_values(values: np.ndarray, columns: list[str], places: _Places) -> None:
@@ -365,6 +480,33 @@ def _check_values(values: np.ndarray, columns: list[str], places: _Places) -> No
         raise ValueError(
             f"{where}: reading {value} overflows float32, in which networks run (largest "
             f"{_LARGEST:.3g}). Check its unit."
+        )
+
+
+def check_times(observation: Observation, problem: _Measured, name: str = "`observation`") -> None:
+    """Refuse, on the host, times that are no numbers, out of order or where nothing is solved.
+
+    Args:
+        observation: One observation or a batch, made by hand.
+        problem: The inverse problem.
+        name: What to call it.
+
+    Raises:
+        ValueError: If a time cannot be right. Missing the ends by rounding is no fault.
+    """
+    times, mask = np.asarray(observation.times), np.asarray(observation.mask)
+    if not np.isfinite(times).all() or np.any(np.diff(times) < 0.0):
+        raise ValueError(
+            f"{name} has times that are NaN or decrease. Make it with `Observation.from_arrays`, "
+            "which puts rows in order."
+        )
+    grid = anchors(problem.model)
+    wrong = outside(times.astype(np.float64), grid, float(np.finfo(times.dtype).eps))
+    if np.any(wrong & mask.any(axis=-1)):
+        time = float(times[wrong & mask.any(axis=-1)][0])
+        raise ValueError(
+            f"{name} has times outside of [{grid[0]}, {grid[-1]}], where problem {problem.name!r} "
+            f"is solved, such as {time}. Check their unit, or let the model be read further."
         )
 
 

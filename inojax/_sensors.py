@@ -11,12 +11,21 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from ._rounding import SINGLE, nearest, unresolved
+from ._tables import as_times
+
 
 def _floats(values: Any) -> tuple[float, ...]:
-    try:
-        return tuple(np.atleast_1d(np.asarray(values, np.float64)).tolist())
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`times` must be numbers; got {values!r}.") from error
+    times = np.atleast_1d(as_times(values)[0])
+    if times.ndim != 1:
+        raise ValueError(f"`times` must be one row of numbers; got shape {times.shape}.")
+    return tuple(times.tolist())
+
+
+def _single(times: np.ndarray) -> bool:
+    """Whether single precision holds all of the times."""
+    with np.errstate(over="ignore"):
+        return bool(np.all(times == times.astype(np.float32)))
 
 
 def _names(channels: Any) -> Any:
@@ -79,13 +88,23 @@ class FixedTimes(AbstractTimes):
         Raises:
             ValueError: If a time is not on the grid.
         """
-        gaps = np.abs(np.subtract.outer(np.asarray(self.times), np.asarray(grid_times))).min(axis=1)
+        grid = np.asarray(grid_times, np.float64)
         # A time that was typed and a time that was computed may differ by rounding.
-        off = [t for t, gap in zip(self.times, gaps, strict=True) if gap > 1e-9 * max(1.0, abs(t))]
+        times = np.asarray(self.times)
+        index, near = nearest(times, grid)
+        if _single(times):  # they may have been rounded to it, if the grid allows that
+            near |= nearest(times, grid, SINGLE)[1] & ~unresolved(times, grid, SINGLE)
+        off = [time for time, found in zip(self.times, near, strict=True) if not found]
         if off:
             raise ValueError(
                 f"`times` of `FixedTimes` must be output times of the model; {off} are not. "
                 "Add them to the model's `times`."
+            )
+        twice = np.flatnonzero(np.diff(index) == 0)
+        if len(twice):
+            raise ValueError(
+                "`times` of `FixedTimes` must differ by more than rounding; "
+                f"{times[twice[0] : twice[0] + 2].tolist()} are the same output time."
             )
 
     def draw(
@@ -101,6 +120,10 @@ class FixedTimes(AbstractTimes):
             Rows of the grid, all of them real.
         """
         del key
+        if isinstance(grid_times, np.ndarray):
+            # In double precision: large times, such as Julian days, are all one in single.
+            index, _ = nearest(np.asarray(self.times), np.asarray(grid_times, np.float64))
+            return jnp.asarray(index), jnp.ones(self.size, bool)
         grid = jnp.asarray(grid_times)
         wanted = jnp.asarray(self.times, grid.dtype)
         index = jnp.argmin(jnp.abs(wanted[:, None] - grid[None, :]), axis=1)

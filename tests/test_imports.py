@@ -18,7 +18,18 @@ PACKAGE = ROOT / "inojax"
 # What stands further right, or in a later group, may import what stands before it.
 ORDER = (
     ("_x64",),
-    ("_intervals", "_parameters", "_sensors", "_observation", "noise", "solvers", "nn", "train"),
+    ("_rounding", "_tables"),
+    (
+        "_intervals",
+        "_parameters",
+        "_sensors",
+        "_observation",
+        "_edges",
+        "noise",
+        "solvers",
+        "nn",
+        "train",
+    ),
     ("models",),
     ("_inverse_problem", "_estimate_status", "_trust", "_estimate"),
     ("_linearization",),

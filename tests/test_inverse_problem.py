@@ -398,3 +398,37 @@ def test_channels_that_are_no_states_have_no_place_among_them():
         ValueError, "gain, product, x of problem 'decay'.*`observable`.*`InverseProblem.read`"
     ):
         _ = with_observable().channel_index
+
+
+def by_hand(times, **changes) -> Observation:
+    """Readings of the channels y and x without the checks of `from_arrays`."""
+    times = np.asarray(times)
+    values = exact(np.clip(times, 0.0, 5.0)) + 0.1
+    parts = {"values": values, "mask": np.ones(values.shape, bool)} | changes
+    return Observation(times, parts["values"], parts["mask"], ("y", "x"))
+
+
+@pytest.mark.parametrize("towards", [-np.inf, np.inf])
+def test_observations_by_hand_may_miss_the_ends_by_rounding(towards):
+    """One is read before the start, where no solver goes."""
+    times = np.array([0.0, 1.0, 5.0])
+    off = np.nextafter(times, towards)
+    expected = problem().log_likelihood(THETA, by_hand(times))
+    np.testing.assert_allclose(problem().log_likelihood(THETA, by_hand(off)), expected, rtol=1e-9)
+    np.testing.assert_allclose(problem().predict(THETA, by_hand(off)), exact(times), rtol=1e-8)
+
+
+def test_observations_by_hand_are_checked():
+    for wrong in ([-1e-3, 1.0], [1.0, 5.001]):
+        with refuses(ValueError, r"`observation` has times outside of \[0.0, 5.0\]"):
+            problem().log_likelihood(THETA, by_hand(wrong))
+    for wrong in ([2.0, 1.0], [np.nan, 1.0]):
+        with refuses(ValueError, "times that are NaN or decrease.*`Observation.from_arrays`"):
+            problem().predict(THETA, by_hand(wrong))
+    values = exact(np.array([1.0, 2.0]))
+    values[1, 0] = np.nan
+    with refuses(ValueError, "`observation` row 1, channel 'y': the reading is NaN.*`mask`"):
+        problem().log_likelihood(THETA, by_hand([1.0, 2.0], values=values))
+    # Rows without readings may lie anywhere: nothing is compared there.
+    mask = np.array([[True, True], [False, False]])
+    assert np.isfinite(problem().log_likelihood(THETA, by_hand([1.0, 9.0], mask=mask)))

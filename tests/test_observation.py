@@ -129,6 +129,16 @@ BAD_ARRAYS = {
     "negative time": ([1.0, -2.0], FULL, "row 1: time -2.0.*beginning"),
     "beyond the horizon": ([1.0, 61.0], FULL, "row 1: time 61.0.*end"),
     "duplicate": ([1.0, 1.0], FULL, "row 1: time 1.0 already appears in `values` row 0"),
+    "duplicate but for rounding": (
+        [0.1 + 0.2, 0.3],
+        FULL,
+        "row 1: time 0.3 already appears in `values` row 0.*mean scatters by `scale` / √n",
+    ),
+    "one row for each channel": (
+        [1.0, 1.0],
+        FULL * [[1.0, np.nan, np.nan], [np.nan, 1.0, 1.0]],
+        "row 1: time 1.0 already.*row 0. Put the channels of both into one row",
+    ),
     "NaN time": ([1.0, np.nan], FULL, "row 1.*finite"),
     "infinite": ([1.0, 2.0], FULL * [1.0, np.inf, 1.0], "row 0, channel 'NO'.*infinite"),
     "minus infinite": ([1.0, 2.0], FULL * [1.0, -np.inf, 1.0], "row 0, channel 'NO'.*infinite"),
@@ -195,3 +205,64 @@ def test_noise_that_is_positive_needs_positive_readings(tmp_path):
     path = write(tmp_path, "time,NO2,NO\n1,0.3,\n2,0.1,-5e-3\n")
     with refuses(ValueError, r"readings.csv, line 3, channel 'NO': reading -0.005 "):
         Observation.from_csv(path, POSITIVE)
+
+
+def model_of(times, start=0.0):
+    """What an observation needs to know of a problem that is solved at these times."""
+    model = types.SimpleNamespace(times=np.asarray(times), initial_time=start, coordinate="time")
+    return types.SimpleNamespace(**(vars(PROBLEM) | {"channels": ("y",), "model": model}))
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
+@pytest.mark.parametrize("origin", [0.0, 0.3])
+def test_times_that_miss_by_rounding_are_moved(unit, origin, tmp_path):
+    grid = unit * (origin + np.cumsum(np.full(8, 0.1)))
+    problem = model_of(grid, unit * origin)
+    wanted = unit * np.array([origin, origin + 0.25, origin + 0.5, origin + 0.8])
+    wanted[[0, 2, 3]] = [unit * origin, grid[4], grid[7]]
+    for direction in (-np.inf, np.inf):
+        off = np.nextafter(wanted, direction)
+        observation = Observation.from_arrays(off, np.ones(4), problem=problem)
+        np.testing.assert_array_equal(observation.times, np.where([1, 0, 1, 1], wanted, off))
+        path = write(tmp_path, "time,y\n" + "".join(f"{t!r},1\n" for t in off.tolist()))
+        np.testing.assert_array_equal(Observation.from_csv(path, problem).times, observation.times)
+    for wrong in (unit * (origin - 1e-3), unit * (origin + 0.801)):
+        with refuses(ValueError, "lies b"):
+            Observation.from_arrays([wrong], [1.0], problem=problem)
+
+
+def test_calendar_times_have_the_same_tolerance():
+    """A minute beyond the end is refused, a rounding is not: 4.7e-10 days."""
+    grid = 2459000.5 + np.arange(1.0, 61.0)
+    problem = model_of(grid, 2459000.5)
+    off = np.nextafter(grid[-1], np.inf)
+    assert Observation.from_arrays([off], [1.0], problem=problem).times == grid[-1]
+    with refuses(ValueError, "beyond the end"):
+        Observation.from_arrays([grid[-1] + 1.0 / 1440.0], [1.0], problem=problem)
+    single = grid[:2].astype(np.float32)
+    with refuses(ValueError, "`times` came in a precision.*0.29 apart.*float64"):
+        Observation.from_arrays(single, [1.0, 2.0], problem=problem)
+
+
+def test_times_in_single_precision_are_moved_where_it_resolves_them():
+    grid = np.linspace(0.6, 60.0, 100)
+    problem = model_of(grid)
+    single = grid.astype(np.float32)
+    assert np.any(single.astype(np.float64) > 60.0) or np.any(single != grid)
+    observation = Observation.from_arrays(single, np.ones(100), problem=problem)
+    np.testing.assert_array_equal(observation.times, grid)
+
+
+@pytest.mark.parametrize(
+    ("positive", "counts", "advice"),
+    [
+        (False, False, "the mean scatters by `scale` / √n"),
+        (True, False, "the geometric mean scatters by `scale` / √n"),
+        (False, True, "sum of n counts is a count of n times the exposure"),
+    ],
+)
+def test_replicates_are_refused_with_what_becomes_of_the_noise(positive, counts, advice):
+    noise = types.SimpleNamespace(positive=positive, counts=counts)
+    problem = types.SimpleNamespace(**(vars(PROBLEM) | {"noise": noise}))
+    with refuses(ValueError, f"not supported yet: keep one of them.*{advice}"):
+        Observation.from_arrays([1.0, 1.0], FULL, problem=problem)

@@ -79,7 +79,22 @@ def test_the_grid_may_be_traced(key):
     np.testing.assert_array_equal(index, [4])
 
 
-@pytest.mark.parametrize("times", [[], [1.0, 1.0], [2.0, 1.0], [np.nan], ["noon"]], ids=str)
+@pytest.mark.parametrize(
+    "times",
+    [
+        [],
+        [1.0, 1.0],
+        [2.0, 1.0],
+        [np.nan],
+        ["noon"],
+        ["1.0"],
+        [[1.0, 2.0]],
+        [True],
+        np.array([1, 2], "m8[s]"),
+        np.ma.masked_equal([1, -1], -1),
+    ],
+    ids=str,
+)
 def test_bad_fixed_times_are_refused(times):
     with refuses(ValueError, "`times`"):
         FixedTimes(times)
@@ -89,6 +104,37 @@ def test_bad_fixed_times_are_refused(times):
 def test_bad_random_times_are_refused(numbers):
     with refuses(ValueError, "`least`"):
         RandomTimes(*numbers)
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
+@pytest.mark.parametrize("origin", [0.0, 2459000.5])
+def test_one_rule_of_rounding_in_any_unit_and_from_any_origin(unit, origin, key):
+    grid = unit * (origin + np.arange(1.0, 61.0) / 24.0)
+    times = FixedTimes(np.nextafter(grid[[3, 7]], np.inf))
+    times.check(grid)
+    np.testing.assert_array_equal(times.draw(grid, key=key)[0], [3, 7])
+    with refuses(ValueError, "must be output times"):
+        FixedTimes(grid[[3, 7]] + unit / 2400.0).check(grid)
+
+
+def test_large_times_are_looked_up_in_double_precision(key):
+    """In single precision the days of a month are a few numbers."""
+    days = 2459000.5 + np.arange(30.0) / 24.0
+    index, _ = Sensors(FixedTimes(days)).draw(days, 1, key=key)
+    np.testing.assert_array_equal(index, np.arange(30))
+
+
+def test_fixed_times_in_single_precision_are_found():
+    times = FixedTimes(GRID.astype(np.float32))
+    times.check(GRID)
+    with refuses(ValueError, "must be output times"):  # a fifth of a day off, in numbers it holds
+        FixedTimes([2459000.5]).check(2459000.3 + np.arange(3.0))
+
+
+def test_two_fixed_times_that_are_one_are_refused():
+    times = FixedTimes([0.3, 0.1 + 0.2])
+    with refuses(ValueError, "`times` of `FixedTimes` must differ by more than rounding"):
+        times.check(np.array([0.3, 0.4]))
 
 
 def test_schedules_that_do_not_fit_the_grid_are_refused():

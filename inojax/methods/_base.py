@@ -14,7 +14,7 @@ from scipy.special import chdtrc
 from .._estimate import Estimate
 from .._estimate_status import EstimateStatus
 from .._inverse_problem import InverseProblem
-from .._observation import Observation
+from .._observation import Observation, check_times
 from .._trust import P_VALUE, TrustTicket
 from .._x64 import is_traced
 from ..noise import NoDensityError
@@ -149,15 +149,7 @@ def check_readings(problem: InverseProblem, observation: Observation, name: str)
             f"{name} has readings that are NaN, infinite or beyond {largest:.3g}. Mask what is "
             "missing, and check the unit."
         )
-    times = np.asarray(observation.times)[mask.any(axis=-1)]
-    start, end = problem.model.initial_time, problem.model.horizon
-    # Times that went through float32 may miss the ends by rounding.
-    slack = 1e-6 * (end - start)
-    if not np.all((times >= start - slack) & (times <= end + slack)):
-        raise ValueError(
-            f"{name} has times outside of [{start}, {end}], where problem {problem.name!r} is "
-            "solved. Check their unit, or let the model be read further."
-        )
+    check_times(observation, problem, name)
 
 
 def in_float32(observation: Observation) -> Observation:

@@ -174,6 +174,8 @@ class AR1(AbstractNoise):
         alone = self.inner.log_prob(readings, clean, theta, mask)
         readings, clean = jnp.asarray(readings), jnp.asarray(clean)
         kept = jnp.ones(clean.shape, bool) if mask is None else jnp.asarray(mask)
+        # Nor does a reading that is sure to be zero say anything about its neighbors.
+        kept = kept & ~self.inner.at_edge(clean, kept)
         # What does not count must not reach gradients either, hence an innocent value inside.
         readings, clean = (jnp.where(kept, x, 1.0) for x in (readings, clean))
         distance = jnp.where(kept, self.inner.whiten(readings, clean, theta), 0.0)
@@ -206,10 +208,10 @@ class AR1(AbstractNoise):
         Raises:
             ValueError: If there are no times, or `inner` has no density.
         """
-        distance = self.inner.whiten(readings, clean, theta)
+        distance = self.inner.whiten(readings, clean, theta, mask)
         if mask is not None:
             distance = jnp.where(jnp.asarray(mask), distance, 0.0)
-        return _innovation(distance, self._links(distance, theta, mask, times))
+        return _innovation(distance, self._links(distance, theta, self._told(clean, mask), times))
 
     def log_scale(
         self,
@@ -222,7 +224,7 @@ class AR1(AbstractNoise):
         """Return the log of each innovation's standard deviation.
 
         Args:
-            clean: Clean values, for their shape.
+            clean: Clean values, for their shape, and for where they are zero.
             theta: Physical parameter values, for what is unknown.
             mask: Which readings count; all by default.
             times: Times of the readings, which must not decrease.
@@ -234,8 +236,15 @@ class AR1(AbstractNoise):
         Raises:
             ValueError: If there are no times, or `inner` has no density.
         """
-        links = self._links(jnp.asarray(clean), theta, mask, times)
-        return self.inner.log_scale(clean, theta) + links.log_share
+        links = self._links(jnp.asarray(clean), theta, self._told(clean, mask), times)
+        return self.inner.log_scale(clean, theta, mask) + links.log_share
+
+    def _told(self, clean: Any, mask: Any) -> Any:
+        """Which readings say something: a gather is slow, so None where all do."""
+        if not self.inner.positive:
+            return mask
+        told = ~self.inner.at_edge(clean, mask)
+        return told if mask is None else told & jnp.asarray(mask)
 
     def _links(self, like: Array, theta: Any, mask: Any, times: Any) -> _Links:
         if times is None:

@@ -3,8 +3,13 @@
 import abc
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
+
+# So many roundings may push a prediction below zero that should be zero.
+_ROUNDINGS = 64.0
 
 
 class NoDensityError(ValueError):
@@ -31,6 +36,9 @@ class AbstractNoise(eqx.Module):
     Where each reading is normal by itself in some coordinate, such as its logarithm, subclass
     `AbstractIndependentNoise` instead, which has all four.
 
+    Where readings cannot be negative (`positive`, `counts`), predictions that rounding pushed
+    below zero are zero: take `settled` of them first.
+
     Methods get the parameters θ, so a scale or correlation can itself be unknown, and the times
     of the readings, on which a correlation depends; models that need neither write
     `del theta, times`. A model that calls parameters by name finds them in `bound`.
@@ -47,6 +55,44 @@ class AbstractNoise(eqx.Module):
     def counts(self) -> bool:
         """Whether readings must be counts, whole numbers from zero on."""
         return False
+
+    @property
+    def negligible(self) -> float:
+        """How far below zero a prediction is as good as zero, in its own unit; 0 by default."""
+        return 0.0
+
+    def settled(
+        self,
+        clean: Float[Array | np.ndarray, "*batch reading channel"],
+        *,
+        relative: float | Float[Array | np.ndarray, ""] = 0.0,
+        absolute: float | Float[Array | np.ndarray, "..."] = 0.0,
+    ) -> Float[Array | np.ndarray, "*batch reading channel"]:
+        """Predictions, of which those below zero by no more than rounding are exactly zero.
+
+        Where readings may be negative nothing changes. Derivatives stay as they are.
+
+        Args:
+            clean: Clean values.
+            relative: How far below zero still counts as zero, as a share of the largest value of
+                the channel; never less than rounding.
+            absolute: The same in the unit of the channel, if that is more.
+
+        Returns:
+            The predictions; what is truly negative, and NaN, stays.
+        """
+        if not (self.positive or self.counts):
+            return clean
+        xp = jnp if isinstance(clean, jax.Array) else np
+        least = _ROUNDINGS * jnp.finfo(clean.dtype).eps
+        size = xp.max(
+            xp.where(xp.isfinite(clean), xp.abs(clean), 0.0), axis=-2, keepdims=True, initial=0.0
+        )
+        slack = xp.maximum(xp.maximum(relative, least) * size, absolute)
+        slack = xp.maximum(slack, self.negligible)
+        # A difference that is zero, so that derivatives pass.
+        zero = clean - jax.lax.stop_gradient(clean) if xp is jnp else xp.zeros_like(clean)
+        return xp.where((clean < 0.0) & (clean >= -slack), zero, clean).astype(clean.dtype)
 
     def stabilized(
         self, clean: Float[Array | np.ndarray, "reading channel"]

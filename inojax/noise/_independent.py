@@ -111,7 +111,7 @@ class AbstractIndependentNoise(AbstractNoise):
         Returns:
             Readings of the dtype of `clean`.
         """
-        clean = jnp.asarray(clean)
+        clean = jnp.asarray(self.settled(jnp.asarray(clean)))
         return self._moved(clean, self._level(clean, theta) * distance)
 
     def log_prob(
@@ -134,7 +134,8 @@ class AbstractIndependentNoise(AbstractNoise):
 
         Returns:
             The sum over the readings that count: minus infinity where a level is not positive,
-            or a value that must be positive is not.
+            or a value that must be positive is not. A reading of zero where positive noise can
+            give nothing else, since the prediction is zero, has probability 1 and adds 0.
 
         Raises:
             ValueError: If a level is the number zero, or named without a problem.
@@ -143,12 +144,13 @@ class AbstractIndependentNoise(AbstractNoise):
         self._require_density("log_prob")
         readings, clean = jnp.asarray(readings), jnp.asarray(clean)
         kept = jnp.ones(clean.shape, bool) if mask is None else jnp.asarray(mask)
-        possible = self._possible(readings, clean)
+        sure, possible = self._judged(readings, clean, kept)
         # What does not count must not reach gradients either, hence an innocent value inside.
-        readings, clean = (jnp.where(kept & possible, x, 1.0) for x in (readings, clean))
+        tells = kept & possible & ~sure
+        readings, clean = (jnp.where(tells, x, 1.0) for x in (readings, clean))
         squares = self.whiten(readings, clean, theta) ** 2
         terms = -0.5 * squares - self.log_scale(clean, theta) - 0.5 * math.log(2.0 * math.pi)
-        terms = terms + self._log_slope(readings)
+        terms = jnp.where(sure, 0.0, terms + self._log_slope(readings))
         return jnp.sum(jnp.where(kept, jnp.where(possible, terms, -jnp.inf), 0.0))
 
     def whiten(
@@ -166,21 +168,22 @@ class AbstractIndependentNoise(AbstractNoise):
             readings: What was measured.
             clean: What the model predicts.
             theta: Physical parameter values, for levels that are unknown.
-            mask: Not needed.
+            mask: Which readings count; all by default.
             times: Not needed.
 
         Returns:
             Differences in the normal coordinate, divided by the level; infinite where a value
-            that must be positive is not.
+            that must be positive is not, and 0 where positive noise reads a sure zero.
 
         Raises:
             ValueError: If a level is the number zero, or named without a problem.
         """
-        del mask, times
+        del times
         self._require_density("whiten")
         readings, clean = jnp.asarray(readings), jnp.asarray(clean)
-        possible = self._possible(readings, clean)
-        difference = self._difference(*(jnp.where(possible, x, 1.0) for x in (readings, clean)))
+        sure, possible = self._judged(readings, clean, mask)
+        tells = possible & ~sure
+        difference = self._difference(*(jnp.where(tells, x, 1.0) for x in (readings, clean)))
         level = self._level(difference, theta)
         if self._unknowns:
             level = jnp.where(level <= 0.0, 1.0, level)  # `log_scale` is infinite there
@@ -197,23 +200,45 @@ class AbstractIndependentNoise(AbstractNoise):
         """Return the log of each reading's standard deviation in its normal coordinate.
 
         Args:
-            clean: Clean values, for their shape.
+            clean: Clean values, for their shape, and for where they are zero.
             theta: Physical parameter values, for levels that are unknown.
-            mask: Not needed.
+            mask: Which readings count; all by default.
             times: Not needed.
 
         Returns:
-            The logarithms; infinite where a level is not positive, which has no density.
+            The logarithms; infinite where a level is not positive, which has no density, and 0
+            where positive noise has no width, since the clean value is zero.
 
         Raises:
             ValueError: If a level is the number zero, or named without a problem.
         """
-        del mask, times
+        del times
         self._require_density("log_scale")
         level = self._level(jnp.asarray(clean), theta)
-        if not self._unknowns:
-            return jnp.log(level)
-        return jnp.where(level <= 0.0, jnp.inf, jnp.log(jnp.where(level <= 0.0, 1.0, level)))
+        found = jnp.log(jnp.where(level <= 0.0, 1.0, level) if self._unknowns else level)
+        if self._unknowns:
+            found = jnp.where(level <= 0.0, jnp.inf, found)
+        return jnp.where(self.at_edge(clean, mask), 0.0, found) if self.positive else found
+
+    def at_edge(
+        self,
+        clean: Float[Array | np.ndarray, "reading channel"],
+        mask: Bool[Array | np.ndarray, "reading channel"] | None = None,
+    ) -> Bool[Array, "reading channel"]:
+        """Where a reading says nothing: it must be positive, but the prediction is zero.
+
+        Args:
+            clean: Clean values.
+            mask: Which readings count; all by default.
+
+        Returns:
+            True where nothing but zero can be read.
+        """
+        clean = jnp.asarray(clean)
+        if not self.positive:
+            return jnp.zeros(clean.shape, bool)
+        # What does not count says nothing about the size of the others.
+        return self.settled(clean if mask is None else jnp.where(mask, clean, 0.0)) == 0.0
 
     @property
     def _levels(self) -> tuple[Level, ...]:
@@ -235,11 +260,12 @@ class AbstractIndependentNoise(AbstractNoise):
             scale = jnp.asarray(self.scale, values.dtype)
         return jnp.broadcast_to(scale if scale.ndim == 0 else scale[None, :], values.shape)
 
-    def _possible(self, readings: Array, clean: Array) -> Array:
-        """False where a value that must be positive is not; NaN passes, to be seen."""
+    def _judged(self, readings: Array, clean: Array, mask: Any) -> tuple[Array, Array]:
+        """Where a reading is sure, and where it is possible; NaN is not sure, to be seen."""
         if not self.positive:
-            return jnp.ones(clean.shape, bool)
-        return ~((readings <= 0.0) | (clean <= 0.0))
+            return jnp.zeros(clean.shape, bool), jnp.ones(clean.shape, bool)
+        sure = (readings == 0.0) & self.at_edge(clean, mask)
+        return sure, sure | ~((readings <= 0.0) | (clean <= 0.0))
 
     def _require_density(self, what: str) -> None:
         if 0.0 in self._levels:

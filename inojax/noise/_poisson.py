@@ -1,5 +1,7 @@
 """Counts of independent events."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,11 @@ from jaxtyping import Array, Bool, Float, Key
 
 from ._base import AbstractNoise
 
+# An expected count this far below zero is rounding, or the solver's error, whatever its unit.
+_NO_COUNT = 1e-9
+# Expected counts below these are taken for these where a root would have an infinite slope: the
+# residual of a count of zero, of which half the square is the expected count, and the information.
+_LEAST_MEAN, _LEAST_INFORMED = 1e-16, 1e-6
 # Relative distances below which the series is more exact than the formula, and its terms.
 _CLOSE = 0.05
 _TERMS = 10
@@ -26,8 +33,9 @@ class Poisson(AbstractNoise):
 
     Use it for particles, photons, spikes or patients that were counted. Events at places along a
     line are a Poisson process: count them in cells, and the smaller these are the less is lost.
-    Clean values are rates per unit of exposure; where the model predicts zero or less no event is
-    possible, and the log density of any reading is minus infinity.
+    Clean values are rates per unit of exposure. Where the model predicts zero no event is possible:
+    a count of zero is sure then, and adds 0 to the log density, any other is impossible, and its
+    log density minus infinity. Less than zero by rounding is zero; truly less has no density.
 
     Residuals are those of the deviance: half of their squares is the log density of the reading
     where the model predicts it exactly, minus that of the model at hand. Their mean is 0 and their
@@ -47,6 +55,11 @@ class Poisson(AbstractNoise):
     def counts(self) -> bool:
         """Readings are counts."""
         return True
+
+    @property
+    def negligible(self) -> float:
+        """A rate that makes no difference to a count."""
+        return _NO_COUNT / self.exposure
 
     def sample(
         self,
@@ -68,7 +81,7 @@ class Poisson(AbstractNoise):
             Whole numbers in the dtype of `clean`; NaN where the rate is.
         """
         del theta, times
-        mean = self._mean(clean)
+        mean = self._mean(clean, None)
         drawn = jr.poisson(key, jnp.maximum(jnp.nan_to_num(mean), 0.0)).astype(mean.dtype)
         return jnp.where(jnp.isnan(mean), jnp.nan, drawn)
 
@@ -91,16 +104,17 @@ class Poisson(AbstractNoise):
             times: Not needed.
 
         Returns:
-            The sum over the readings that count: minus infinity where a rate is not positive or
-            a count is negative.
+            The sum over the readings that count: minus infinity where a rate or a count is
+            negative, or a rate zero and a count not.
         """
         del theta, times
-        readings, mean = jnp.asarray(readings), self._mean(clean)
+        readings, mean = jnp.asarray(readings), self._mean(clean, mask)
         kept = jnp.ones(mean.shape, bool) if mask is None else jnp.asarray(mask)
         possible = self._possible(readings, mean)
         # What does not count must not reach gradients either, hence an innocent value inside.
         readings, mean = (jnp.where(kept & possible, x, 1.0) for x in (readings, mean))
-        terms = readings * jnp.log(mean) - mean - jax.scipy.special.gammaln(readings + 1.0)
+        logarithm = jnp.log(jnp.where(readings == 0.0, 1.0, mean))
+        terms = readings * logarithm - mean - jax.scipy.special.gammaln(readings + 1.0)
         return jnp.sum(jnp.where(kept, jnp.where(possible, terms, -jnp.inf), 0.0))
 
     def whiten(
@@ -118,16 +132,18 @@ class Poisson(AbstractNoise):
             readings: Counts, or what a model expects in their place.
             clean: Rates.
             theta: Not needed.
-            mask: Not needed.
+            mask: Which readings count; all by default.
             times: Not needed.
 
         Returns:
-            Residuals with the sign of the difference; infinite where a rate is not positive or a
-            count is negative.
+            Residuals with the sign of the difference; infinite where the log density is minus
+            infinity, and 0 (to 1e-7) for a count of zero where none is expected.
         """
-        del theta, mask, times
-        readings, mean = jnp.asarray(readings), self._mean(clean)
+        del theta, times
+        readings, mean = jnp.asarray(readings), self._mean(clean, mask)
         possible = self._possible(readings, mean)
+        # So that the product of a residual and its slope is that of half its square.
+        mean = jnp.where(readings == 0.0, _at_least(mean, _LEAST_MEAN), mean)
         readings, mean = (jnp.where(possible, x, 1.0) for x in (readings, mean))
         return jnp.where(possible, _deviance_root(readings, mean), jnp.inf)
 
@@ -162,19 +178,29 @@ class Poisson(AbstractNoise):
             clean: Rates.
 
         Returns:
-            The predictions on that scale; infinite where a rate is not positive.
+            The predictions on that scale; infinite where a rate is negative.
         """
-        mean = self._mean(clean)
-        possible = ~(mean <= 0.0)
-        root = jnp.sqrt(jnp.where(possible, mean, 1.0))
+        mean = self._mean(clean, None)
+        possible = ~(mean < 0.0)
+        # Where next to nothing is expected, what a solver says of its slope may be all error.
+        root = jnp.sqrt(jnp.where(possible, _at_least(mean, _LEAST_INFORMED), 1.0))
         return jnp.where(possible, -2.0 * root, -jnp.inf)
 
-    def _mean(self, clean: Array | np.ndarray) -> Array:
-        return self.exposure * jnp.asarray(clean)
+    def _mean(self, clean: Array | np.ndarray, mask: Any) -> Array:
+        clean = jnp.asarray(clean)
+        # What does not count says nothing about the size of the others.
+        counting = clean if mask is None else jnp.where(mask, clean, 0.0)
+        return self.exposure * jnp.asarray(self.settled(counting))
 
     def _possible(self, readings: Array, mean: Array) -> Array:
-        """False where a count is negative or a mean not positive; NaN passes, to be seen."""
-        return ~((readings < 0.0) | (mean <= 0.0))
+        """False where a count cannot be; NaN passes, to be seen."""
+        return ~((readings < 0.0) | (mean < 0.0) | ((mean == 0.0) & (readings > 0.0)))
+
+
+def _at_least(mean: Array, least: float) -> Array:
+    """A mean that is no less, with the derivatives of the mean."""
+    raised = least + (mean - jax.lax.stop_gradient(mean))
+    return jnp.where((mean >= 0.0) & (mean < least), raised, mean)
 
 
 def _deviance_root(counts: Array, mean: Array) -> Array:
