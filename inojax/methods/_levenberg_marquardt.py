@@ -140,9 +140,10 @@ def _candidate(
     diagonal = jnp.diagonal(hessian)
     scale = jnp.maximum(diagonal, 1e-12 * jnp.max(diagonal) + 1e-300)
     matrix = hessian + jnp.diag(damping * scale)
-    at_lower, at_upper = (x <= lower) & (gradient > 0.0), (x >= upper) & (gradient < 0.0)
-    step = jnp.zeros_like(x)
-    for _ in range(_ROUNDS):
+    start = (x <= lower) & (gradient > 0.0), (x >= upper) & (gradient < 0.0), jnp.zeros_like(x)
+
+    def again(_: Array, last: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        at_lower, at_upper, _ = last
         held = at_lower | at_upper
         # Where held, the step is given; the others follow from the rest of the equations.
         fixed = jnp.where(at_lower, lower - x, jnp.where(at_upper, upper - x, 0.0))
@@ -155,6 +156,10 @@ def _candidate(
         slope = gradient + matrix @ step
         at_lower = (~held & (x + step < lower)) | (at_lower & (slope > 0.0))
         at_upper = (~held & (x + step > upper)) | (at_upper & (slope < 0.0))
+        return at_lower, at_upper, step
+
+    # A loop: written out it would take as long to compile as many times.
+    *_, step = lax.fori_loop(0, _ROUNDS, again, start)
     return jnp.clip(x + step, lower, upper)
 
 
