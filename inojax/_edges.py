@@ -8,9 +8,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ._observation import Observation
+from .solvers import SHARE_OF_LARGEST
 
 # A solver's error in one step may be this many times its tolerance, and errors add up.
 _ERRORS = 10.0
+# So many rounding errors of the largest state are none of another one.
+_ROUNDINGS = 100.0
 
 
 def relative_error(model: Any) -> Any:
@@ -26,7 +29,7 @@ def relative_error(model: Any) -> Any:
 
 
 def absolute_errors(model: Any, states: Float[Array | np.ndarray, "*batch time state"]) -> Any:
-    """Error of each state however small it is, or the number 0 where the model states none.
+    """Error of each state however small it is.
 
     Args:
         model: The forward model.
@@ -36,9 +39,16 @@ def absolute_errors(model: Any, states: Float[Array | np.ndarray, "*batch time s
         Numbers with as many axes as the states, one along the last for each state.
     """
     atol = getattr(model, "atol", None)
-    if atol is None:
-        return 0.0
     xp: Any = jnp if isinstance(states, jax.Array) else np
+    if atol is None:
+        # Tolerances follow each state's size; and rounding errors of one are those of another.
+        sizes = xp.where(xp.isfinite(states), xp.abs(states), 0.0)
+        own = xp.max(sizes, axis=-2, keepdims=True)
+        errors = (
+            _ERRORS * SHARE_OF_LARGEST * model.rtol * own if hasattr(model, "rtol") else 0 * own
+        )
+        eps = np.finfo(np.float64).eps
+        return errors + _ROUNDINGS * eps * xp.max(sizes, axis=(-2, -1), keepdims=True)
     errors = _ERRORS * xp.broadcast_to(xp.asarray(atol, states.dtype), states.shape[-1:])
     return xp.reshape(errors, (1,) * (states.ndim - 1) + errors.shape)
 

@@ -407,8 +407,6 @@ def _read(problem: InverseProblem, states: Any, theta: Any) -> Any:
 def _absolute_error(problem: InverseProblem, states: Any, theta: Any, clean: Any) -> Any:
     """So near to zero the solver cannot tell a clean reading from zero."""
     errors = absolute_errors(problem.model, states)
-    if isinstance(errors, float):
-        return errors
     if problem.sensors.observable is None:
         return errors[..., np.array(problem.channel_index)]
     return abs(_read(problem, states + errors, theta) - clean)

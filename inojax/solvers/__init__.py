@@ -11,7 +11,11 @@ from ._elimination import (
     solve_general as solve_general,
     solve_tridiagonal as solve_tridiagonal,
 )
-from ._ensemble import EnsembleSolution as EnsembleSolution, solve_ensemble as solve_ensemble
+from ._ensemble import (
+    SHARE_OF_LARGEST as SHARE_OF_LARGEST,
+    EnsembleSolution as EnsembleSolution,
+    solve_ensemble as solve_ensemble,
+)
 from ._explicit import solve_explicit as solve_explicit
 from ._rodas5p import Rodas5P as Rodas5P
 from ._sparsity import dependence as dependence
