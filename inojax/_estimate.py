@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from ._estimate_status import EstimateStatus
 from ._intervals import central_interval
+from ._multi_start import MultiStart
 from ._trust import TrustTicket
 from ._x64 import is_traced
 
@@ -28,7 +29,8 @@ class Optima(eqx.Module):
             a better one or where the solver failed.
         weight: Posterior probability of each: as far as its peak is a parabola within the prior
             (Laplace), or from draws that the solver has weighed, the parabolas again where too few
-            of these are likely. 0 in rows without a misfit.
+            of these are likely. 0 in rows without a misfit, and in all of them where the lowest
+            point is no optimum.
         starts: Share of the starts that ended at each: where these were samples of the posterior,
             its weight by them.
     """
@@ -60,6 +62,8 @@ class Diagnostics(eqx.Module):
         solver_power: Power to which the solver's likelihood counts beside that of a linearized
             model, by methods that weigh samples of the latter: 1 means that the samples are of
             the posterior itself, 0 that they are of the linearized model.
+        solver_draws: Independent draws that those are worth which the solver has weighed.
+        search: How many starts ended where, by methods that search for optima.
     """
 
     r_hat: Float[Array | np.ndarray, "*batch parameter"] | None = None
@@ -67,6 +71,8 @@ class Diagnostics(eqx.Module):
     tail_samples: Float[Array | np.ndarray, "*batch parameter"] | None = None
     log_evidence: Float[Array | np.ndarray, "*batch population"] | None = None
     solver_power: Float[Array | np.ndarray, "*batch"] | None = None
+    solver_draws: Float[Array | np.ndarray, "*batch"] | None = None
+    search: MultiStart | None = None
 
 
 class Estimate(eqx.Module):
@@ -194,8 +200,12 @@ class Estimate(eqx.Module):
                 found[name] = dict(zip(self.names, numbers, strict=True))
         if diagnostics.log_evidence is not None:
             found["log_evidence"] = [_known(x) for x in np.asarray(diagnostics.log_evidence)]
-        if diagnostics.solver_power is not None:
-            found["solver_power"] = _known(float(diagnostics.solver_power))
+        for name in ("solver_power", "solver_draws"):
+            value = getattr(diagnostics, name)
+            if value is not None:
+                found[name] = _known(float(value))
+        if diagnostics.search is not None:
+            found["search"] = diagnostics.search.as_dict()
         return found
 
     def _optima(self, optima: Optima) -> list[dict[str, Any]]:

@@ -348,12 +348,16 @@ def issue_ticket(
         solver_power=unknown if power is None else np.asarray(power, np.float64),
         exact=inverter._is_exact,
         corrected=inverter._is_corrected,
-        noise_known=not _estimates_noise(inverter.problem),
+        noise_known=not estimates_noise(inverter.problem),
     )
 
 
-def _estimates_noise(problem: InverseProblem) -> bool:
-    """Whether the scale of the noise depends on unknown parameters."""
+def estimates_noise(problem: InverseProblem) -> bool:
+    """Whether the scale of the noise depends on unknown parameters.
+
+    Args:
+        problem: The problem.
+    """
     clean, times = jnp.ones((2, len(problem.channels))), jnp.array([0.0, 1.0])
     center = jnp.asarray(problem.parameters.from_unit(jnp.full(problem.parameters.size, 0.5)))
     try:
