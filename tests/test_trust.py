@@ -54,7 +54,7 @@ CASES = {
     ),
     "misfit, never tested": (POOR | {"vetting": None}, Verdict.CHECK, "Refine it"),
     "misfit of the best fit": (
-        POOR | {"vetting": None, "exact": True}, Verdict.DO_NOT_TRUST, "best that the real solver"
+        POOR | {"vetting": None, "exact": True}, Verdict.DO_NOT_TRUST, "are likely wrong"
     ),
     "mean between explanations": (
         POOR | {"vetting": None, "exact": True, "best_p_value": np.array(0.3)},

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from scipy.special import chdtrc
 
 from .._estimate import Estimate
@@ -81,7 +81,7 @@ def all_rounds(
     first: Ended,
     descend: Callable[[Float[np.ndarray, "batch start parameter"]], Ended],
     limits: Limits,
-    seeds: Int[np.ndarray, "batch number"],
+    seeds: Integer[np.ndarray, "batch number"],
 ) -> Rounds:
     """Take further rounds of as many starts as the first had, spread evenly over the prior.
 
