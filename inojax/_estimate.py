@@ -9,12 +9,15 @@ from jaxtyping import Array, Float, Int
 
 from ._estimate_status import EstimateStatus
 from ._intervals import central_interval
+from ._multi_start import MultiStart
 from ._trust import TrustTicket
 from ._x64 import is_traced
 
 _LEVEL = 0.9
 # Optima of less weight are counted, but not listed.
 _WORTH_SHOWING = 0.001
+# Unit coordinates this near to an end of the prior are at it; and what single precision leaves.
+_EDGE, _ROUNDING = 1e-6, 1e-6
 
 
 class Optima(eqx.Module):
@@ -28,7 +31,8 @@ class Optima(eqx.Module):
             a better one or where the solver failed.
         weight: Posterior probability of each: as far as its peak is a parabola within the prior
             (Laplace), or from draws that the solver has weighed, the parabolas again where too few
-            of these are likely. 0 in rows without a misfit.
+            of these are likely. 0 in rows without a misfit, and in all of them where the lowest
+            point is no optimum.
         starts: Share of the starts that ended at each: where these were samples of the posterior,
             its weight by them.
     """
@@ -60,6 +64,8 @@ class Diagnostics(eqx.Module):
         solver_power: Power to which the solver's likelihood counts beside that of a linearized
             model, by methods that weigh samples of the latter: 1 means that the samples are of
             the posterior itself, 0 that they are of the linearized model.
+        solver_draws: Independent draws that those are worth which the solver has weighed.
+        search: How many starts ended where, by methods that search for optima.
     """
 
     r_hat: Float[Array | np.ndarray, "*batch parameter"] | None = None
@@ -67,6 +73,8 @@ class Diagnostics(eqx.Module):
     tail_samples: Float[Array | np.ndarray, "*batch parameter"] | None = None
     log_evidence: Float[Array | np.ndarray, "*batch population"] | None = None
     solver_power: Float[Array | np.ndarray, "*batch"] | None = None
+    solver_draws: Float[Array | np.ndarray, "*batch"] | None = None
+    search: MultiStart | None = None
 
 
 class Estimate(eqx.Module):
@@ -123,10 +131,17 @@ class Estimate(eqx.Module):
     def interval(
         self, level: float = _LEVEL
     ) -> tuple[Float[Any, "*batch parameter"], Float[Any, "*batch parameter"]]:
-        """Central interval of the samples.
+        """Central interval of the samples, NaN where the status says that there is no spread.
 
         With S samples it holds one more with the probability `level`, up to (S - 1)/(S + 1), where
         it spans all of them.
+
+        It leaves out as much below as above. So it does not depend on the unit, and neither on
+        whether a parameter or its logarithm is looked at, and what `methods.conformal` promises is
+        about it. But it may leave out the estimate: a mode at an end of the prior, the best of
+        several optima, or a point whose samples were corrected. Then `print(estimate)` says so. An
+        interval of highest density would hold a mode, but another one in other coordinates, and
+        its ends scatter more.
 
         Args:
             level: Probability of the truth inside, if the samples are calibrated; in (0, 1).
@@ -147,7 +162,8 @@ class Estimate(eqx.Module):
         """Everything but the samples as plain Python values, ready for `json.dump`.
 
         Returns:
-            `parameters` (name to value, unit, standard deviation and 90 % interval),
+            `parameters` (name to value, unit, standard deviation, 90 % interval, None where there
+            are too few samples for one, and whether it holds the value),
             `reduced_chi2`, `status` and `message`, and where there are such `optima`, the
             `diagnostics` by name and the trust `ticket`; None where a number is not known.
 
@@ -164,7 +180,8 @@ class Estimate(eqx.Module):
                 "unit": unit,
                 "unit_value": _known(unit_value),
                 "std": _known(std),
-                "interval_90": interval,
+                "interval_90": interval if self._share >= _LEVEL else None,
+                "in_interval": _within(value, interval),
             }
             for name, unit, value, unit_value, std, interval in zip(
                 self.names, self.units, *columns, intervals, strict=True
@@ -194,8 +211,12 @@ class Estimate(eqx.Module):
                 found[name] = dict(zip(self.names, numbers, strict=True))
         if diagnostics.log_evidence is not None:
             found["log_evidence"] = [_known(x) for x in np.asarray(diagnostics.log_evidence)]
-        if diagnostics.solver_power is not None:
-            found["solver_power"] = _known(float(diagnostics.solver_power))
+        for name in ("solver_power", "solver_draws"):
+            value = getattr(diagnostics, name)
+            if value is not None:
+                found[name] = _known(float(value))
+        if diagnostics.search is not None:
+            found["search"] = diagnostics.search.as_dict()
         return found
 
     def _optima(self, optima: Optima) -> list[dict[str, Any]]:
@@ -218,17 +239,43 @@ class Estimate(eqx.Module):
         if is_traced(self):
             return repr(self)
         self._require_single("str")
-        header = ["parameter", "estimate", "+/-", "unit", "90 % interval"]
+        header = ["parameter", "estimate", "+/-", "unit", f"{100.0 * self._share:.0f} % interval"]
         rows = [header, *self._rows()]
         if self.samples is None:
             rows = [row[:-1] for row in rows]
         chi2 = float(self.reduced_chi2)
         fit = f"{chi2:.3g}" if math.isfinite(chi2) else "not known"
         message = EstimateStatus(int(self.status)).message
-        lines = [*_aligned(rows), "", f"Reduced chi-squared: {fit}", message]
+        lines = [*_aligned(rows), *self._outside(), "", f"Reduced chi-squared: {fit}", message]
         if self.ticket is not None:
             lines.append(f"Verdict: {self.ticket.verdict} (see `ticket`)")
         return "\n".join([*lines, *self._mixing(), *self._other_optima()])
+
+    @property
+    def _share(self) -> float:
+        """The level of the intervals that are shown: fewer samples hold less."""
+        count = 0 if self.samples is None else np.shape(self.samples)[-2]
+        return min(_LEVEL, (count - 1) / (count + 1)) if count else _LEVEL
+
+    def _outside(self) -> list[str]:
+        """Why estimates lie outside of their own interval, where they do."""
+        values, units = np.asarray(self.value).tolist(), np.asarray(self.unit_value).tolist()
+        found = [
+            f"{name} ({self._why_outside(unit)})"
+            for name, value, unit, interval in zip(
+                self.names, values, units, self._intervals(), strict=True
+            )
+            if _within(value, interval) is False
+        ]
+        return [f"Outside of its central interval lies {', '.join(found)}."] if found else []
+
+    def _why_outside(self, unit_value: float) -> str:
+        if not _EDGE < unit_value < 1.0 - _EDGE:
+            return "at an end of its prior"
+        weights = () if self.optima is None else np.asarray(self.optima.weight)
+        if np.sum(np.asarray(weights) > _WORTH_SHOWING) > 1:
+            return "the best of several optima"
+        return "its posterior is skewed, or its samples were corrected"
 
     def _mixing(self) -> list[str]:
         found = self.diagnostics
@@ -244,7 +291,8 @@ class Estimate(eqx.Module):
 
     def _other_optima(self) -> list[str]:
         found = [] if self.optima is None else self._optima(self.optima)
-        if len(found) < 2:
+        # Where starts did not arrive, these are no optima.
+        if len(found) < 2 or int(self.status) == EstimateStatus.NOT_CONVERGED:
             return []
         shown = [row for row in found if row["weight"] >= _WORTH_SHOWING]
         header = ["weight", "starts", "misfit", *self.names]
@@ -270,15 +318,15 @@ class Estimate(eqx.Module):
             self.names, self.units, values, stds, self._intervals(), strict=True
         ):
             digits = _digits(value, std)
-            interval = "" if ends is None else f"[{_text(ends[0], 4)}, {_text(ends[1], 4)}]"
+            interval = "-" if ends is None else f"[{_text(ends[0], 4)}, {_text(ends[1], 4)}]"
             rows.append([name, _text(value, digits), _text(std, 2), unit, interval])
         return rows
 
     def _intervals(self) -> list[list[float | None] | None]:
         if self.samples is None:
             return [None] * len(self.names)
-        lower, upper = self.interval()
-        return [[_known(a), _known(b)] for a, b in zip(lower.tolist(), upper.tolist(), strict=True)]
+        both = np.stack(self.interval(), axis=-1)
+        return [None if np.isnan(ends).any() else [*map(_known, ends.tolist())] for ends in both]
 
     def _require_single(self, what: str) -> None:
         if np.ndim(self.value) != 1:
@@ -287,6 +335,15 @@ class Estimate(eqx.Module):
                 f"{np.shape(self.value)[:-1]}. Take one with "
                 "`jax.tree.map(lambda x: x[0], estimate)`."
             )
+
+
+def _within(value: float, interval: list[float | None] | None) -> bool | None:
+    """Whether an interval holds a value, but for rounding; None where one of them is not known."""
+    if interval is None or not math.isfinite(value):
+        return None
+    lower, upper = (float("nan") if end is None else end for end in interval)
+    slack = _ROUNDING * max(abs(lower), abs(upper))
+    return not (value < lower - slack or value > upper + slack)
 
 
 def _known(value: float) -> float | None:

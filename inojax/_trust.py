@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from scipy.special import ndtri
 
 from ._estimate_status import EstimateStatus
+from ._multi_start import MultiStart
 
 # A correct model misses its readings so badly in one case of a thousand.
 P_VALUE = 1e-3
@@ -20,6 +21,8 @@ _LEAST_COVERAGE = 0.86
 # The same for a single parameter.
 _LEAST_SINGLE = 0.82
 _LEVEL = 0.9
+# Fewer samples cannot have one at either end of a 90 % interval.
+_FEWEST_DRAWS = 19
 
 
 class Verdict(enum.StrEnum):
@@ -31,6 +34,12 @@ class Verdict(enum.StrEnum):
 
 
 _ORDER = tuple(Verdict)
+# Nothing else is worth saying about these.
+_HOPELESS = (
+    EstimateStatus.SOLVER_FAILED,
+    EstimateStatus.NOT_CONVERGED,
+    EstimateStatus.IMPOSSIBLE_READINGS,
+)
 
 
 class Vetting(eqx.Module):
@@ -88,6 +97,13 @@ class TrustTicket(eqx.Module):
             `methods.conformal`.
         noise_known: Whether the noise level is known rather than estimated, too.
         vetting: The estimate beside held-out simulations, from `methods.vet`.
+        closer_p_value: Chance that a fit of all parameters comes closer to its readings; NaN where
+            there are no more readings than parameters, or where these are counts. A tiny one
+            means that the level of the noise is too high.
+        spare_readings: How many more readings there are than parameters.
+        solver_draws: Independent draws that the samples are worth which the solver has weighed
+            (`Diagnostics.solver_draws`); else NaN.
+        search: How many starts ended where, from methods that search for optima.
     """
 
     status: Int[Array | np.ndarray, "*batch"]
@@ -100,6 +116,10 @@ class TrustTicket(eqx.Module):
     corrected: bool = eqx.field(static=True)
     noise_known: bool = eqx.field(static=True)
     vetting: Vetting | None = None
+    closer_p_value: Float[Array | np.ndarray, "*batch"] | None = None
+    spare_readings: Int[Array | np.ndarray, "*batch"] | None = None
+    solver_draws: Float[Array | np.ndarray, "*batch"] | None = None
+    search: MultiStart | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -129,6 +149,11 @@ class TrustTicket(eqx.Module):
             "corrected": self.corrected,
             "noise_known": self.noise_known,
         }
+        for name in ("closer_p_value", "spare_readings", "solver_draws"):
+            if getattr(self, name) is not None:
+                numbers[name] = _known(getattr(self, name))
+        if self.search is not None:
+            numbers["search"] = self.search.as_dict()
         if self.vetting is not None:
             names = (
                 "misfit_rank", "novelty_rank", "unexplained", "surrogate_gap", "surrogate_rank"
@@ -151,17 +176,18 @@ class TrustTicket(eqx.Module):
                 "A verdict belongs to a single estimate; this is a batch of shape "
                 f"{np.shape(self.status)}. Take one with `jax.tree.map(lambda x: x[0], ticket)`."
             )
-        if int(self.status) == EstimateStatus.SOLVER_FAILED:
-            return [(Verdict.DO_NOT_TRUST, EstimateStatus.SOLVER_FAILED.message)]
+        status = EstimateStatus(int(self.status))
+        if status in _HOPELESS:
+            return [(Verdict.DO_NOT_TRUST, status.message)]
         findings = [self._fit()]
         if self.vetting is not None:
-            findings += _vetted(self.vetting)
-        else:
-            findings.append(self._intervals())
-        if int(self.status) == EstimateStatus.NOT_MIXED:
-            findings.append((Verdict.CHECK, EstimateStatus.NOT_MIXED.message))
+            findings += _vetted(self.vetting, self.corrected)
+        elif status is not EstimateStatus.NOT_MIXED:
+            findings += self._intervals()
+        if status is EstimateStatus.NOT_MIXED:
+            findings.append((Verdict.CHECK, status.message))
         if int(self.explanations) > 1:
-            findings.append((Verdict.CHECK, _several(int(self.explanations))))
+            findings.append((Verdict.CHECK, self._several()))
         if not self.noise_known:
             findings.append((Verdict.TRUST, _ESTIMATED_NOISE))
         return findings
@@ -173,7 +199,7 @@ class TrustTicket(eqx.Module):
             return Verdict.CHECK, EstimateStatus.NOT_CHECKED.message
         measured = f"reduced chi-squared {chi2:.3g}, p-value {p_value:.2g}"
         if p_value >= P_VALUE:
-            return Verdict.TRUST, f"The estimate explains the readings: {measured}."
+            return self._good_fit(measured)
         missed = f"The estimate misses the readings by more than their noise: {measured}."
         if self.vetting is not None:
             return self._usual_misfit(self.vetting, missed)
@@ -181,23 +207,52 @@ class TrustTicket(eqx.Module):
             return self._exact_misfit(missed)
         return Verdict.CHECK, f"{missed} Refine it on the real solver."
 
-    def _intervals(self) -> tuple[Verdict, str]:
+    def _good_fit(self, measured: str) -> tuple[Verdict, str]:
+        if self.closer_p_value is not None and float(self.closer_p_value) < P_VALUE:
+            return Verdict.CHECK, f"{_TOO_CLOSE}: {measured}. {_LOWER_NOISE}"
+        explained = f"The estimate explains the readings: {measured}."
+        if self.spare_readings is None or int(self.spare_readings) > 0:
+            return Verdict.TRUST, explained
+        # Held-out simulations test the intervals all the same.
+        verdict = Verdict.CHECK if self.vetting is None else Verdict.TRUST
+        return verdict, f"{explained} {_NO_TEST}"
+
+    def _intervals(self) -> list[tuple[Verdict, str]]:
         """What is known of the intervals where held-out simulations say nothing."""
         power = float(self.solver_power)
+        draws = math.nan if self.solver_draws is None else float(self.solver_draws)
         if self.corrected:
-            return Verdict.TRUST, "The intervals were corrected on held-out simulations."
+            return [(Verdict.TRUST, "The intervals were corrected on held-out simulations.")]
         if not self.exact:
-            return Verdict.CHECK, _UNTESTED
+            return [(Verdict.CHECK, _UNTESTED)]
         if power < 1.0:
-            return Verdict.CHECK, f"{_weighed(power)} {_WEIGH_BETTER}"
-        return Verdict.TRUST, "The intervals come from the real solver."
+            return [(Verdict.CHECK, f"{_weighed(power)} {_WEIGH_BETTER}")]
+        if draws < _FEWEST_DRAWS:
+            few = f"Only {draws:.0f} draws that the solver finds likely are behind the intervals"
+            return [(Verdict.CHECK, f"{few}: give more `draws` or `candidates`.")]
+        if float(self.p_value) < P_VALUE:
+            return []  # they are those of a model that does not fit
+        if self.search is None:
+            return [(Verdict.TRUST, "The intervals come from the real solver.")]
+        return [(Verdict.TRUST, f"The intervals come from the real solver. {self.search}.")]
 
     def _exact_misfit(self, missed: str) -> tuple[Verdict, str]:
         if float(self.best_p_value) >= P_VALUE:
             return Verdict.CHECK, f"{missed} {_BETWEEN}"
         if int(self.status) == EstimateStatus.NOT_MIXED:
             return Verdict.DO_NOT_TRUST, missed
-        return Verdict.DO_NOT_TRUST, f"{missed} {_NO_BETTER}"
+        if self.search is None:
+            samples = "" if math.isnan(float(self.best_p_value)) else f" {_SO_DO_SAMPLES}"
+            return Verdict.DO_NOT_TRUST, f"{missed}{samples} {_LIKELY_WRONG}"
+        if bool(self.search.settled):
+            return Verdict.DO_NOT_TRUST, f"{missed} {self.search}. {_LIKELY_WRONG}"
+        return Verdict.DO_NOT_TRUST, f"{missed} {self.search}: {_MORE_STARTS}"
+
+    def _several(self) -> str:
+        count = int(self.explanations)
+        if float(self.p_value) < P_VALUE:
+            return f"{count} different optima weigh more than 5 %: see `optima`."
+        return f"{count} different explanations of the readings were found: see `optima`."
 
     def _usual_misfit(self, vetting: Vetting, missed: str) -> tuple[Verdict, str]:
         rank = float(vetting.misfit_rank)
@@ -208,8 +263,8 @@ class TrustTicket(eqx.Module):
             )
         return (
             Verdict.TRUST,
-            f"{missed} This inverter's estimates do so in {rank:.0%} of held-out simulations, and "
-            "its intervals were tested on them. Refine it for a better fit.",
+            f"{missed} This inverter's estimates miss by as much in {rank:.0%} of held-out "
+            "simulations, and its intervals were tested on them. Refine it for a better fit.",
         )
 
 
@@ -221,13 +276,23 @@ _WEIGH_BETTER = (
     "`Posterior` or `SequentialMonteCarlo` sample the posterior itself, and `methods.conformal` "
     "corrects intervals."
 )
-_NO_BETTER = (
-    "It is the best that the real solver finds, so that the model, its noise level or the "
-    "units of the readings are wrong."
+_LIKELY_WRONG = "The model, its noise level or the units of the readings are likely wrong."
+_SO_DO_SAMPLES = "So do all of its samples that were looked at."
+_MORE_STARTS = (
+    "there may be a better one. Before you doubt the model, give `LeastSquares` more `starts` and "
+    "`max_starts`, or sample by `SequentialMonteCarlo`."
 )
 _BETWEEN = (
-    "Some of its samples explain them: the point lies between explanations. Look at `samples`, or "
-    "refine it by `LeastSquares` from many `starts`."
+    "Some of its samples explain them: the point lies between explanations, or the prior draws it "
+    "away. Look at `samples`, or refine it by `LeastSquares` from many `starts`."
+)
+_TOO_CLOSE = "The estimate comes closer to the readings than their noise allows"
+_LOWER_NOISE = (
+    "The level of the noise is too high, or the readings are smoothed or repeated: the intervals "
+    "are as wrong as the level."
+)
+_NO_TEST = (
+    "But there are no more readings than parameters, so that a wrong model would explain them, too."
 )
 _ESTIMATED_NOISE = (
     "The noise level is estimated, too, so that errors of the model hide in it: look at the "
@@ -244,12 +309,8 @@ def _weighed(power: float) -> str:
     )
 
 
-def _several(count: int) -> str:
-    return f"{count} different explanations of the readings were found: see `optima`."
-
-
-def _vetted(vetting: Vetting) -> list[tuple[Verdict, str]]:
-    findings = [_familiar(vetting), _covered(vetting)]
+def _vetted(vetting: Vetting, corrected: bool) -> list[tuple[Verdict, str]]:
+    findings = [_familiar(vetting), _covered(vetting, corrected)]
     rank, gap = float(vetting.surrogate_rank), float(vetting.surrogate_gap)
     if math.isnan(rank):
         return findings
@@ -272,13 +333,12 @@ def _familiar(vetting: Vetting) -> tuple[Verdict, str]:
     if vetting.novelty_rank * (vetting.cases + 1) < 1.5:
         return (
             Verdict.DO_NOT_TRUST,
-            f"{sentence}all {vetting.cases} held-out ones. The model, its noise level or the units "
-            "are wrong.",
+            f"{sentence}all {vetting.cases} held-out ones. {_LIKELY_WRONG}",
         )
     return Verdict.CHECK, f"{sentence}{1.0 - rank:.1%} of {vetting.cases} held-out ones."
 
 
-def _covered(vetting: Vetting) -> tuple[Verdict, str]:
+def _covered(vetting: Vetting, corrected: bool) -> tuple[Verdict, str]:
     coverage = np.asarray(vetting.coverage)
     measured = (
         f"{_LEVEL:.0%} intervals held the truth in {coverage.mean():.1%} of held-out simulations "
@@ -288,9 +348,12 @@ def _covered(vetting: Vetting) -> tuple[Verdict, str]:
     error = math.sqrt(_LEVEL * (1.0 - _LEVEL) / vetting.cases)
     chance = float(ndtri(1.0 - 0.01 / coverage.size)) * error
     least = _LEVEL - max(_LEVEL - _LEAST_SINGLE, chance)
-    if coverage.mean() >= _LEAST_COVERAGE and coverage.min() >= least:
+    # Parameters may all fall short together.
+    least_mean = _LEVEL - max(_LEVEL - _LEAST_COVERAGE, float(ndtri(0.99)) * error)
+    if coverage.mean() >= least_mean and coverage.min() >= least:
         return Verdict.TRUST, f"{measured}."
-    return Verdict.CHECK, f"{measured}: they are too narrow. Correct them by `methods.conformal`."
+    remedy = "more simulations" if corrected else "`methods.conformal`"
+    return Verdict.CHECK, f"{measured}: they are too narrow. Correct them by {remedy}."
 
 
 def _known(value: Any) -> float | None:

@@ -121,6 +121,63 @@ def test_intervals(estimate):
         Estimate(NAMES, UNITS, VALUE, VALUE, STD).interval()
 
 
+def test_an_estimate_outside_of_its_interval_is_told(estimate):
+    """The first sits at an end of its prior, and the last in a far tail of its samples."""
+    assert "Outside" not in str(estimate)
+    assert [p["in_interval"] for p in estimate.as_dict()["parameters"].values()] == [True] * 3
+    value = VALUE + STD * np.array([-9.5, 0.0, 9.5])
+    unit = np.array([0.0, 0.5, 0.9])
+    skewed = dataclasses.replace(estimate, value=value, unit_value=unit)
+    (line,) = [line for line in str(skewed).splitlines() if line.startswith("Outside")]
+    assert line == (
+        "Outside of its central interval lies k1 (at an end of its prior), ratio (its posterior "
+        "is skewed, or its samples were corrected)."
+    )
+    told = [p["in_interval"] for p in skewed.as_dict()["parameters"].values()]
+    assert told == [False, True, False]
+    optima = Optima(
+        np.stack([value, VALUE]), np.full((2, 3), 0.5), np.array([1.0, 1.5]), np.array([0.1, 0.9]),
+        np.array([0.5, 0.5]),
+    )  # fmt: skip
+    assert "ratio (the best of several optima)" in str(dataclasses.replace(skewed, optima=optima))
+    # What single precision makes of a value is no reason.
+    alike = dataclasses.replace(estimate, value=SAMPLES[1] * (1.0 - 1e-7))
+    assert "Outside" not in str(alike)
+
+
+def test_a_few_samples_have_no_90_percent_interval(estimate):
+    few = dataclasses.replace(estimate, samples=SAMPLES[15:24])
+    # They span 8 of 10 of the places where one more may fall.
+    assert "80 % interval" in str(few).splitlines()[0]
+    assert few.as_dict()["parameters"]["k1"]["interval_90"] is None
+    nineteen = dataclasses.replace(estimate, samples=SAMPLES[10:29])
+    assert "90 % interval" in str(nineteen).splitlines()[0]
+    assert nineteen.as_dict()["parameters"]["k1"]["interval_90"] is not None
+
+
+def test_without_a_spread_there_is_no_interval(estimate):
+    none = dataclasses.replace(
+        estimate, samples=SAMPLES * np.nan, std=STD * np.nan,
+        status=np.array(int(EstimateStatus.NOT_CONVERGED)),
+    )  # fmt: skip
+    assert np.isnan(none.interval()).all()
+    assert "[" not in str(none)
+    plain = json.loads(json.dumps(none.as_dict(), allow_nan=False))
+    assert plain["parameters"]["k1"]["interval_90"] is None
+    assert plain["parameters"]["k1"]["in_interval"] is None
+
+
+def test_points_where_starts_gave_up_are_not_called_optima(estimate):
+    optima = Optima(
+        np.stack([VALUE, 2.0 * VALUE]), np.full((2, 3), 0.5), np.array([1.0, 1.5]), np.zeros(2),
+        np.array([0.5, 0.5]),
+    )  # fmt: skip
+    found = dataclasses.replace(estimate, optima=optima)
+    assert "2 optima" in str(found)
+    status = np.array(int(EstimateStatus.NOT_CONVERGED))
+    assert "optima" not in str(dataclasses.replace(found, status=status))
+
+
 def test_batches_from_vmap(estimate):
     def invert(shift):
         value = jnp.asarray(VALUE, jnp.float32) + shift

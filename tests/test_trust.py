@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from inojax import EstimateStatus, TrustTicket, Verdict, Vetting
+from inojax._multi_start import MultiStart
 from tests.refuses import refuses
 
 
@@ -54,7 +55,7 @@ CASES = {
     ),
     "misfit, never tested": (POOR | {"vetting": None}, Verdict.CHECK, "Refine it"),
     "misfit of the best fit": (
-        POOR | {"vetting": None, "exact": True}, Verdict.DO_NOT_TRUST, "best that the real solver"
+        POOR | {"vetting": None, "exact": True}, Verdict.DO_NOT_TRUST, "are likely wrong"
     ),
     "mean between explanations": (
         POOR | {"vetting": None, "exact": True, "best_p_value": np.array(0.3)},
@@ -108,6 +109,7 @@ CASES = {
     ),
     "two explanations": ({"explanations": np.array(2)}, Verdict.CHECK, "2 different"),
     "estimated noise": ({"noise_known": False}, Verdict.TRUST, "explains"),
+    "too close": ({"closer_p_value": np.array(1e-9)}, Verdict.CHECK, "noise is too high"),
 }  # fmt: skip
 
 
@@ -118,6 +120,108 @@ def test_the_verdict_is_the_worst_finding_and_says_why(changes, verdict, word):
     assert word in found.reasons[0]
     assert str(found).startswith(f"Verdict: {verdict}\n")
     assert all(reason in str(found) for reason in found.reasons)
+
+
+def search(starts, arrived, optima, best):
+    return MultiStart(*(np.asarray(x) for x in (starts, arrived, optima, best)))
+
+
+EXACT = {"vetting": None, "exact": True}
+WEIGHED = EXACT | {"solver_power": np.array(1.0)}
+NOT_MIXED = {"status": np.array(int(EstimateStatus.NOT_MIXED))}
+
+# A sentence, evidence that bears it, and evidence of which it would be false.
+SENTENCES = {
+    "explains the readings": [{}, POOR, FAILED, {"closer_p_value": np.array(1e-6)}],
+    "closer to the readings than their noise": [
+        {"closer_p_value": np.array(1e-6)}, {"closer_p_value": np.array(0.01)},
+        {"closer_p_value": np.array(np.nan)}, {},
+    ],
+    "no more readings than parameters": [
+        {"spare_readings": np.array(0)}, {"spare_readings": np.array(1)}, {},
+    ],
+    "are likely wrong": [
+        POOR | EXACT | {"search": search(8, 8, 1, 8)},
+        POOR | EXACT | {"search": search(8, 8, 8, 1)},
+        POOR | EXACT | {"search": search(128, 128, 30, 1)},
+        POOR | EXACT | {"search": search(1, 1, 1, 1)},
+        POOR | EXACT | {"search": search(8, 8, 1, 8), "best_p_value": np.array(0.3)},
+        POOR | EXACT | NOT_MIXED,
+    ],
+    "each ended in an optimum of its own: there may be a better one": [
+        POOR | EXACT | {"search": search(8, 8, 8, 1)},
+        POOR | EXACT | {"search": search(8, 8, 2, 7)},
+        WEIGHED | {"search": search(8, 8, 8, 1)},
+    ],
+    "ended in a single optimum": [
+        POOR | EXACT | {"search": search(8, 8, 1, 8)},
+        POOR | EXACT | {"search": search(8, 8, 2, 7)},
+    ],
+    "So do all of its samples": [
+        POOR | EXACT | {"best_p_value": np.array(1e-8)}, POOR | EXACT,
+        POOR | EXACT | {"best_p_value": np.array(1e-8), "search": search(8, 8, 1, 8)},
+    ],
+    "or the prior draws it away": [
+        POOR | EXACT | {"best_p_value": np.array(0.3)},
+        POOR | EXACT | {"best_p_value": np.array(0.0)},
+    ],
+    "The intervals come from the real solver": [
+        WEIGHED, EXACT | {"solver_power": np.array(0.5)}, WEIGHED | POOR, WEIGHED | NOT_MIXED,
+        WEIGHED | {"solver_draws": np.array(2.0)}, {"vetting": None},
+    ],
+    "Only 2 draws": [
+        WEIGHED | {"solver_draws": np.array(2.0)}, WEIGHED | {"solver_draws": np.array(128.0)}
+    ],
+    "1 ended in the best of 28 optima": [
+        WEIGHED | {"search": search(32, 32, 28, 1)}, WEIGHED | {"search": search(32, 32, 1, 32)}
+    ],
+    "different explanations": [
+        {"explanations": np.array(2)}, {}, POOR | {"explanations": np.array(2)}
+    ],
+    "different optima": [POOR | {"explanations": np.array(2)}, {"explanations": np.array(2)}],
+    "miss by as much in 50% of": [
+        POOR, {}, POOR | {"vetting": vetting(misfit_rank=np.array(0.01))},
+    ],
+    "too narrow": [
+        {"vetting": vetting(coverage=np.full(2, 0.8))},
+        # Two standard errors of 3 %: chance.
+        {"vetting": vetting(coverage=np.full(2, 0.84), cases=100)},
+    ],
+    "Correct them by `methods.conformal`": [
+        {"vetting": vetting(coverage=np.full(2, 0.8))},
+        {"vetting": vetting(coverage=np.full(2, 0.8)), "corrected": True},
+    ],
+    "could not be solved": [
+        FAILED, {"status": np.array(int(EstimateStatus.IMPOSSIBLE_READINGS))},
+    ],
+    "impossible under the noise": [
+        {"status": np.array(int(EstimateStatus.IMPOSSIBLE_READINGS))}, FAILED,
+    ],
+    "point that is no optimum": [{"status": np.array(int(EstimateStatus.NOT_CONVERGED))}, POOR],
+    "treat the spread as a guess": [NOT_MIXED, {}],
+    "noise level is estimated": [{"noise_known": False}, {}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_a_sentence_is_said_where_it_is_true_and_only_there(sentence):
+    borne, *false = SENTENCES[sentence]
+    assert sentence in str(ticket(**borne))
+    for changes in false:
+        assert sentence not in str(ticket(**changes)), changes
+
+
+@pytest.mark.parametrize("status", ["SOLVER_FAILED", "NOT_CONVERGED", "IMPOSSIBLE_READINGS"])
+def test_nothing_good_is_said_of_an_estimate_that_is_none(status):
+    found = ticket(status=np.array(int(EstimateStatus[status])), exact=True, vetting=None)
+    assert found.verdict is Verdict.DO_NOT_TRUST
+    assert found.reasons == (EstimateStatus[status].message,)
+
+
+def test_too_few_readings_are_a_reason_to_check_unless_the_inverter_was_vetted():
+    few = {"spare_readings": np.array(-2)}
+    assert ticket(**few, **EXACT).verdict is Verdict.CHECK
+    assert ticket(**few).verdict is Verdict.TRUST
 
 
 def test_errors_that_hide_in_an_estimated_noise_level_are_mentioned():

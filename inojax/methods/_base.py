@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Array, Float, Key
-from scipy.special import chdtrc
+from scipy.special import chdtr, chdtrc
 
-from .._estimate import Estimate
+from .._estimate import Diagnostics, Estimate
 from .._estimate_status import EstimateStatus
 from .._inverse_problem import InverseProblem
 from .._observation import Observation, check_times
@@ -22,6 +22,12 @@ from ..train import TrainLog
 
 # Optima of less weight are no explanations worth a warning.
 _WORTH_WARNING = 0.05
+# What a method says of its estimate, and a good fit does not mend.
+MORE_URGENT = (
+    EstimateStatus.NOT_MIXED,
+    EstimateStatus.NOT_CONVERGED,
+    EstimateStatus.IMPOSSIBLE_READINGS,
+)
 # Samples that are looked at where the point of an estimate does not fit.
 _TRIED = 32
 
@@ -106,7 +112,8 @@ class AbstractInverter(eqx.Module):
         checked = resimulate(self.problem, estimate, observation)
         ticket = issue_ticket(self, checked, observation)
         if self._is_exact and float(ticket.p_value) < P_VALUE:
-            best = _best_p_value(self.problem, checked, observation)
+            least = _least_chi2(self.problem, checked, observation)
+            best = chdtrc(np.sum(observation.mask), least)
             ticket = eqx.tree_at(lambda t: t.best_p_value, ticket, np.asarray(best))
         return eqx.tree_at(lambda e: e.ticket, checked, ticket, is_leaf=lambda x: x is None)
 
@@ -279,28 +286,38 @@ def resimulate(problem: InverseProblem, estimate: Estimate, observation: Observa
         return estimate  # there is no misfit in units of a noise that is zero
     chi2 = float(np.sum(np.square(residual)))
     count = int(np.sum(observation.mask))
-    status = EstimateStatus.OK
-    if not np.isfinite(chi2):
-        status = EstimateStatus.SOLVER_FAILED
-    elif int(estimate.status) == EstimateStatus.NOT_MIXED:
-        status = EstimateStatus.NOT_MIXED
-    elif chdtrc(count, chi2) < P_VALUE:
-        status = EstimateStatus.POOR_FIT
-    return _with_verdict(estimate, chi2 / count, status)
+    if np.isfinite(chi2):
+        before = EstimateStatus(int(estimate.status))
+        poor = chdtrc(count, chi2) < P_VALUE
+        fits = EstimateStatus.POOR_FIT if poor else EstimateStatus.OK
+        return _with_verdict(estimate, chi2 / count, before if before in MORE_URGENT else fits)
+    status = _why_infinite(problem, estimate, observation)
+    chi2 = np.inf if status is EstimateStatus.POOR_FIT else np.nan
+    return _with_verdict(estimate, chi2, status)
 
 
-def _best_p_value(problem: InverseProblem, estimate: Estimate, observation: Observation) -> float:
-    """The p-value of the best fit among an estimate's samples and optima."""
+def _why_infinite(
+    problem: InverseProblem, estimate: Estimate, observation: Observation
+) -> EstimateStatus:
+    """What an estimate with an infinite misfit suffers from."""
+    clean = problem.predict(np.asarray(estimate.value, np.float64), observation)
+    if not np.isfinite(clean[np.asarray(observation.mask)]).all():
+        return EstimateStatus.SOLVER_FAILED
+    possible = np.isfinite(_least_chi2(problem, estimate, observation))
+    return EstimateStatus.POOR_FIT if possible else EstimateStatus.IMPOSSIBLE_READINGS
+
+
+def _least_chi2(problem: InverseProblem, estimate: Estimate, observation: Observation) -> float:
+    """Chi-squared of the best fit among an estimate's samples and optima, or infinity."""
     thetas = np.empty((0, problem.parameters.size))
     if estimate.samples is not None:
         samples = np.asarray(estimate.samples, np.float64)
         thetas = samples[np.linspace(0, len(samples) - 1, _TRIED).astype(int)]
     if estimate.optima is not None:
         thetas = np.concatenate([thetas, np.asarray(estimate.optima.value, np.float64)[:1]])
-    count = int(np.sum(observation.mask))
+    thetas = thetas[np.isfinite(thetas).all(axis=1)]
     found = [np.sum(np.square(problem.whitened_residual(t, observation))) for t in thetas]
-    finite = [chi2 for chi2 in found if np.isfinite(chi2)]
-    return float(chdtrc(count, min(finite))) if finite else float("nan")
+    return float(min((chi2 for chi2 in found if np.isfinite(chi2)), default=np.inf))
 
 
 def _with_verdict(estimate: Estimate, reduced: float, status: EstimateStatus) -> Estimate:
@@ -329,23 +346,39 @@ def issue_ticket(
     if estimate.optima is not None:
         several = (np.asarray(estimate.optima.weight) > _WORTH_WARNING).sum(axis=-1)
         explanations = np.asarray(np.maximum(several, 1))
-    power = None if estimate.diagnostics is None else estimate.diagnostics.solver_power
+    found = Diagnostics() if estimate.diagnostics is None else estimate.diagnostics
     unknown = np.full(reduced.shape, np.nan)
+    spare = count - len(estimate.names)
+    # The deviance of small counts is no chi-squared.
+    tested = (spare > 0) & (not inverter.problem.noise.counts)
+    closer = np.where(tested, chdtr(np.maximum(spare, 1), reduced * count), np.nan)
+
+    def known(values: Any) -> Any:
+        return unknown if values is None else np.asarray(values, np.float64)
+
     return TrustTicket(
         status=np.asarray(estimate.status),
         reduced_chi2=reduced,
         p_value=np.asarray(chdtrc(count, reduced * count)),
         best_p_value=unknown,
         explanations=explanations,
-        solver_power=unknown if power is None else np.asarray(power, np.float64),
+        solver_power=known(found.solver_power),
         exact=inverter._is_exact,
         corrected=inverter._is_corrected,
-        noise_known=not _estimates_noise(inverter.problem),
+        noise_known=not estimates_noise(inverter.problem),
+        closer_p_value=closer,
+        spare_readings=np.asarray(spare),
+        solver_draws=known(found.solver_draws),
+        search=found.search,
     )
 
 
-def _estimates_noise(problem: InverseProblem) -> bool:
-    """Whether the scale of the noise depends on unknown parameters."""
+def estimates_noise(problem: InverseProblem) -> bool:
+    """Whether the scale of the noise depends on unknown parameters.
+
+    Args:
+        problem: The problem.
+    """
     clean, times = jnp.ones((2, len(problem.channels))), jnp.array([0.0, 1.0])
     center = jnp.asarray(problem.parameters.from_unit(jnp.full(problem.parameters.size, 0.5)))
     try:

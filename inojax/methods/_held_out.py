@@ -100,7 +100,8 @@ def _check_samples(estimate: Estimate) -> None:
     if bad:
         raise ValueError(
             f"`inverter` gives samples that are not finite for {bad} of {len(samples)} held-out "
-            "simulations. Check its training with `inverter.logs`."
+            "simulations. Check its training with `inverter.logs`, or raise `max_steps` where it "
+            "minimizes."
         )
 
 

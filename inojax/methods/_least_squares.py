@@ -8,23 +8,25 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from .._estimate import Diagnostics, Estimate, Optima
 from .._estimate_status import EstimateStatus
 from .._inverse_problem import InverseProblem
+from .._multi_start import MultiStart
 from .._observation import Observation
 from .._x64 import require_x64
 from ..data import Dataset
 from ..models import compiled, in_calls
 from ..train import TrainLog
-from ._base import AbstractExactInverter, AbstractInverter, check_inverter
+from ._base import AbstractExactInverter, AbstractInverter, check_inverter, estimates_noise
 from ._batches import in_precision, split_each
 from ._checks import check_choices, check_counts, describe_settings
 from ._importance import resample, temper
 from ._levenberg_marquardt import Local, Minimum, minimize
 from ._objective import Coordinates, Objective, Penalty
-from ._peaks import draw, find_peaks, log_densities
+from ._peaks import draw, find_peaks, how_it_ended, log_densities
+from ._rounds import Ended, Limits, Rounds, all_rounds, with_search
 
 # So large a share of the candidates comes evenly from all optima, whatever they seem to weigh.
 _EVEN = 0.1
@@ -45,6 +47,17 @@ class LeastSquares(eqx.Module):
     the residuals are whitened by the noise model, the derivatives are forward sensitivities of the
     solver, and all starts of all observations advance together.
 
+    Where the best optimum of the first `starts` misses the readings by more than their noise, more
+    are taken, spread evenly over the prior: as many again and again, until one more would end in
+    an optimum that is not known yet with a chance below 5 %, or `max_starts` are used up. Where
+    the level of the noise is unknown, too, so that any optimum explains the readings, this goes
+    on until two have ended in the best. The estimate's ticket says how many starts ended in it.
+    Under a transformation there are only the first.
+
+    If the steps of a start are used up at a point that is lower than all optima, the estimate is
+    that point with the status `NOT_CONVERGED`: there is an optimum below it that was not reached,
+    whatever the others have found, and no spread is given.
+
     Samples are drawn from the posterior with the model linearized at each optimum (Laplace), each
     with the weight that its height and width give it; then the solver says how likely each of
     these candidates really is, and the estimate's samples are chosen by that.
@@ -61,10 +74,13 @@ class LeastSquares(eqx.Module):
         candidates: Draws of the linearized posterior for each sample: the samples are chosen among
             them, with repetitions, and the optima weighed, by what the solver says about each; 0
             trusts the linearization.
+        max_starts: Most starts for each observation; with no more than `starts` only these are
+            taken.
 
     Source:
         Nocedal and Wright, Numerical Optimization, chapter 10; Kass and Raftery, Bayes factors,
-        J. Am. Stat. Assoc. 90 (1995), for Laplace's approximation.
+        J. Am. Stat. Assoc. 90 (1995), for Laplace's approximation; Boender and Rinnooy Kan, Math.
+        Program. 37 (1987), for how many starts are enough.
     """
 
     starts: int = 8
@@ -75,10 +91,11 @@ class LeastSquares(eqx.Module):
     point: Point = Point.MODE
     draws: int = 128
     candidates: int = 4
+    max_starts: int = 128
 
     def __check_init__(self) -> None:
         """Refuse counts below one, unknown choices and a tolerance that is not positive."""
-        check_counts(self, "starts", "max_steps", "draws")
+        check_counts(self, "starts", "max_steps", "draws", "max_starts")
         check_choices(self, coordinates=Coordinates, penalty=Penalty, point=Point)
         if self.candidates < 0:
             raise ValueError(f"`candidates` must not be negative; got {self.candidates}.")
@@ -151,7 +168,8 @@ class LeastSquaresInverter(AbstractExactInverter):
         else:
             guesses = self._starts(keys)
         observations = in_precision(observations, jnp.float64)
-        found = self._minimize(observations, keys, guesses, observations.mask.shape[0])
+        minimum, _ = self._minimize(observations, guesses, observations.mask.shape[0])
+        found = jax.vmap(self._draw)(minimum, split_each(keys)[1])
         if not self.method.candidates:
             return jax.vmap(self._estimate)(found)
         density = self._objective.log_densities(found.x, observations)
@@ -170,15 +188,33 @@ class LeastSquaresInverter(AbstractExactInverter):
             problem=self.problem, method=self.method, first=None, settings=""
         )
         key_data = np.asarray(jr.key_data(keys))
-        rows = observations, key_data, np.asarray(guesses, np.float64)
-        found = in_calls(_minimize_block, alone, rows, sensitivities=True)
-        if not self.method.candidates:
-            return found
-        with jax.enable_x64(True):
-            observations = in_precision(observations, np.float64)
-            density = self._objective.log_densities(found.x, observations)
-        # These rows are small: the same shapes of calls as above serve them.
-        return in_calls(_choose_block, alone, (found, density, key_data), sensitivities=True)
+        rounds = self._all_rounds(alone, observations, np.asarray(guesses, np.float64), key_data)
+        found = in_calls(_draw_block, alone, (rounds.minimum, key_data), sensitivities=True)
+        if self.method.candidates:
+            with jax.enable_x64(True):
+                observations = in_precision(observations, np.float64)
+                density = self._objective.log_densities(found.x, observations)
+            # These rows are small: the same shapes of calls as above serve them.
+            rows = found, density, key_data
+            found = in_calls(_choose_block, alone, rows, sensitivities=True)
+        return with_search(found, rounds)
+
+    def _all_rounds(
+        self,
+        alone: "LeastSquaresInverter",
+        observations: Observation,
+        guesses: Float[np.ndarray, "batch start parameter"],
+        key_data: np.ndarray,
+    ) -> Rounds:
+        """Where the first starts end, and those that are taken behind them."""
+
+        def descend(guesses: Float[np.ndarray, "batch start parameter"]) -> Ended:
+            return in_calls(_minimize_block, alone, (observations, guesses), sensitivities=True)
+
+        readings = np.asarray(observations.mask).sum(axis=(-2, -1))
+        known = not estimates_noise(self.problem)
+        limits = Limits(self.method.max_starts, readings, known)
+        return all_rounds(descend(guesses), descend, limits, key_data.reshape(len(key_data), -1))
 
     def _guesses(self, estimate: Estimate, keys: Key[Array, " batch"]) -> Array:
         """Unit coordinates that an estimate suggests: itself, then samples of it or the prior."""
@@ -193,9 +229,7 @@ class LeastSquaresInverter(AbstractExactInverter):
         # Where the first inverter failed, starts are at the center.
         return jnp.where(jnp.isfinite(guesses), guesses, 0.5)
 
-    def _minimize(
-        self, observations: Observation, keys: Array, guesses: Array, count: Any
-    ) -> "_Candidates":
+    def _minimize(self, observations: Observation, guesses: Array, count: Any) -> Ended:
         objective = self._objective
         starts = jnp.asarray(guesses, jnp.float64)
         batch, many, size = starts.shape
@@ -212,8 +246,23 @@ class LeastSquaresInverter(AbstractExactInverter):
             tolerance=self.method.tolerance,
             count=jnp.asarray(count) * many,
         )
-        grouped = jax.tree.map(lambda x: x.reshape(batch, many, *x.shape[1:]), minimum)
-        return jax.vmap(self._draw)(grouped, split_each(keys)[1])
+        chi2 = self._chi2(minimum, every)
+        return jax.tree.map(lambda x: x.reshape(batch, many, *x.shape[1:]), Ended(minimum, chi2))
+
+    def _chi2(self, minimum: Minimum, observations: Observation) -> Float[Array, " row"]:
+        """What is left of a misfit without the logarithms of the noise's scale."""
+        objective, noise = self._objective, self.problem.noise
+
+        def of_scale(theta: Array, observation: Observation) -> Array:
+            mask = jnp.asarray(observation.mask)
+            readings = jnp.where(mask, jnp.asarray(observation.values), 1.0)
+            log_scale = noise.log_scale(readings, theta, mask, times=observation.times)
+            coupling = objective.coupling(theta)
+            rest = jnp.sum(jnp.where(mask, log_scale, 0.0))
+            return rest if coupling is None else rest + coupling.value
+
+        rest = jax.vmap(of_scale)(objective.theta(minimum.x), observations)
+        return 2.0 * (minimum.local.value - objective.prior(minimum.x).value - rest)
 
     def _starts(self, keys: Key[Array, " batch"]) -> Float[Array, "batch start parameter"]:
         size = self.problem.parameters.size
@@ -252,8 +301,14 @@ class LeastSquaresInverter(AbstractExactInverter):
         laplace = jax.nn.logsumexp(densities + log_weight[None], axis=1)
         proposal = jax.nn.logsumexp(densities + jnp.log(share)[None], axis=1)
         belongs = jax.nn.softmax(densities + log_weight[None], axis=1)
-        failed = ~jnp.isfinite(peaks.misfit[0])
-        return _Candidates(optima, x, laplace, laplace - proposal, belongs, failed)
+        search = MultiStart(
+            jnp.asarray(peaks.known.size),
+            jnp.sum(minimum.arrived & jnp.isfinite(minimum.local.value)),
+            jnp.sum(peaks.known),
+            jnp.round(peaks.starts[0] * peaks.known.size).astype(int),
+        )
+        status = how_it_ended(minimum)
+        return _Candidates(optima, x, laplace, laplace - proposal, belongs, status, search)
 
     def _chosen(
         self, found: "_Candidates", log_density: Float[Array, " draw"], key: Array
@@ -270,18 +325,28 @@ class LeastSquaresInverter(AbstractExactInverter):
         share = jnp.where(possible, weights @ found.belongs, found.optima.weight)
         optima = eqx.tree_at(lambda o: o.weight, found.optima, share)
         chosen = found._replace(optima=optima, x=found.x[index])
-        return self._estimate(chosen, jnp.where(possible, power, 0.0))
+        worth = 1.0 / jnp.sum(jnp.square(weights))
+        return self._estimate(chosen, jnp.where(possible, power, 0.0), worth)
 
-    def _estimate(self, found: "_Candidates", power: Float[Array, ""] | float = 0.0) -> Estimate:
+    def _estimate(
+        self,
+        found: "_Candidates",
+        power: Float[Array, ""] | float = 0.0,
+        worth: Float[Array, ""] | None = None,
+    ) -> Estimate:
         """The estimate of which `x` are the samples, weighed by a power of the likelihood."""
-        objective, optima = self._objective, found.optima
-        space = self.problem.parameters
-        samples, unit_value = objective.theta(found.x), optima.unit_value[0]
-        value = optima.value[0]
+        objective, space = self._objective, self.problem.parameters
+        # Around a point that is no optimum a parabola says nothing.
+        there = found.status == EstimateStatus.NOT_CHECKED
+        samples = jnp.where(there, objective.theta(found.x), jnp.nan)
+        optima = eqx.tree_at(
+            lambda o: o.weight, found.optima, jnp.where(there, found.optima.weight, 0.0)
+        )
+        value, unit_value = optima.value[0], optima.unit_value[0]
         if self.method.point is Point.MEAN:
-            unit_value = jnp.mean(objective.to_unit(found.x), axis=0)
-            value = space.from_unit(unit_value)
-        status = jnp.where(found.failed, EstimateStatus.SOLVER_FAILED, EstimateStatus.NOT_CHECKED)
+            mean = jnp.mean(objective.to_unit(found.x), axis=0)
+            unit_value = jnp.where(there, mean, unit_value)
+            value = jnp.where(there, jnp.asarray(space.from_unit(unit_value)), value)
         return Estimate(
             space.names,
             space.units,
@@ -290,9 +355,13 @@ class LeastSquaresInverter(AbstractExactInverter):
             jnp.std(samples, axis=0),
             samples,
             jnp.asarray(jnp.nan),
-            status,
+            found.status,
             optima,
-            Diagnostics(solver_power=jnp.asarray(power, jnp.float64)),
+            Diagnostics(
+                solver_power=jnp.asarray(power, jnp.float64),
+                solver_draws=worth,
+                search=found.search,
+            ),
         )
 
 
@@ -305,7 +374,8 @@ class _Candidates(NamedTuple):
         log_laplace: Log density of the parabolas together, each by its weight.
         log_base: The same over the log density that the draws have.
         belongs: Probability that a draw belongs to each optimum, by the parabolas.
-        failed: Whether no start could be evaluated.
+        status: How the minimization ended, as an `EstimateStatus`.
+        search: How many starts ended where.
     """
 
     optima: Optima
@@ -313,16 +383,22 @@ class _Candidates(NamedTuple):
     log_laplace: Float[Array, "*batch draw"]
     log_base: Float[Array, "*batch draw"]
     belongs: Float[Array, "*batch draw peak"]
-    failed: Bool[Array, "*batch"]
+    status: Int[Array, "*batch"]
+    search: MultiStart
 
 
-def _minimize_block(
+def _minimize_block(inverter: LeastSquaresInverter, rows: Any, count: Array, lanes: int) -> Ended:
+    del lanes
+    observations, guesses = rows
+    return inverter._minimize(in_precision(observations, jnp.float64), guesses, count)
+
+
+def _draw_block(
     inverter: LeastSquaresInverter, rows: Any, count: Array, lanes: int
 ) -> "_Candidates | Estimate":
-    del lanes
-    observations, key_data, guesses = rows
-    observations = in_precision(observations, jnp.float64)
-    found = inverter._minimize(observations, jr.wrap_key_data(key_data), guesses, count)
+    del count, lanes
+    minimum, key_data = rows
+    found = jax.vmap(inverter._draw)(minimum, split_each(jr.wrap_key_data(key_data))[1])
     return found if inverter.method.candidates else jax.vmap(inverter._estimate)(found)
 
 
@@ -332,4 +408,6 @@ def _choose_block(inverter: LeastSquaresInverter, rows: Any, count: Array, lanes
     return jax.vmap(inverter._chosen)(found, density, jr.wrap_key_data(key_data))
 
 
-_minimize_block, _choose_block = compiled(_minimize_block), compiled(_choose_block)
+_minimize_block, _draw_block, _choose_block = (
+    compiled(block) for block in (_minimize_block, _draw_block, _choose_block)
+)

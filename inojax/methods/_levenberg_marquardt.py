@@ -1,10 +1,12 @@
 """Minimize many small problems at once: Levenberg-Marquardt steps inside bounds."""
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -16,20 +18,23 @@ _ROUNDS = 6
 _FREE = 1e-4
 _ROUNDING = 1e-13
 _FIRST_DAMPING, _LEAST_DAMPING, _MOST_DAMPING = 1e-3, 1e-12, 1e10
+# Where a step without damping would gain less than this of log density, the point is within a
+# seventh of a standard deviation of the optimum: near enough for an interval.
+NEAR = 0.01
 
 
 class Local(NamedTuple):
     """An objective near a point, one row for each problem.
 
     Attributes:
-        value: Its value; NaN or infinite where it could not be evaluated.
+        value: Its value; infinite where the readings are impossible, NaN where the solver failed.
         gradient: Its gradient.
         hessian: A positive semi-definite approximation of its second derivatives.
     """
 
-    value: Float[Array, " row"]
-    gradient: Float[Array, "row parameter"]
-    hessian: Float[Array, "row parameter parameter"]
+    value: Float[Array | np.ndarray, "*batch row"]
+    gradient: Float[Array | np.ndarray, "*batch row parameter"]
+    hessian: Float[Array | np.ndarray, "*batch row parameter parameter"]
 
 
 class Minimum(NamedTuple):
@@ -40,12 +45,22 @@ class Minimum(NamedTuple):
         local: The objective there.
         converged: Whether a step would gain less than the tolerance.
         steps: Evaluations behind the first one.
+        left: What a step without damping would gain.
     """
 
-    x: Float[Array, "row parameter"]
+    x: Float[Array | np.ndarray, "*batch row parameter"]
     local: Local
-    converged: Bool[Array, " row"]
-    steps: Int[Array, " row"]
+    converged: Bool[Array | np.ndarray, "*batch row"]
+    steps: Int[Array | np.ndarray, "*batch row"]
+    left: Float[Array | np.ndarray, "*batch row"] | float = math.inf
+
+    @property
+    def arrived(self) -> Any:
+        """Whether it is at an optimum, or so near that nothing worth mentioning is left to gain.
+
+        Where steps are used up, or rounding errors of the solver end them, it may be so.
+        """
+        return self.converged | (self.left < NEAR)
 
 
 # `evaluate(x, count, which)`: the objective of the problems `which` at the first `count` rows of x;
@@ -74,11 +89,12 @@ def minimize(
 ) -> Minimum:
     """Minimize from each row of `start`; pure, traceable.
 
-    Rows that are done are not evaluated again: the others are moved to the front.
+    Rows that are done are not evaluated again: the others are moved to the front. A row whose
+    start could not be evaluated ends there, with the value that was found.
 
     Args:
         evaluate: The objective.
-        start: Where to begin, within the bounds.
+        start: Where to begin, within the bounds; rows of NaN are left out.
         bounds: Lower and upper bounds, infinite where there are none.
         max_steps: Most evaluations behind the first one.
         tolerance: Stop where a step gains less, in the unit of the objective.
@@ -104,14 +120,16 @@ def minimize(
         damping=jnp.full(rows, _FIRST_DAMPING),
         growth=jnp.full(rows, 2.0),
         converged=jnp.zeros(rows, dtype=bool),
-        done=jnp.arange(rows) >= meant,
+        done=(jnp.arange(rows) >= meant) | jnp.any(jnp.isnan(start), axis=1),
         steps=jnp.full(rows, -1),
     )
 
+    def propose(state: _State, damping: Array) -> Array:
+        candidates = jax.vmap(_candidate, in_axes=(0, 0, 0, 0, None, None))
+        return candidates(state.x, state.local.gradient, state.local.hessian, damping, *bounds)
+
     def advance(state: _State) -> _State:
-        propose = jax.vmap(_candidate, in_axes=(0, 0, 0, 0, None, None))
-        gradient, hessian = state.local.gradient, state.local.hessian
-        candidate = propose(state.x, gradient, hessian, state.damping, *bounds)
+        candidate = propose(state, state.damping)
         # The start is evaluated by the same code as all steps: another copy of it would take as
         # long to compile again.
         candidate = jnp.where((state.steps < 0)[:, None], state.x, candidate)
@@ -125,7 +143,17 @@ def minimize(
         return jnp.any(~state.done & (state.steps < max_steps))
 
     state = lax.while_loop(unfinished, advance, state)
-    return Minimum(state.x, state.local, state.converged, state.steps)
+    free = propose(state, jnp.full(rows, _LEAST_DAMPING))
+    left = jnp.where(_usable(state.local), _predicted(state, free), jnp.inf)
+    return Minimum(state.x, state.local, state.converged, state.steps, left)
+
+
+def _predicted(state: _State, candidate: Array) -> Array:
+    """What the quadratic model gains from here to a candidate."""
+    step = candidate - state.x
+    change = jnp.einsum("rp,rp->r", step, state.local.gradient)
+    curvature = jnp.einsum("rp,rpq,rq->r", step, state.local.hessian, step)
+    return -(change + 0.5 * curvature)
 
 
 def _usable(local: Local) -> Array:
@@ -165,10 +193,7 @@ def _candidate(
 
 def _judge(state: _State, candidate: Array, found: Local, tolerance: float) -> _State:
     first = state.steps < 0
-    step = candidate - state.x
-    change = jnp.einsum("rp,rp->r", step, state.local.gradient)
-    curvature = jnp.einsum("rp,rpq,rq->r", step, state.local.hessian, step)
-    predicted = -(change + 0.5 * curvature)
+    predicted = _predicted(state, candidate)
     gained = state.local.value - found.value
     # What the rounding errors of the objective leave open is no loss and no gain.
     rounding = _ROUNDING * jnp.abs(state.local.value)
@@ -193,9 +218,13 @@ def _judge(state: _State, candidate: Array, found: Local, tolerance: float) -> _
     def pick(new: Array, old: Array) -> Array:
         return jnp.where(better.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
 
+    local = jax.tree.map(pick, found, state.local)
+    # Why a start could not be evaluated is for others to tell.
+    unusable = jnp.where(jnp.isposinf(found.value), jnp.inf, jnp.nan)
+    value = jnp.where(~state.done & first & ~better, unusable, local.value)
     return _State(
         x=pick(candidate, state.x),
-        local=jax.tree.map(pick, found, state.local),
+        local=local._replace(value=value),
         damping=jnp.clip(damping, _LEAST_DAMPING, None),
         growth=jnp.where(good | first, 2.0, 2.0 * state.growth),
         converged=converged,

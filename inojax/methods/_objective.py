@@ -129,7 +129,7 @@ class Objective(eqx.Module):
             columns = tangents * slopes[None, None, :]
             line = linearize(self.problem, observation, theta, states, columns, jnp.diag(slopes))
             found = Local(line.misfit, line.gradient, line.fisher)
-            coupling = self._coupling(theta)
+            coupling = self.coupling(theta)
             if coupling is None:
                 return found
             value, gradient, curvature = coupling
@@ -139,7 +139,7 @@ class Objective(eqx.Module):
         states, tangents = jnp.asarray(solution.states), jnp.asarray(tangents)
         return jax.vmap(one)(observations, theta, slopes, states, tangents)
 
-    def _coupling(self, theta: Float[Array, " parameter"]) -> Variation | None:
+    def coupling(self, theta: Float[Array, " parameter"]) -> Variation | None:
         return self.problem.coupling(theta) if self.coupled else None
 
     def log_measure(self, x: Float[Array, "row parameter"]) -> Float[Array, " row"]:
@@ -169,7 +169,7 @@ class Objective(eqx.Module):
             found = self.problem.noise.log_prob(
                 readings, clean, theta, mask, times=observation.times
             )
-            coupling = self._coupling(theta)
+            coupling = self.coupling(theta)
             return found if coupling is None else found - coupling.value
 
         return jax.vmap(one)(observations, self.theta(x), states) + self.log_measure(x)

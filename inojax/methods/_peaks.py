@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int
 
-from ._levenberg_marquardt import Minimum
+from .._estimate_status import EstimateStatus
+from ._levenberg_marquardt import NEAR, Minimum
 from ._linear_posterior import log_mass, log_mass_in_box, sample_gaussian, sample_in_box
 from ._objective import Coordinates, Objective
 
 # Optima nearer than this, in standard deviations of the better one, are the same.
-_SAME = 1.0
+SAME = 1.0
 # Share of each parameter's own precision that is added to it, above the rounding errors.
 _SINGULAR = 1e-12
 
@@ -59,8 +60,8 @@ def find_peaks(objective: Objective, minimum: Minimum, *, key: Array) -> Peaks:
     """
     # Where a start gave up there is no optimum, unless it is lower than all that are.
     there = jnp.isfinite(minimum.local.value)
-    lowest = jnp.min(jnp.where(minimum.converged & there, minimum.local.value, jnp.inf))
-    arrived = minimum.converged | (minimum.local.value < lowest)
+    lowest = jnp.min(jnp.where(minimum.arrived & there, minimum.local.value, jnp.inf))
+    arrived = minimum.arrived | (minimum.local.value < lowest)
     value = jnp.where(there & arrived, minimum.local.value, jnp.inf)
     order = jnp.argsort(value)
     x = minimum.x[order]
@@ -80,6 +81,31 @@ def find_peaks(objective: Objective, minimum: Minimum, *, key: Array) -> Peaks:
     weight = jnp.where(known, weight, -jnp.inf)
     starts = _shares(x, local.hessian, known, jnp.isfinite(value[order]))
     return Peaks(x, known, likelihood.value, gradient, precision, mass, weight, starts)
+
+
+def how_it_ended(minimum: Minimum) -> Int[Array, ""]:
+    """Whether the lowest point of one observation is an optimum, and if there is none, why.
+
+    Args:
+        minimum: Where each start ended.
+
+    Returns:
+        An `EstimateStatus`; `NOT_CHECKED` if all is well.
+    """
+    value = minimum.local.value
+    there = jnp.isfinite(value)
+    lowest = jnp.min(jnp.where(there, value, jnp.inf))
+    optimum = jnp.min(jnp.where(there & minimum.arrived, value, jnp.inf))
+    status = jnp.where(
+        lowest < optimum - NEAR, EstimateStatus.NOT_CONVERGED, EstimateStatus.NOT_CHECKED
+    )
+    # Readings that are impossible leave an infinite misfit, and a failed solve none.
+    nothing = jnp.where(
+        jnp.any(jnp.isposinf(value)),
+        EstimateStatus.IMPOSSIBLE_READINGS,
+        EstimateStatus.SOLVER_FAILED,
+    )
+    return jnp.where(jnp.any(there), status, nothing)
 
 
 def draw(
@@ -153,6 +179,6 @@ def _distances(x: Array, hessian: Array) -> Array:
 def _repeats(x: Array, hessian: Array) -> Array:
     """Which points lie on the peak of an earlier one."""
     # In so many dimensions points of one peak lie this far apart.
-    near = _distances(x, hessian) < _SAME * x.shape[1]
+    near = _distances(x, hessian) < SAME * x.shape[1]
     earlier = jnp.tri(len(x), k=-1, dtype=bool)
     return jnp.any(near.T & earlier, axis=1)

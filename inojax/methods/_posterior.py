@@ -91,6 +91,9 @@ class Posterior(eqx.Module):
     def refine(self, inverter: AbstractInverter) -> "PosteriorInverter":
         """Make an inverter whose chains start at samples of another one.
 
+        Where that has none to give, as least squares that did not converge, they start from the
+        prior.
+
         Args:
             inverter: An inverter that gives samples.
 
@@ -130,7 +133,7 @@ class PosteriorInverter(AbstractExactInverter):
         if self.first is None:
             starts = self._from_prior(start_keys)
         else:
-            starts = self._starts(self.first._invert(observations, start_keys))
+            starts = self._starts(self.first._invert(observations, start_keys), start_keys)
         return self._sample(observations, starts, keys)
 
     def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
@@ -139,7 +142,7 @@ class PosteriorInverter(AbstractExactInverter):
             if self.first is None:
                 starts = self._from_prior(start_keys)
             else:
-                starts = self._starts(self.first._on_host(observations, start_keys))
+                starts = self._starts(self.first._on_host(observations, start_keys), start_keys)
         alone = eqx.tree_at(lambda i: i.first, self, None, is_leaf=lambda x: x is None)
         rows = observations, np.asarray(starts), np.asarray(jr.key_data(keys))
         # NumPyro factors mass matrices by LAPACK.
@@ -150,7 +153,7 @@ class PosteriorInverter(AbstractExactInverter):
         shape = (max(_FROM_PRIOR, self.method.chains), self.problem.parameters.size)
         return jax.vmap(lambda key: jr.uniform(key, shape, jnp.float64))(keys)
 
-    def _starts(self, estimate: Estimate) -> Float[Array, "batch sample parameter"]:
+    def _starts(self, estimate: Estimate, keys: Array) -> Float[Array, "batch sample parameter"]:
         # The spread of the samples sets the first steps, so one would not do.
         least = max(2, self.method.chains)
         if estimate.samples is None or np.shape(estimate.samples)[1] < least:
@@ -160,8 +163,9 @@ class PosteriorInverter(AbstractExactInverter):
             )
         samples = jnp.asarray(estimate.samples, jnp.float64)
         unit = jnp.asarray(self.problem.parameters.to_unit(samples))
-        # Where the first inverter failed chains start at the center.
-        return jnp.where(jnp.isfinite(unit), unit, 0.5)
+        # Where the first inverter has no spread to give, chains start from the prior.
+        prior = jax.vmap(lambda key: jr.uniform(key, unit.shape[1:], unit.dtype))(keys)
+        return jnp.where(jnp.isfinite(unit), unit, prior)
 
     def _sample(
         self, observations: Observation, starts: Float[Array, "batch sample parameter"], keys: Array

@@ -145,8 +145,7 @@ class SequentialMonteCarloInverter(AbstractExactInverter):
         many = jax.vmap(lambda key: jr.split(key, populations + 1))(keys)
 
         def evaluate(x: Array) -> Array:
-            density = jnp.asarray(objective.log_densities(jax.nn.sigmoid(x), every))
-            return jnp.where(jnp.isnan(density), -jnp.inf, density)
+            return jnp.asarray(objective.log_densities(jax.nn.sigmoid(x), every))
 
         last = _anneal(evaluate, self.method, size, many[:, 1:].reshape(-1))
         grouped = jax.tree.map(lambda x: x.reshape(-1, populations, *x.shape[1:]), last)
@@ -165,7 +164,13 @@ class SequentialMonteCarloInverter(AbstractExactInverter):
         estimate = estimate_from_cloud(self.problem, mean, z[index])
         finished = jnp.all(particles.power >= 1.0)
         status = jnp.where(finished, estimate.status, int(EstimateStatus.NOT_MIXED))
-        status = jnp.where(jnp.any(known), status, int(EstimateStatus.SOLVER_FAILED))
+        # Where particles were solved and none is possible, the readings are not.
+        nothing = jnp.where(
+            jnp.any(particles.solved),
+            int(EstimateStatus.IMPOSSIBLE_READINGS),
+            int(EstimateStatus.SOLVER_FAILED),
+        )
+        status = jnp.where(jnp.any(known), status, nothing)
         return eqx.tree_at(lambda e: e.status, estimate, status)
 
 
@@ -195,6 +200,7 @@ class Particles(NamedTuple):
         power: To which the likelihood is raised.
         log_evidence: Logarithm of the mean of that power of the likelihood over the prior.
         log_scale: Logarithm of the length of steps over that for normal densities.
+        solved: Whether the solver succeeded for any of the first particles.
     """
 
     x: Float[Array, "*batch walk move parameter"]
@@ -202,6 +208,7 @@ class Particles(NamedTuple):
     power: Float[Array, "*batch"]
     log_evidence: Float[Array, "*batch"]
     log_scale: Float[Array, "*batch"]
+    solved: Bool[Array, "*batch"]
 
 
 class _Walkers(NamedTuple):
@@ -218,7 +225,8 @@ def _anneal(
     """Walk populations from the prior to the posterior.
 
     Args:
-        evaluate: Log likelihoods of logits of shape (row, particle, parameter).
+        evaluate: Log likelihoods of logits of shape (row, particle, parameter); minus infinity
+            where the readings are impossible, NaN where the solver failed.
         method: The settings.
         size: Number of parameters.
         keys: For each row.
@@ -230,11 +238,18 @@ def _anneal(
     draw_keys, keys = split_each(keys)
     x = jax.vmap(lambda key: jr.logistic(key, (walks * moves, size), jnp.float64))(draw_keys)
     rows = jnp.zeros(len(keys))
+    value = evaluate(x).reshape(-1, walks, moves)
     first = Particles(
         x.reshape(-1, walks, moves, size),
-        jnp.asarray(evaluate(x)).reshape(-1, walks, moves),
+        jnp.where(jnp.isnan(value), -jnp.inf, value),
         rows, rows, rows,
+        jnp.any(~jnp.isnan(value), axis=(1, 2)),
     )  # fmt: skip
+
+    def likelihood(x: Array) -> Array:
+        found = evaluate(x)
+        return jnp.where(jnp.isnan(found), -jnp.inf, found)
+
     traced = is_traced(first)
 
     def unfinished(state: tuple[Particles, Array, Array]) -> Array:
@@ -247,7 +262,7 @@ def _anneal(
         walk_keys, keys = split_each(keys)
         next_one, walkers = _reweighed(particles, reweigh_keys)
         done = particles.power >= 1.0
-        walked = _walk(evaluate, next_one, walkers, moves, walk_keys, traced)
+        walked = _walk(likelihood, next_one, walkers, moves, walk_keys, traced)
         return _unless(done, particles, walked), keys, count + 1
 
     state = first, keys, jnp.asarray(0)

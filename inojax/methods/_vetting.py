@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 from scipy.special import chdtrc
 
 from .._estimate import Estimate
@@ -21,7 +21,7 @@ from ..data import Dataset
 from ..models import compiled, in_calls
 from ..train import TrainLog
 from ._amortized import AbstractAmortizedMethod
-from ._base import AbstractInverter, issue_ticket
+from ._base import MORE_URGENT, AbstractInverter, issue_ticket
 from ._batches import in_precision
 from ._conformal import ConformalInverter
 from ._encoding import Encoder
@@ -199,6 +199,7 @@ class _Found(eqx.Module):
     surprise: Float[np.ndarray, " batch"]
     gap: Float[np.ndarray, " batch"] | None
     count: Int[np.ndarray, " batch"]
+    impossible: Bool[np.ndarray, " batch"]  # though solved
 
 
 def _examine(inverter: AbstractInverter, estimate: Estimate, observations: Observation) -> _Found:
@@ -215,7 +216,9 @@ def _examine(inverter: AbstractInverter, estimate: Estimate, observations: Obser
         gap = _finite(np.sqrt(_distance(problem, unit, predicted, clean, observations) / count))
     # A surprise of observations with many and few readings on one scale, as for chi-squared.
     surprise = (_finite(surprise) - count) / np.sqrt(2.0 * count)
-    return _Found(_finite(chi2) / count, _finite(left), surprise, gap, count)
+    read = np.where(np.asarray(observations.mask), np.isfinite(clean), True).all(axis=(1, 2))
+    impossible = read & np.isposinf(chi2)
+    return _Found(_finite(chi2) / count, _finite(left), surprise, gap, count, impossible)
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
@@ -306,8 +309,9 @@ def _with_status(estimate: Estimate, found: _Found, observations: Observation) -
     p_value = chdtrc(found.count, found.chi2 * found.count)
     before = np.asarray(estimate.status)
     status = np.where(p_value < P_VALUE, int(EstimateStatus.POOR_FIT), int(EstimateStatus.OK))
-    status = np.where(before == EstimateStatus.NOT_MIXED, before, status)
+    status = np.where(np.isin(before, MORE_URGENT), before, status)
     status = np.where(np.isinf(found.chi2), int(EstimateStatus.SOLVER_FAILED), status)
+    status = np.where(found.impossible, int(EstimateStatus.IMPOSSIBLE_READINGS), status)
     reduced = np.where(np.isinf(found.chi2), np.nan, found.chi2)
     return eqx.tree_at(lambda e: (e.reduced_chi2, e.status), estimate, (reduced, status))
 

@@ -1,17 +1,20 @@
 """What readings can and cannot see, said before anyone trains."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, ArrayLike, Float, Key
 
 from .._inverse_problem import InverseProblem
+from .._observation import Observation
 from .._sensors import Sensors
 from ..noise import AR1, Gaussian, LogNormal
 from ._bayes_floor import BayesFloor, floor_of
 from ._information import PRIOR_PRECISION, CaseInformation, case_information
-from ._sloppy import find_sloppy
+from ._probe import Probe
+from ._sloppy import find_sloppy, informative
 from ._sloppy_words import View, sentences
 
 # Points of the prior at which its spread is taken; without its ends, which may be infinite.
@@ -23,7 +26,9 @@ class IdentifiabilityCard:
     """What the readings of a problem are expected to tell about its parameters.
 
     Everything is the Laplace approximation of each case at its true parameters, averaged over
-    the prior. Printed, it is a table with sentences below.
+    the prior, or at one parameter vector. So it knows derivatives only; what it says no reading
+    depends on was tested by solving again all over the prior. Printed, it is a table with
+    sentences below.
 
     Attributes:
         problem: Name of the problem.
@@ -40,8 +45,9 @@ class IdentifiabilityCard:
         fisher: Fisher information in unit coordinates, averaged over the cases.
         eigenvalues: Its eigenvalues in rising order; the prior's precision is 12.
         rank: Number of eigenvalues above the rounding error of the largest.
-        informative: Number of eigenvalues above 12: directions in which the average readings
-            say more than the prior.
+        informative: Number of directions in which the readings of the median case say more than
+            the prior. The information of all cases together, which no observation has, may have
+            more eigenvalues above 12.
         directions: Sloppiest direction first, in units of `prior_std` and of length 1: the
             eigenvectors of the averaged posterior covariance.
         direction_spread: Posterior over prior standard deviation along each of these.
@@ -49,8 +55,13 @@ class IdentifiabilityCard:
             prior's spread, wherever these point in a case.
         sentences: What the readings do not see, in words; empty if they see everything.
         floor: The Bayes floor of the same cases.
-        cases: Number of cases whose solve succeeded.
+        cases: Number of cases that count.
         failed: Number of cases left out because their solve failed.
+        undefined: Number of cases left out though they were solved: what is read of them is not
+            finite, or has no density under the noise.
+        local: Whether all cases are at one parameter vector, `at`, instead of drawn from the
+            prior.
+        given: Whether the times and channels are those of an observation.
     """
 
     problem: str
@@ -71,6 +82,9 @@ class IdentifiabilityCard:
     floor: BayesFloor
     cases: int
     failed: int
+    undefined: int = 0
+    local: bool = False
+    given: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain Python values, ready for `json.dump`."""
@@ -97,11 +111,23 @@ class IdentifiabilityCard:
 
     def _head(self) -> list[str]:
         lost = f", {self.failed} more failed to solve" if self.failed else ""
+        if self.undefined:
+            lost += f", {self.undefined} more were solved, but have no finite readings or density"
+        count = "1 case" if self.cases == 1 else f"{self.cases} cases"
+        where = "at the parameters given" if self.local else "from the prior"
+        read = ", read as the observation was" if self.given else ""
+        error = f"{self.floor.parameter_mse:.3g}"
+        told = "mean squared error in unit coordinates; the prior mean's is 0.0833"
+        floor = (
+            f"Expected posterior variance there: {error} (in unit coordinates; the prior's is "
+            "0.0833)"
+            if self.local
+            else f"Bayes floor: {error} +/- {self.floor.standard_error:.2g} ({told})"
+        )
         return [
             f"Identifiability of {self.problem}: {len(self.names)} parameters, "
-            f"{self.cases} cases from the prior{lost}",
-            f"Bayes floor: {self.floor.parameter_mse:.3g} +/- {self.floor.standard_error:.2g} "
-            "(mean squared error in unit coordinates; the prior mean's is 0.0833)",
+            f"{count} {where}{read}{lost}",
+            floor,
         ]
 
     def _unseen(self) -> list[str]:
@@ -114,16 +140,16 @@ class IdentifiabilityCard:
         kind = "products of powers" if self.logarithmic else "weighted sums"
         count = "1 direction is" if self.invisible == 1 else f"{self.invisible} directions are"
         return [
-            f"{count} invisible (the readings take less than 10 % off the prior's spread), told "
-            f"as {kind}:",
+            f"{count} invisible (by their derivatives the readings take less than 10 % off the "
+            f"prior's spread), told as {kind}:",
             *(f"- {line}" for line in self.sentences),
         ]
 
     def _foot(self) -> list[str]:
         n = len(self.names)
         return [
-            f"Averaged information: rank {self.rank} of {n}; it says more than the prior in "
-            f"{self.informative} of {n} directions."
+            f"In the median case the readings say more than the prior in {self.informative} of {n} "
+            f"directions. The information of all cases together is of rank {self.rank} of {n}."
         ]
 
 
@@ -132,6 +158,8 @@ def identifiability(
     sensors: Sensors | None = None,
     cases: int = 256,
     *,
+    observation: Observation | None = None,
+    at: Float[ArrayLike, " parameter"] | Sequence[float] | None = None,
     key: Key[Array, ""],
 ) -> IdentifiabilityCard:
     """Foretell which parameters, and which combinations of them, readings can settle.
@@ -147,25 +175,35 @@ def identifiability(
         problem: The inverse problem.
         sensors: What to measure instead of the problem's own sensors. Noise levels follow their
             channels.
-        cases: Number of random cases.
+        cases: Number of random cases; a single one where `at` and what is read are fixed.
+        observation: Whose times and channels count, instead of what the sensors draw: those that
+            were really read. Its values do not matter.
+        at: Parameters, such as an estimate, at which to look instead of all over the prior. What
+            the card says then holds near them.
         key: Source of randomness.
 
     Returns:
         The card; `print` it.
 
     Raises:
-        TypeError: If `sensors` are not `Sensors`.
+        TypeError: If `sensors` are not `Sensors`, or `observation` is no `Observation`.
         ValueError: If `cases` is below 2, if the noise is zero or does not fit the sensors, if a
-            total variation couples the parameters, or if no solve succeeds.
+            total variation couples the parameters, or if no solve succeeds; if both `sensors` and
+            `observation` are given, or the latter is not of this problem; or if `at` lies outside
+            of the prior.
     """
     if sensors is not None:
         problem = _measured_by(problem, sensors)
-    information = case_information(problem, cases, key=key)
+    if observation is not None:
+        _check_observation(problem, sensors, observation)
+    point = None if at is None else _inside(problem, at)
+    information = case_information(problem, cases, observation=observation, at=point, key=key)
     variance = np.diagonal(information.covariance, axis1=1, axis2=2).mean(axis=0)
     fisher = information.fisher.mean(axis=0)
     eigenvalues = np.linalg.eigvalsh(fisher)
     rounding = len(fisher) * np.finfo(np.float64).eps * eigenvalues[-1]
-    view = _view(problem, information, np.sqrt(PRIOR_PRECISION * variance))
+    probe = Probe(problem, information.thetas, observation)
+    view = _view(problem, information, np.sqrt(PRIOR_PRECISION * variance), probe)
     covariance = np.linalg.inv(view.information + np.eye(len(fisher))).mean(axis=0)
     spreads, directions = np.linalg.eigh(covariance)
     sloppy = find_sloppy(view.information)
@@ -180,7 +218,7 @@ def identifiability(
         fisher=fisher,
         eigenvalues=eigenvalues,
         rank=int(np.sum(eigenvalues > rounding)),
-        informative=int(np.sum(eigenvalues > PRIOR_PRECISION)),
+        informative=informative(view.information),
         directions=directions.T[::-1],
         direction_spread=np.sqrt(spreads[::-1]),
         invisible=sloppy.dimension,
@@ -188,10 +226,44 @@ def identifiability(
         floor=floor_of(information),
         cases=len(information.thetas),
         failed=information.failed,
+        undefined=information.undefined,
+        local=at is not None,
+        given=observation is not None,
     )
 
 
-def _view(problem: InverseProblem, cases: CaseInformation, width: np.ndarray) -> View:
+def _check_observation(
+    problem: InverseProblem, sensors: Sensors | None, observation: Observation
+) -> None:
+    if sensors is not None:
+        raise ValueError("`observation` says what was read, and so do `sensors`: give one of them.")
+    problem.check_observation(observation)
+    if not np.asarray(observation.mask).any():
+        raise ValueError("`observation` holds no reading; at least one is needed.")
+
+
+def _inside(problem: InverseProblem, at: Any) -> Float[np.ndarray, " parameter"]:
+    point = np.asarray(at, np.float64)
+    if point.shape != (problem.parameters.size,):
+        raise ValueError(
+            f"`at` must be one value for each of the {problem.parameters.size} parameters; got "
+            f"shape {point.shape}."
+        )
+    unit = np.asarray(problem.parameters.to_unit(point))
+    outside = [
+        name
+        for name, z in zip(problem.parameters.names, unit.tolist(), strict=True)
+        if not 0.0 < z < 1.0
+    ]
+    if outside:
+        raise ValueError(
+            f"`at` must lie inside of the prior; {', '.join(outside)} does not. At its end it has "
+            "no derivative."
+        )
+    return point
+
+
+def _view(problem: InverseProblem, cases: CaseInformation, width: np.ndarray, probe: Probe) -> View:
     """The cases per prior standard deviation, of logarithms where all priors are positive."""
     space = problem.parameters
     middles = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
@@ -204,7 +276,10 @@ def _view(problem: InverseProblem, cases: CaseInformation, width: np.ndarray) ->
     scale = np.std(np.log(points) if logarithmic else points, axis=0)
     factor = scale / slopes
     information = cases.fisher * factor[:, :, None] * factor[:, None, :]
-    return View(space.names, space.units, cases.thetas, scale, information, width, logarithmic)
+    return View(
+        space.names, space.units, cases.thetas, scale, information, width, logarithmic, probe,
+        tuple(range(space.size)),
+    )  # fmt: skip
 
 
 def _measured_by(problem: InverseProblem, sensors: Sensors) -> InverseProblem:

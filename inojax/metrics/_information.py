@@ -1,5 +1,6 @@
 """What the readings say about the parameters, case by case over the prior."""
 
+import dataclasses
 from typing import NamedTuple
 
 import equinox as eqx
@@ -13,6 +14,7 @@ from .._inverse_problem import InverseProblem
 from .._linearization import linearize
 from .._observation import Observation
 from .._parameters import Design
+from .._sensors import FixedTimes
 from ..solvers import SolveStatus
 
 # A uniform unit coordinate has variance 1/12.
@@ -32,6 +34,8 @@ class CaseInformation(NamedTuple):
         fisher: Fisher information of the readings.
         covariance: Inverse of the information plus 12 I, the posterior covariance.
         failed: Number of cases whose solve failed, which are left out.
+        undefined: Number of cases that were solved, but whose readings are not finite or have no
+            density, which are left out, too.
     """
 
     thetas: Float[np.ndarray, "case parameter"]
@@ -39,16 +43,24 @@ class CaseInformation(NamedTuple):
     fisher: Float[np.ndarray, "case parameter parameter"]
     covariance: Float[np.ndarray, "case parameter parameter"]
     failed: int
+    undefined: int = 0
 
 
 def case_information(
-    problem: InverseProblem, cases: int, *, key: Key[Array, ""]
+    problem: InverseProblem,
+    cases: int,
+    *,
+    observation: Observation | None = None,
+    at: Float[np.ndarray, " parameter"] | None = None,
+    key: Key[Array, ""],
 ) -> CaseInformation:
     """Draw parameters and observations, solve, and linearize each case at its true parameters.
 
     Args:
         problem: The inverse problem.
         cases: Number of random cases.
+        observation: Whose times and channels are read, instead of what the sensors draw.
+        at: Parameters of all cases, instead of draws from the prior.
         key: Source of randomness.
 
     Returns:
@@ -56,19 +68,29 @@ def case_information(
 
     Raises:
         ValueError: If `cases` is below 2, if the noise is zero, if a total variation couples the
-            parameters, or if no solve succeeds.
+            parameters, or if no solve succeeds or no readings are finite.
     """
     if cases < 2:
         raise ValueError(f"`cases` must be at least 2; got {cases}.")
     theta_key, sensor_key = jr.split(key)
     thetas = problem.parameters.design(cases, kind=Design.RANDOM, key=theta_key)
-    slopes, fisher, covariance = _information(problem, thetas, sensor_key)
-    solved = np.isfinite(covariance).all((1, 2))
+    if at is not None:
+        alike = observation is not None or (
+            isinstance(problem.sensors.times, FixedTimes) and problem.sensors.missing == 0.0
+        )
+        thetas = np.tile(at, (1 if alike else cases, 1))
+    slopes, fisher, covariance, solved = _information(problem, thetas, sensor_key, observation)
+    good = np.isfinite(covariance).all((1, 2))
     if not solved.any():
         raise ValueError("No solve succeeded: check the model with `solve_ensemble` first.")
-    failed = int(cases - solved.sum())
+    if not good.any():
+        raise ValueError(
+            "All solves succeeded that did not fail, but no case has readings that are finite and "
+            "have a density: check the `observable` and the noise with `simulate`."
+        )
+    failed, undefined = int(np.sum(~solved)), int(np.sum(solved & ~good))
     return CaseInformation(
-        thetas[solved], slopes[solved], fisher[solved], covariance[solved], failed
+        thetas[good], slopes[good], fisher[good], covariance[good], failed, undefined
     )
 
 
@@ -96,7 +118,7 @@ def laplace_covariances(
     Raises:
         ValueError: If the noise is zero, or if a total variation couples the parameters.
     """
-    slopes, fisher, covariance = _information(problem, thetas, key)
+    slopes, fisher, covariance, _ = _information(problem, thetas, key)
     if unit:
         return covariance
     levels = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
@@ -109,37 +131,80 @@ def laplace_covariances(
 
 
 def _information(
-    problem: InverseProblem, thetas: np.ndarray, key: Key[Array, ""]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Slopes, information and covariance at known parameters; covariances NaN where unsolved."""
+    problem: InverseProblem,
+    thetas: np.ndarray,
+    key: Key[Array, ""],
+    observation: Observation | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Slopes, information and covariance at known parameters, and where they were solved.
+
+    Covariances are NaN where they were not, or where readings are not finite.
+    """
     problem.check_independent()
-    solution, sensitivities = problem.model.sensitivities(thetas)
+    times = None if observation is None else np.asarray(observation.times, np.float64)
+    solution, sensitivities = problem.model.sensitivities(thetas, times)
     rows = [np.asarray(x) for x in (solution.states, thetas, sensitivities)]
-    keys = np.asarray(jr.key_data(jr.split(key, len(thetas))))
-    found = []
-    # Calls of one shape, which compiles once for any number of cases.
-    for start in range(0, len(thetas), _BLOCK):
-        some = np.arange(start, start + _BLOCK) % len(thetas)
-        meant = min(_BLOCK, len(thetas) - start)
-        with jax.enable_x64(True):
-            part = _observed(problem, *(jnp.asarray(x[some]) for x in (*rows, keys)))
-            found.append([np.asarray(x)[:meant] for x in part])
-    slopes, fisher, covariance = (np.concatenate(column) for column in zip(*found, strict=True))
+    rows.append(np.asarray(jr.key_data(jr.split(key, len(thetas)))))
     solved = np.asarray(solution.status) == SolveStatus.SUCCESS
-    return slopes, fisher, np.where(solved[:, None, None], covariance, np.nan)
+    found = list(_in_blocks(problem, rows, observation, noisy=True))
+    good = np.isfinite(found[2]).all((1, 2))
+    if np.any(again := solved & ~good):
+        # Draws of a wide noise overflow; what is expected of them does not.
+        rest = [x[again] for x in rows]
+        for whole, part in zip(
+            found, _in_blocks(problem, rest, observation, noisy=False), strict=True
+        ):
+            whole[again] = part
+    slopes, fisher, covariance = found
+    return slopes, fisher, np.where(solved[:, None, None], covariance, np.nan), solved
+
+
+def _in_blocks(
+    problem: InverseProblem, rows: list[np.ndarray], observation: Observation | None, noisy: bool
+) -> tuple[np.ndarray, ...]:
+    """Calls of one shape, which compiles once for any number of cases."""
+    count, found = len(rows[0]), []
+    for start in range(0, count, _BLOCK):
+        some = np.arange(start, start + _BLOCK) % count
+        meant = min(_BLOCK, count - start)
+        with jax.enable_x64(True):
+            part = _observed(
+                problem, *(jnp.asarray(x[some]) for x in rows), observation, noisy=noisy
+            )
+            found.append([np.array(x)[:meant] for x in part])
+    return tuple(np.concatenate(column) for column in zip(*found, strict=True))
 
 
 @eqx.filter_jit
 def _observed(
-    problem: InverseProblem, states: Array, thetas: Array, sensitivities: Array, key_data: Array
+    problem: InverseProblem,
+    states: Array,
+    thetas: Array,
+    sensitivities: Array,
+    key_data: Array,
+    observation: Observation | None,
+    *,
+    noisy: bool,
 ) -> tuple[Array, Array, Array]:
     """Slopes, information and covariance of readings of states, parameters and sensitivities."""
 
     def one(
         states: Array, theta: Array, sensitivities: Array, key: Array
     ) -> tuple[Array, Array, Array]:
-        observation = problem.observe(states, theta, key=key)
-        return _linearized(problem, observation, theta, states, sensitivities)
+        if observation is None:
+            read = problem.observe(states, theta, key=key)
+            grid = jnp.asarray(problem.model.times)
+            gaps = jnp.abs(jnp.asarray(read.times)[:, None] - grid[None, :])
+            index = jnp.argmin(gaps, axis=1)
+            states, sensitivities = states[index], sensitivities[index]
+        else:
+            clean = jnp.asarray(problem.read(states, theta))
+            times = jnp.asarray(observation.times, states.dtype)
+            values = problem.noise.sample(clean, theta, times=times, key=key)
+            read = dataclasses.replace(observation, times=times, values=values)
+        if not noisy:
+            read = dataclasses.replace(read, values=jnp.asarray(problem.read(states, theta)))
+        return _linearized(problem, read, theta, states, sensitivities)
 
     return jax.vmap(one)(states, thetas, sensitivities, jr.wrap_key_data(key_data))
 
@@ -148,16 +213,14 @@ def _linearized(
     problem: InverseProblem,
     observation: Observation,
     theta: Float[Array, " parameter"],
-    states: Float[Array, "time state"],
-    sensitivities: Float[Array, "time state parameter"],
+    states: Float[Array, "reading state"],
+    sensitivities: Float[Array, "reading state parameter"],
 ) -> tuple[Array, Array, Array]:
-    grid = jnp.asarray(problem.model.times)
-    index = jnp.argmin(jnp.abs(jnp.asarray(observation.times)[:, None] - grid[None, :]), axis=1)
     # dθ/dz of the prior's inverse distribution function turns columns into unit coordinates.
     z = jnp.asarray(problem.parameters.to_unit(theta))
     slopes = jax.jacfwd(lambda u: jnp.asarray(problem.parameters.from_unit(u)))(z)
-    columns = sensitivities[index] @ slopes
-    line = linearize(problem, observation, theta, states[index], columns, slopes)
+    columns = sensitivities @ slopes
+    line = linearize(problem, observation, theta, states, columns, slopes)
     information = line.fisher
     covariance = jnp.linalg.inv(information + PRIOR_PRECISION * jnp.eye(len(theta)))
     return jnp.diag(slopes), information, covariance

@@ -88,6 +88,19 @@ def is_invisible(
     return bool(spread(np.linalg.eigvalsh(inside)[:, -1]) >= SPARSE_FROM)
 
 
+def informative(information: Float[np.ndarray, "case parameter parameter"]) -> int:
+    """In how many directions the readings of the median case say more than the prior.
+
+    Together with the invisible ones of `find_sloppy` these are never more than there are: along an
+    invisible direction most cases say less than the prior.
+
+    Args:
+        information: Fisher information for one prior standard deviation of each parameter.
+    """
+    values = np.linalg.eigvalsh(information[:_SEARCH_CASES])
+    return int(np.median(np.sum(values > 1.0, axis=1)))
+
+
 def find_sloppy(information: Float[np.ndarray, "case parameter parameter"]) -> Sloppy:
     """Explain the invisible directions by as few parameters as possible each.
 

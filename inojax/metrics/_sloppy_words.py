@@ -6,12 +6,16 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from ._probe import Probe
 from ._sloppy import NO_CHANGE, VISIBLE_FROM, Group, Sloppy, is_invisible
 
 # The largest exponent; tried in this order of simplicity, and the first that holds is told.
 _FACTORS = (1, 2, 3, 4)
 # An exponent that is rounded to a simple one is that close to it; `is_invisible` then decides.
 _ROUNDING = 0.05
+# Standard deviations by which readings change, all over the prior, with a parameter that they do
+# not depend on; and with one that they hardly see. The solver's tolerance leaves less open.
+_SEEN_IF_BLIND, _SEEN = 0.01, 3.0
 # Parameters of a mix that are named.
 _NAMED = 6
 
@@ -27,6 +31,9 @@ class View(NamedTuple):
         information: Fisher information of each case for one of these standard deviations.
         width: Expected posterior over prior standard deviation of each parameter.
         logarithmic: Whether directions multiply parameters rather than shift them.
+        probe: Solves again at other parameters: whether it is so beyond the derivatives. Without
+            it they are taken at their word.
+        members: Positions of the parameters among those of the problem.
     """
 
     names: tuple[str, ...]
@@ -36,6 +43,8 @@ class View(NamedTuple):
     information: Float[np.ndarray, "case parameter parameter"]
     width: Float[np.ndarray, " parameter"]
     logarithmic: bool
+    probe: Probe | None = None
+    members: tuple[int, ...] | None = None
 
     def among(self, members: tuple[int, ...]) -> "View":
         """The same for a few parameters, the others known."""
@@ -48,7 +57,23 @@ class View(NamedTuple):
             self.information[:, index][:, :, index],
             self.width[index],
             self.logarithmic,
+            self.probe,
+            members if self.members is None else tuple(self.members[i] for i in index),
         )
+
+    def jump_of_one(self) -> float:
+        """How far a reading changes while the only parameter goes through its prior."""
+        if self.probe is None or self.members is None:
+            return 0.0
+        return self.probe.along(self.members[0])
+
+    def jump_along(self, exponents: Float[np.ndarray, " parameter"]) -> float:
+        """The same while the parameters move together, by one standard deviation of the prior."""
+        if self.probe is None or self.members is None:
+            return 0.0
+        move = np.zeros(self.probe.thetas.shape[1])
+        move[list(self.members)] = exponents / np.max(np.abs(exponents / self.scale))
+        return self.probe.together(move, logarithmic=self.logarithmic)
 
 
 def sentences(view: View, sloppy: Sloppy) -> tuple[str, ...]:
@@ -100,9 +125,17 @@ def _about(view: View, group: Group) -> list[str]:
 
 def _alone(view: View) -> str:
     (name,) = view.names
-    if np.mean(view.information) < NO_CHANGE:
-        return f"{name} is invisible: no reading depends on it."
+    blind = np.mean(view.information) < NO_CHANGE
+    jump = view.jump_of_one()
     width = 100.0 * float(view.width[0])
+    if jump > (_SEEN_IF_BLIND if blind else _SEEN):
+        return (
+            f"{name} is hardly visible to derivatives, but readings change by up to {jump:.2g} "
+            "standard deviations while it goes through its prior, as by a switch: what they tell "
+            "of it is more than stands here, and `SequentialMonteCarlo` needs no derivatives."
+        )
+    if blind:
+        return f"{name} is invisible: no reading depends on it."
     return f"{name} is hardly visible: its posterior is {width:.0f} % of the prior's width."
 
 
@@ -116,7 +149,11 @@ def _constant_move(view: View) -> str | None:
         if is_invisible(view.information, move[:, None]):
             unit = move / np.linalg.norm(move)
             change = np.einsum("i,cij,j->c", unit, view.information, unit).mean()
-            end = "no reading changes" if change < NO_CHANGE else "the readings hardly change"
+            end = "the readings hardly change"
+            if change < NO_CHANGE:
+                jump = view.jump_along(exponents)
+                still = jump <= _SEEN_IF_BLIND
+                end = "no reading changes" if still else f"readings change by steps ({jump:.2g} sd)"
             return f"{_moved(view, exponents)}, and {end}"
     return None
 
@@ -166,7 +203,8 @@ def _with_a_sum(view: View, local: Float[np.ndarray, "case parameter"]) -> str |
             if abs(best[-1]) < _ROUNDING * np.abs(best).max():
                 continue
             power = np.round(2.0 * best[:-1] / best[-1]) / 2.0
-            if _explains(view, power + shares):
+            # Of few cases any gradient is that of some sum.
+            if len(view.thetas) > n and _explains(view, power + shares):
                 return _formula(view, power, " + ".join(view.names[i] for i in members))
     return None
 

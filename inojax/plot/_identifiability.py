@@ -67,8 +67,8 @@ def _draw_spectrum(axes: Axes, card: IdentifiabilityCard) -> None:
     least = len(values) * np.finfo(np.float64).eps * values[0]
     seen = values > _PRIOR_PRECISION
     shown = np.maximum(values, least if least > 0.0 else 1.0)
-    axes.plot(place[seen], shown[seen], "o", color=BLUE, markersize=5, label="readings tell more")
-    axes.plot(place[~seen], shown[~seen], "o", color=ORANGE, markersize=5, label="prior tells more")
+    axes.plot(place[seen], shown[seen], "o", color=BLUE, markersize=5, label="above the prior's")
+    axes.plot(place[~seen], shown[~seen], "o", color=ORANGE, markersize=5, label="below")
     axes.axhline(_PRIOR_PRECISION, color=GRAY, linestyle="--")
     axes.annotate(
         "prior's precision 12", (1, _PRIOR_PRECISION), (2, 3), color=GRAY, fontsize=9.5,

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from ._style import COLORS, INK, MARKERS, PALE, house_style, new_figure
+from ._style import COLORS, INK, MARKERS, PALE, house_style, legend_above, new_figure
 
 _LEVELS = 24
 
@@ -76,5 +76,5 @@ def landscape(
         axes.set_ylabel(names[1])
         axes.grid(visible=False)
         if points:
-            figure.legend(loc="outside upper center", ncols=min(len(points), 4))
+            legend_above(figure, *axes.get_legend_handles_labels())
         return figure

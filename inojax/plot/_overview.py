@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from .._inverse_problem import InverseProblem
 from .._observation import Observation
 from ._errors import draw_parameter_errors
-from ._style import house_style, new_figure, with_unit
+from ._style import house_style, legend_above, new_figure, with_unit
 from ._trajectories import draw_trajectory, legend_entries
 
 
@@ -48,6 +48,6 @@ def overview(
         for axes, name in zip(panels, show, strict=True):
             draw_trajectory(axes, problem, observation, name, states, cloud, truth)
             axes.set_xlabel(with_unit(problem.model.coordinate, problem.model.time_unit))
-        above.legend(*legend_entries(panels), loc="outside upper center", ncols=4)
+        legend_above(above, *legend_entries(panels))
         draw_parameter_errors(below.subplots(), problem.parameters.names, errors, floor)
         return figure

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from .._inverse_problem import InverseProblem
 from .._observation import Observation
-from ._style import BLUE, INK, ORANGE, house_style, new_figure, with_unit
+from ._style import BLUE, INK, ORANGE, house_style, legend_above, new_figure, with_unit
 from ._trajectories import legend_entries
 
 _COLUMNS = 3
@@ -73,10 +73,11 @@ def predictive(
             _readings(axes, observation, channel, time_zero)
             axes.set_title(with_unit(problem.channels[channel], unit), loc="left")
             axes.set_xlabel(with_unit(problem.model.coordinate, problem.model.time_unit))
+            axes.tick_params(labelbottom=True)
             axes.margins(x=0.02)
         for axes in panels[shape[1] :]:
             axes.set_axis_off()
-        figure.legend(*legend_entries(panels[: shape[1]]), loc="outside upper center", ncols=3)
+        legend_above(figure, *legend_entries(panels[: shape[1]]), most=3)
         return figure
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from ._style import COLORS, house_style, new_figure
+from ._style import COLORS, house_style, legend_above, new_figure
 
 _COLUMNS = 3
 
@@ -60,9 +60,8 @@ def profiles(
                 panel.plot(*dots[title], "o", color="black", markersize=4, label="readings")
             panel.set_title(title)
             panel.set_xlabel(label)
+            panel.tick_params(labelbottom=True)
         axes[0].set_ylabel(quantity)
         lines = {line.get_label(): line for panel in axes for line in panel.lines}
-        figure.legend(
-            list(lines.values()), list(lines), loc="outside upper center", ncols=min(4, len(lines))
-        )
+        legend_above(figure, list(lines.values()), list(lines))
         return figure

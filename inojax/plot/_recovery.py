@@ -5,7 +5,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ._style import BLUE, GRAY, INK, hide, house_style, new_figure
+from ._style import BLUE, GRAY, INK, hide, house_style, label_bottoms, new_figure
 
 _COLUMNS = 5
 _BARS = 40  # cases whose interval is drawn; more would hide each other
@@ -59,6 +59,7 @@ def recovery(
             )
         for axes in panels.flat[len(names) :]:
             hide(axes)
+        label_bottoms(panels, len(names))
         figure.supxlabel("true value (unit coordinate)")
         figure.supylabel("recovered value (unit coordinate)")
         figure.suptitle("True against recovered, with 90 % intervals; in titles the RMS error")

@@ -1,19 +1,23 @@
 """The look of all figures, in one place."""
 
 import contextlib
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import matplotlib as mpl
 from cycler import cycler
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
+from matplotlib.legend import Legend
 
 # Okabe and Ito's palette, which color-blind readers tell apart.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 COLORS = (BLUE, ORANGE, GREEN, PINK, "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "D", "^", "s", "v", "P", "X")
 INK, GRAY, PALE = "#222222", "#8A8A8A", "#D9D9D9"
+# Height of a legend of one row, in inches.
+_ROW = 0.35
 
 _STYLE: Any = {
     "font.size": 11,
@@ -62,3 +66,56 @@ def with_unit(name: str, unit: str) -> str:
 def hide(axes: Axes) -> None:
     """Leave an unused panel empty."""
     axes.set_axis_off()
+
+
+def legend_above(
+    figure: FigureBase, handles: Sequence[Any], labels: Sequence[str], most: int = 4
+) -> None:
+    """Put a legend above all panels, whole: in as many columns as fit, and long names wrapped.
+
+    The figure grows by the rows behind the first, so that they take nothing from the panels.
+
+    Args:
+        figure: The figure, or a part of one, which does not grow.
+        handles: What is drawn.
+        labels: Its names.
+        most: Most columns.
+    """
+    names = list(labels)
+    for columns in range(min(most, len(names)), 0, -1):
+        legend = _legend(figure, handles, names, columns)
+        if legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()
+    else:
+        longest = max(map(len, names))
+        room = figure.bbox.width / _legend_width(figure, handles, names)
+        names = [textwrap.fill(name, max(8, int(0.85 * room * longest))) for name in names]
+        legend = _legend(figure, handles, names, 1)
+    if isinstance(figure, Figure):
+        inches = (legend.get_window_extent().height - _ROW * figure.dpi) / figure.dpi
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(width, height + max(0.0, inches))
+
+
+def _legend(figure: FigureBase, handles: Sequence[Any], labels: list[str], columns: int) -> Legend:
+    return figure.legend(list(handles), labels, loc="outside upper center", ncols=columns)
+
+
+def _legend_width(figure: FigureBase, handles: Sequence[Any], labels: list[str]) -> float:
+    legend = _legend(figure, handles, labels, 1)
+    width = legend.get_window_extent().width
+    legend.remove()
+    return width
+
+
+def label_bottoms(panels: Any, count: int) -> None:
+    """Keep the tick labels of an axis that panels share where no other panel stands below.
+
+    Args:
+        panels: All panels, by rows and columns.
+        count: How many of them, in reading order, are drawn.
+    """
+    columns = panels.shape[1]
+    for axes in panels.ravel()[max(0, count - columns) : count]:
+        axes.tick_params(labelbottom=True)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from .._inverse_problem import InverseProblem
 from .._observation import Observation
-from ._style import BLUE, INK, ORANGE, hide, house_style, new_figure, with_unit
+from ._style import BLUE, INK, ORANGE, hide, house_style, legend_above, new_figure, with_unit
 
 _COLUMNS = 3
 
@@ -58,7 +58,7 @@ def trajectories(
         for axes in panels[max(0, len(chosen) - columns) : len(chosen)]:
             axes.set_xlabel(with_unit(problem.model.coordinate, problem.model.time_unit))
             axes.tick_params(labelbottom=True)
-        figure.legend(*legend_entries(panels[: len(chosen)]), loc="outside upper center", ncols=4)
+        legend_above(figure, *legend_entries(panels[: len(chosen)]))
         return figure
 
 

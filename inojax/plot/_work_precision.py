@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from ._style import COLORS, MARKERS, house_style, new_figure
+from ._style import COLORS, MARKERS, house_style, legend_above, new_figure
 
 
 def work_precision(points: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]) -> Figure:
@@ -41,7 +41,5 @@ def work_precision(points: Mapping[str, Mapping[str, Sequence[tuple[float, float
             axes.set_xlabel("largest relative error")
         panels[0].set_ylabel("time per trajectory [ms]")
         lines = {line.get_label(): line for axes in panels for line in axes.lines}
-        figure.legend(
-            list(lines.values()), list(lines), loc="outside upper center", ncols=min(4, len(lines))
-        )
+        legend_above(figure, list(lines.values()), list(lines))
         return figure

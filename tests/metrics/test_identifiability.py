@@ -10,7 +10,7 @@ import pytest
 
 import inojax as ij
 from inojax.metrics import bayes_floor, identifiability
-from inojax.metrics._sloppy import find_sloppy, is_invisible
+from inojax.metrics._sloppy import find_sloppy, informative, is_invisible
 from inojax.metrics._sloppy_words import View, sentences
 from tests.helpers import HIGHEST, LINEAR_NOISE, LINEAR_TIMES, LOWEST, SLOPES, linear_gaussian
 from tests.refuses import refuses
@@ -222,6 +222,113 @@ def test_failed_solves_are_counted(key):
     assert 0 < card.failed < 16
     assert card.cases + card.failed == 16
     assert f"{card.failed} more failed to solve" in str(card)
+
+
+def test_no_reading_depends_is_said_only_where_it_is_so(key):
+    """A rate that doubles at c = 1 has no derivative by c, and yet all readings know of it."""
+    switch = decay("abc", lambda p: p[0] * jnp.where(p[2] > 1.0, 2.0, 1.0))
+    card = identifiability(switch, cases=8, key=key)
+    absent, switching = (
+        next(line for line in card.sentences if line.startswith(f"{name} is ")) for name in "bc"
+    )
+    assert absent == "b is invisible: no reading depends on it."
+    assert switching.startswith("c is hardly visible to derivatives, but readings change by up to")
+    # exp(-a t) against exp(-2 a t) is 1/4 at most, for 250 standard deviations.
+    told = float(switching.split("up to ")[1].split()[0])
+    assert 100.0 < told <= 250.0
+
+
+def test_moves_that_change_readings_by_steps_are_told(key):
+    """Only a b is seen but for a switch of a, which no derivative knows."""
+    problem = decay("ab", lambda p: p[0] * p[1] + jnp.where(p[0] > 1.0, 1.0, 0.0))
+    (line,) = identifiability(problem, cases=8, key=key).sentences
+    assert "and readings change by steps (" in line
+
+
+def test_readings_that_overflow_are_no_failed_solves(key):
+    """Of log-normal noise with a level of up to 10,000 most draws are no numbers."""
+    prior = dist.LogUniform(0.3, 3.0), dist.LogUniform(1e-2, 1e4)
+    space = ij.ParameterSpace(
+        tuple(ij.Parameter(name, p) for name, p in zip(("k", "sigma"), prior, strict=True))
+    )
+    model = ij.ODEModel(
+        lambda t, y, theta: -theta[0] * y, np.ones(1), times=np.array(TIMES), states=("y",)
+    )
+    sensors = ij.Sensors(ij.FixedTimes(TIMES))
+    problem = ij.InverseProblem("wide", space, model, sensors, ij.noise.LogNormal("sigma"))
+    card = identifiability(problem, cases=32, key=key)
+    assert (card.cases, card.failed, card.undefined) == (32, 0, 0)
+    assert "failed" not in str(card)
+    # Three readings say 2 x 3 of the square of log sigma, whose prior is uniform over ln 10^6.
+    information = 6.0 * np.log(1e6) ** 2
+    np.testing.assert_allclose(card.posterior_std[1] ** 2, 1.0 / (12.0 + information), rtol=1e-6)
+
+
+def test_cases_without_finite_readings_are_counted_apart(key):
+    """The logarithm of what is negative for half of the prior."""
+    space = ij.ParameterSpace((ij.Parameter("a", dist.Uniform(-1.0, 1.0)),))
+    model = ij.ODEModel(
+        lambda t, y, theta: theta[:1], np.zeros(1), times=np.array(TIMES), states=("y",)
+    )
+    sensors = ij.Sensors(ij.FixedTimes(TIMES), ("log",), observable=lambda y, theta: jnp.log(y))
+    problem = ij.InverseProblem("log", space, model, sensors, ij.noise.Gaussian(0.1))
+    card = identifiability(problem, cases=16, key=key)
+    assert card.failed == 0
+    assert 0 < card.undefined < 16
+    assert f"{card.undefined} more were solved, but have no finite readings" in str(card)
+
+
+def test_what_was_read_counts_instead_of_what_sensors_may_draw(key):
+    """Only z at one time was read, and twice: times need not be those of the model."""
+    problem = linear_gaussian()
+    mask = np.array([[False, False, True], [False, False, True], [False, False, False]])
+    observation = ij.Observation(
+        np.array([0.25, 0.25, 0.9]), np.where(mask, 1.0, 0.0), mask, problem.channels
+    )
+    card = identifiability(problem, cases=4, observation=observation, key=key)
+    np.testing.assert_allclose(card.fisher, exact([0.25, 0.25], SLOPES[[2]]), rtol=2e-6)
+    assert "read as the observation was" in str(card)
+    assert card.invisible == 1
+    with refuses(ValueError, "`observation` says what was read, and so do `sensors`"):
+        identifiability(problem, problem.sensors, observation=observation, key=key)
+    with refuses(TypeError, "`observation` must be an `Observation`"):
+        identifiability(problem, observation=3.0, key=key)  # type: ignore
+
+
+def test_it_looks_at_the_parameters_given(key):
+    """exp(-k t): the information about log k is (k t exp(-k t) / noise)², summed."""
+    problem = decay("kb", lambda p: p[0])
+    card = identifiability(problem, at=np.array([0.8, 1.0]), key=key)
+    assert card.cases == 1
+    times = np.array(TIMES)
+    per_unit = 0.8 * times * np.exp(-0.8 * times) / 1e-3 * np.log(10.0)
+    expected = np.diag([np.square(per_unit).sum(), 0.0])
+    np.testing.assert_allclose(card.fisher, expected, rtol=1e-4, atol=1e-6)
+    text = str(card)
+    assert "1 case at the parameters given" in text
+    assert "Bayes floor" not in text
+    assert "b is invisible: no reading depends on it." in card.sentences
+    random = ij.InverseProblem(
+        "some", problem.parameters, problem.model, ij.Sensors(ij.RandomTimes(1)), problem.noise
+    )
+    assert identifiability(random, cases=8, at=[0.8, 1.0], key=key).cases == 8
+    with refuses(ValueError, r"`at` must be one value for each of the 2 parameters; got .*\(3,\)"):
+        identifiability(problem, at=np.ones(3), key=key)
+    with refuses(ValueError, "`at` must lie inside of the prior; k does not"):
+        identifiability(problem, at=np.array([7.0, 1.0]), key=key)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_seen_and_what_is_not_are_never_more_than_there_is(seed):
+    """One case in ten knows everything: the average does, and nine of ten do not."""
+    rng = np.random.default_rng(seed)
+    roots = rng.normal(size=(64, 12, 12)) * 10.0 ** rng.uniform(-4.0, 1.0, (64, 1, 12))
+    roots[:6] *= 1e5
+    information = roots @ np.swapaxes(roots, 1, 2)
+    assert np.all(np.linalg.eigvalsh(information.mean(axis=0)) > 1.0)
+    sloppy = find_sloppy(information)
+    assert sloppy.dimension > 0
+    assert informative(information) + sloppy.dimension <= 12
 
 
 def test_bad_input_is_refused():

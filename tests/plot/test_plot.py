@@ -7,6 +7,7 @@ import sys
 import jax
 import matplotlib as mpl
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 from matplotlib.figure import Figure
 
@@ -265,6 +266,42 @@ def test_predictive_has_bands_curves_and_readings(problem, observation):
     ]
     assert counts == [1, 2]
     assert len(hare.collections) == 2
+
+
+def channels(count: int) -> tuple[ij.InverseProblem, ij.Observation]:
+    """A problem with so many channels, and one reading of each."""
+    times, names = np.array([1.0, 2.0]), tuple(f"s{number}" for number in range(count))
+    space = ij.ParameterSpace((ij.Parameter("k", dist.Uniform(0.0, 1.0)),))
+    model = ij.ODEModel(lambda t, y, k: -k[0] * y, np.ones(count), times=times, states=names)
+    problem = ij.InverseProblem(
+        "many", space, model, ij.Sensors(ij.FixedTimes((2.0,))), ij.noise.Gaussian(0.1)
+    )
+    return problem, ij.Observation.from_arrays([2.0], np.ones((1, count)), problem=problem)
+
+
+LONG = "a curve whose name goes on for longer than any figure of one panel is wide"
+
+
+@pytest.mark.parametrize("names", [(), ("best fit",), ("best fit", LONG)])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_legends_are_whole_and_every_panel_says_its_times(count, names):
+    problem, observation = channels(count)
+    times, samples = np.linspace(0.0, 2.0, 5), RANDOM.uniform(size=(9, 5, count))
+    curves = dict.fromkeys(names, samples[0])
+    figure = plot.predictive(problem, observation, times=times, samples=samples, curves=curves)
+    assert_drawn(figure, count)
+    (legend,) = figure.legends
+    shown, page = legend.get_window_extent(), figure.bbox
+    assert shown.x0 >= 0.0
+    assert shown.x1 <= page.width
+    assert shown.y1 <= page.height
+    told = " ".join(text.get_text().replace("\n", " ") for text in legend.get_texts())
+    assert all(name in told for name in names)
+    for axes in figure.get_axes():
+        if axes.axison:
+            assert any(label.get_visible() and label.get_text() for label in axes.get_xticklabels())
+            # What the legend takes is not taken from the panels.
+            assert axes.get_window_extent().height > 1.5 * figure.dpi
 
 
 def test_predictive_refuses_shapes_that_disagree(problem, observation):
