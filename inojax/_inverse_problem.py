@@ -59,7 +59,8 @@ class InverseProblem(eqx.Module):
         self.sensors = sensors
         self.noise = noise
         self._check_types()
-        self.noise = noise.bound(parameters.names)
+        self.model = model.bound(parameters.binding) if hasattr(model, "bound") else model
+        self.noise = noise.bound_to(parameters.binding)
 
     def _check_types(self) -> None:
         fields = {
@@ -181,7 +182,12 @@ class InverseProblem(eqx.Module):
         """
         if self.sensors.observable is None:
             return states[..., np.array(self.channel_index)]
-        return self.sensors.observed(states, theta[..., None, :])
+        return self.sensors.observed(
+            states,
+            self.parameters.complete(theta)[..., None, :],
+            state_names=self.model.states,
+            parameter_names=self.parameters.all_names,
+        )
 
     def simulate(
         self, theta: Float[ArrayLike, " parameter"], *, key: Key[Array, ""]

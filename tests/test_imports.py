@@ -18,6 +18,7 @@ PACKAGE = ROOT / "inojax"
 # What stands further right, or in a later group, may import what stands before it.
 ORDER = (
     ("_x64",),
+    ("_named_vector", "_indices", "_user_function", "_binding", "_quantile_table", "_quantiles"),
     ("_intervals", "_parameters", "_sensors", "_observation", "noise", "solvers", "nn", "train"),
     ("models",),
     ("_inverse_problem", "_estimate_status", "_trust", "_estimate"),

@@ -293,6 +293,7 @@ class LeastSquaresInverter(AbstractExactInverter):
             status,
             optima,
             Diagnostics(solver_power=jnp.asarray(power, jnp.float64)),
+            fixed=space.fixed_values,
         )
 
 

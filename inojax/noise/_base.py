@@ -6,6 +6,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
+from .._binding import Binding
+
 
 class NoDensityError(ValueError):
     """The noise has no density, so readings cannot be weighed against predictions."""
@@ -79,6 +81,27 @@ class AbstractNoise(eqx.Module):
         """
         del names
         return self
+
+    def bound_to(self, binding: Binding) -> "AbstractNoise":
+        """The same model for vectors of the unknowns, where some parameters are fixed.
+
+        An `InverseProblem` calls this. By default the model's methods get θ with the fixed
+        parameters at their places, as equations do.
+
+        Args:
+            binding: Names of all parameters, and values of the fixed ones.
+
+        Returns:
+            The same model, ready for vectors of the unknowns.
+
+        Raises:
+            ValueError: If it names a parameter that is not there.
+        """
+        if not binding.fixed:
+            return self.bound(binding.names)
+        from ._completed import Completed
+
+        return Completed(self.bound(binding.names), binding)
 
     def check(self, n_channels: int) -> None:
         """Raise a ValueError, on the host, if the model does not fit so many channels."""

@@ -7,6 +7,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
+from .._binding import Binding
 from ._base import AbstractNoise
 
 # Relative distances below which the series is more exact than the formula, and its terms.
@@ -47,6 +48,11 @@ class Poisson(AbstractNoise):
     def counts(self) -> bool:
         """Readings are counts."""
         return True
+
+    def bound_to(self, binding: Binding) -> AbstractNoise:
+        """The same: no parameter matters here."""
+        del binding
+        return self
 
     def sample(
         self,
