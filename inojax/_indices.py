@@ -140,6 +140,8 @@ def _meant(equation: Any) -> bool:
 def _places(equation: Any, values: list[Any]) -> Iterator[tuple[int, int, int, int]]:
     """Axis, its size, and the first and the last position on it, wherever these are known."""
     name, params = equation.primitive.name, equation.params
+    if not equation.invars:
+        return
     shape = equation.invars[0].aval.shape
     if name in ("dynamic_slice", "dynamic_update_slice"):
         skipped = 1 if name == "dynamic_slice" else 2

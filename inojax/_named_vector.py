@@ -13,6 +13,10 @@ from jaxtyping import Array
 from ._x64 import is_traced
 
 
+# Attributes of arrays that JAX asks for as well as users.
+_ASKED_FOR = "shape", "dtype", "ndim", "size"
+
+
 class UnknownNameError(KeyError, AttributeError):
     """A name that is not there."""
 
@@ -56,14 +60,9 @@ class NamedVector:
 
     Three things are stricter. A position beyond the end is an `IndexError`, also in slices, where
     JAX takes the nearest entry without a word. A name wins over an attribute of arrays, so that
-    `theta.T` is a temperature of that name and not a transpose; only `shape`, `dtype` and `ndim`
-    stay what they are for arrays, and `theta["shape"]` is the parameter. And it cannot be
-    assigned to.
-
-    Attributes:
-        shape: As of the array.
-        dtype: As of the array.
-        ndim: As of the array.
+    `theta.T` is a temperature of that name and not a transpose; for an entry called `shape`,
+    `size`, `dtype` or `ndim`, which JAX asks for too, only `theta["shape"]` serves. And it cannot
+    be assigned to.
     """
 
     # Names of this class win over those of entries: there must be few of them.
@@ -108,21 +107,37 @@ class NamedVector:
     @property
     def shape(self) -> tuple[int, ...]:
         """As of the array."""
-        return self._array.shape
+        return self._of_array("shape")
 
     @property
     def dtype(self) -> Any:
         """As of the array."""
-        return self._array.dtype
+        return self._of_array("dtype")
 
     @property
     def ndim(self) -> int:
         """As of the array."""
-        return 1
+        return self._of_array("ndim")
+
+    @property
+    def size(self) -> int:
+        """As of the array."""
+        return self._of_array("size")
+
+    def _of_array(self, name: str) -> Any:
+        """An attribute that is not to be confused with an entry of its name."""
+        if self._names is not None and name in self._names:
+            raise UnknownNameError(
+                f"`{self._argument}.{name}` could be the array's {name} as well as the entry of "
+                f'that name: write `{self._argument}["{name}"]` or `len({self._argument})`.'
+            )
+        return getattr(self._array, name)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        if name in _ASKED_FOR:
+            return self._of_array(name)  # Python comes here when the property has raised
         if self._names is not None and name in self._names:
             return self._named(name)
         if name == "at":

@@ -46,7 +46,7 @@ def call_vector_field(
         ValueError: If it returns another shape than one value for each state.
         IndexError: If it uses a position that is not there.
     """
-    arguments = t, _named(y, states, "y", "states"), _named(theta, parameters, "theta")
+    arguments = jnp.asarray(t), _named(y, states, "y", "states"), _named(theta, parameters, "theta")
     result = called(function, arguments, what=_FIELD, form="(t, y, theta)")
     return as_vector(result, states, y.dtype, what=_FIELD, noun="states")
 
