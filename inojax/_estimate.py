@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from ._estimate_status import EstimateStatus
 from ._intervals import central_interval
-from ._named_vector import position_of
+from ._named_vector import UnknownNameError, position_of
 from ._trust import TrustTicket
 from ._x64 import is_traced
 
@@ -163,6 +163,7 @@ class Estimate(eqx.Module):
 
         Raises:
             KeyError: If there is no unknown of that name; one that is like it is proposed.
+            TypeError: If `name` is no text.
             ValueError: If there are no samples.
         """
         position = self._position(name)
@@ -178,6 +179,9 @@ class Estimate(eqx.Module):
                 f"`name` must be the name of a parameter; got {name!r}. By position there are "
                 "`estimate.value` and `estimate.samples`."
             )
+        for fixed, value, _ in self.fixed:
+            if name == fixed:
+                raise UnknownNameError(f"{name!r} is fixed at {value:g}, so it has no samples.")
         return position_of(name, self.names, "the unknowns of this estimate")
 
     def interval(

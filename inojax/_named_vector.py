@@ -76,7 +76,7 @@ class NamedVector:
 
     # NumPy then leaves `array * theta` to us.
     __array_priority__ = 1000
-    __hash__ = None
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
 
     def __init__(
         self, array: Array, names: Sequence[str] | None, *, argument: str, noun: str
@@ -301,5 +301,5 @@ for _name, _function in (
 jax.tree_util.register_pytree_node(
     NamedVector,
     lambda vector: ((vector._array,), None),
-    lambda _, children: children[0],
+    lambda _, children: children[0],  # pyright: ignore[reportArgumentType]
 )

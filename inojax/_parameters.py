@@ -81,10 +81,11 @@ class Parameter(eqx.Module):
         self._quantiles = None
         self._clip = False, False
         if _is_number(prior):
-            self.prior = _as_value(name, prior)
+            self.prior = cast(Any, _as_value(name, prior))
             return
-        _check_prior(name, prior)
-        self.prior = _in_double(prior)
+        _check_prior(name, cast(Any, prior))
+        self.prior = _in_double(cast(Any, prior))
+        _check_support(name, self.prior)
         if own_functions(self.prior):
             self._clip = _ends_to_clip(self.prior)
         else:
@@ -438,6 +439,16 @@ def _as_value(name: str, value: Any) -> float:
     if not np.isfinite(float(value)):
         raise ValueError(f"`prior` of parameter {name!r} must be a finite number; got {value!r}.")
     return float(value)
+
+
+def _check_support(name: str, prior: Prior) -> None:
+    # NumPyro's Levy keeps its support where JAX does not see it.
+    if prior.support is None:
+        raise ValueError(
+            f"`prior` of parameter {name!r} loses its support in JAX's transformations, as "
+            f"{type(prior).__name__} of NumPyro does. Write the same distribution another way: a "
+            "Levy prior of scale c is `InverseGamma(0.5, c / 2)`."
+        )
 
 
 def _ends_to_clip(prior: Prior) -> tuple[bool, bool]:

@@ -163,8 +163,9 @@ def tabulate(prior: Any) -> Table:
     Raises:
         NoDensityFoundError: If it has no density, or one that does not integrate to one.
     """
-    quiet = jax.ensure_compile_time_eval(), jax.enable_x64(True), jax.debug_nans(False)
-    with quiet[0], quiet[1], quiet[2], np.errstate(all="ignore"):
+    # NumPyro adds axes inside, which is its to decide, and asks for densities where there is none.
+    allowed = jax.numpy_rank_promotion("allow"), jax.debug_nans(False), np.errstate(all="ignore")
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True), allowed[0], allowed[1], allowed[2]:
         log_prob = _log_prob(prior)
         try:
             return _integrate(log_prob, *_around_peak(prior, log_prob))
@@ -179,8 +180,7 @@ def _log_prob(prior: Any) -> Callable[[np.ndarray], np.ndarray]:
 
     @jax.jit
     def compiled(x: Array) -> Array:
-        with jax.numpy_rank_promotion("allow"):
-            return prior.log_prob(x)
+        return prior.log_prob(x)
 
     def log_prob(x: np.ndarray) -> np.ndarray:
         flat, parts = x.ravel(), []
@@ -206,7 +206,7 @@ def _around_peak(prior: Any, log_prob: Callable[[np.ndarray], np.ndarray]) -> tu
     low, high = _support(prior)
     line = Line(low, high, 0.0, 1.0)
     density = _density(log_prob, line)
-    at = np.linspace(*line.ends, 1001)
+    at = beside = np.linspace(*line.ends, 1001)
     for _ in range(_MOST_HALVINGS):
         logs = density(at)[0]
         best = int(np.clip(np.argmax(logs), 1, len(at) - 2))
@@ -241,7 +241,9 @@ def _scale(low: float, high: float, middle: float, width: float) -> float:
     if np.isfinite(low) and np.isfinite(high):
         return 0.5 * (high - low)
     if np.isfinite(low) or np.isfinite(high):
-        return middle - low if np.isfinite(low) else high - middle
+        width = middle - low if np.isfinite(low) else high - middle
+    if not 0.0 < width < np.inf:
+        raise NoDensityFoundError("it is all in one point, or nowhere")
     return width
 
 
