@@ -1,6 +1,7 @@
 """What an inversion returns: parameter values with their spread and a verdict on the fit."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import equinox as eqx
@@ -10,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from ._estimate_status import EstimateStatus
 from ._intervals import central_interval
 from ._multi_start import MultiStart
+from ._named_vector import UnknownNameError, position_of
 from ._trust import TrustTicket
 from ._x64 import is_traced
 
@@ -80,8 +82,9 @@ class Diagnostics(eqx.Module):
 class Estimate(eqx.Module):
     """Estimated parameters of one experiment, or of a batch.
 
-    `print(estimate)` shows a table. The arrays may carry leading batch axes, as they do after
-    `jax.vmap(inverter)(observations)`; then print one of them:
+    `print(estimate)` shows a table, `estimate["k"]` is the estimate of one parameter, and
+    `estimate.samples_of("k")` are its samples. The arrays may carry leading batch axes, as they do
+    after `jax.vmap(inverter)(observations)`; then print one of them:
     `print(jax.tree.map(lambda x: x[0], estimate))`.
 
     Attributes:
@@ -97,6 +100,7 @@ class Estimate(eqx.Module):
         optima: All optima found, from methods that look for more than one.
         diagnostics: How good the samples are, from methods that know.
         ticket: How far it can be trusted, and why; None until the model is solved again.
+        fixed: Name, value and unit of each parameter that was no unknown.
     """
 
     names: tuple[str, ...] = eqx.field(static=True)
@@ -114,6 +118,7 @@ class Estimate(eqx.Module):
     optima: Optima | None = None
     diagnostics: Diagnostics | None = None
     ticket: TrustTicket | None = None
+    fixed: tuple[tuple[str, float, str], ...] = eqx.field(static=True, default=())
 
     def __check_init__(self) -> None:
         """Refuse arrays that do not fit the names."""
@@ -127,6 +132,65 @@ class Estimate(eqx.Module):
                     f"`{field}` must end in an axis of {count} parameters; "
                     f"got shape {np.shape(array)}."
                 )
+
+    def __getitem__(self, name: str) -> Float[Any, "*batch"] | float:
+        """The point estimate of one parameter by its name, in physical units.
+
+        Args:
+            name: Of an unknown, or of a fixed parameter.
+
+        Returns:
+            A `float`; for a batch, or inside a transformation, an array with the batch's axes. A
+            fixed parameter is a `float` always.
+
+        Raises:
+            KeyError: If there is no parameter of that name; one that is like it is proposed.
+        """
+        known = {fixed: value for fixed, value, _ in self.fixed}
+        if name in known:
+            return known[name]
+        value = self.value[..., self._position(name)]
+        return value if np.ndim(value) or is_traced(value) else float(value)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether a parameter of that name has an estimate or is fixed."""
+        return name in self.names or name in [fixed for fixed, _, _ in self.fixed]
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the unknowns, as of a dictionary."""
+        return iter(self.names)
+
+    def samples_of(self, name: str) -> Float[Any, "*batch particle"]:
+        """Posterior samples of one parameter by its name, in physical units.
+
+        Args:
+            name: Of an unknown.
+
+        Returns:
+            The samples.
+
+        Raises:
+            KeyError: If there is no unknown of that name; one that is like it is proposed.
+            TypeError: If `name` is no text.
+            ValueError: If there are no samples.
+        """
+        position = self._position(name)
+        if self.samples is None:
+            raise ValueError(
+                "`samples_of` needs samples; this estimate has only `value` and `std`."
+            )
+        return self.samples[..., position]
+
+    def _position(self, name: str) -> int:
+        if not isinstance(name, str):
+            raise TypeError(
+                f"`name` must be the name of a parameter; got {name!r}. By position there are "
+                "`estimate.value` and `estimate.samples`."
+            )
+        for fixed, value, _ in self.fixed:
+            if name == fixed:
+                raise UnknownNameError(f"{name!r} is fixed at {value:g}, so it has no samples.")
+        return position_of(name, self.names, "the unknowns of this estimate")
 
     def interval(
         self, level: float = _LEVEL
@@ -163,7 +227,8 @@ class Estimate(eqx.Module):
 
         Returns:
             `parameters` (name to value, unit, standard deviation, 90 % interval, None where there
-            are too few samples for one, and whether it holds the value),
+            are too few samples for one, and whether it holds the value), `fixed` if some were (name
+            to value and unit),
             `reduced_chi2`, `status` and `message`, and where there are such `optima`, the
             `diagnostics` by name and the trust `ticket`; None where a number is not known.
 
@@ -188,6 +253,8 @@ class Estimate(eqx.Module):
             )
         }
         more: dict[str, Any] = {}
+        if self.fixed:
+            more["fixed"] = {name: {"value": v, "unit": unit} for name, v, unit in self.fixed}
         if self.optima is not None:
             more["optima"] = self._optima(self.optima)
         if self.diagnostics is not None:
@@ -246,7 +313,8 @@ class Estimate(eqx.Module):
         chi2 = float(self.reduced_chi2)
         fit = f"{chi2:.3g}" if math.isfinite(chi2) else "not known"
         message = EstimateStatus(int(self.status)).message
-        lines = [*_aligned(rows), *self._outside(), "", f"Reduced chi-squared: {fit}", message]
+        lines = [*_aligned(rows), *self._outside(), *self._fixed_line(), ""]
+        lines += [f"Reduced chi-squared: {fit}", message]
         if self.ticket is not None:
             lines.append(f"Verdict: {self.ticket.verdict} (see `ticket`)")
         return "\n".join([*lines, *self._mixing(), *self._other_optima()])
@@ -276,6 +344,10 @@ class Estimate(eqx.Module):
         if np.sum(np.asarray(weights) > _WORTH_SHOWING) > 1:
             return "the best of several optima"
         return "its posterior is skewed, or its samples were corrected"
+
+    def _fixed_line(self) -> list[str]:
+        known = [f"{name} = {value:g} {unit}".rstrip() for name, value, unit in self.fixed]
+        return ["", f"Fixed: {', '.join(known)}"] if known else []
 
     def _mixing(self) -> list[str]:
         found = self.diagnostics

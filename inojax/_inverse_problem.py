@@ -60,7 +60,8 @@ class InverseProblem(eqx.Module):
         self.sensors = sensors
         self.noise = noise
         self._check_types()
-        self.noise = noise.bound(parameters.names)
+        self.model = model.bound(parameters.binding)
+        self.noise = noise.bound_to(parameters.binding)
 
     def _check_types(self) -> None:
         fields = {
@@ -401,7 +402,13 @@ class InverseProblem(eqx.Module):
 def _read(problem: InverseProblem, states: Any, theta: Any) -> Any:
     if problem.sensors.observable is None:
         return states[..., np.array(problem.channel_index)]
-    return problem.sensors.observed(states, theta[..., None, :])
+    space = problem.parameters
+    return problem.sensors.observed(
+        states,
+        space.complete(theta)[..., None, :],
+        state_names=problem.model.states,
+        parameter_names=space.all_names,
+    )
 
 
 def _absolute_error(problem: InverseProblem, states: Any, theta: Any, clean: Any) -> Any:

@@ -3,7 +3,8 @@
 import enum
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+import numbers
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import equinox as eqx
@@ -13,6 +14,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key
 
+from ._binding import Binding
+from ._quantiles import Columns, NoDensityFoundError, Quantiles, own_functions
 from ._x64 import is_traced
 
 if TYPE_CHECKING:
@@ -36,11 +39,14 @@ class Design(enum.Enum):
 
 
 class Parameter(eqx.Module):
-    """One named unknown with its prior and unit.
+    """One named parameter: an unknown with its prior, or a fixed number.
+
+    A fixed parameter, `Parameter("k", 0.3)`, is seen by equations, observables and noise like any
+    other, but is no unknown: no estimate, design or network knows of it.
 
     Attributes:
         name: What tables call it.
-        prior: Its prior, a scalar continuous NumPyro distribution with a closed inverse CDF.
+        prior: Its prior, a scalar continuous NumPyro distribution; or its value, if it is fixed.
         unit: Unit of its physical value, empty if it has none.
     """
 
@@ -48,29 +54,49 @@ class Parameter(eqx.Module):
     prior: Prior
     unit: str = eqx.field(static=True)
     _clip: tuple[bool, bool] = eqx.field(static=True, repr=False)
+    # The distribution function and its inverse, where the prior has none of its own.
+    _quantiles: Quantiles | None = eqx.field(static=True, repr=False)
 
-    def __init__(self, name: str, prior: Prior, unit: str = "") -> None:
-        """Name an unknown and say what is believed about it beforehand.
+    def __init__(self, name: str, prior: Prior | float, unit: str = "") -> None:
+        """Name a parameter and say what is believed about it beforehand, or known.
 
         Args:
             name: What tables call it; unique within a `ParameterSpace`.
-            prior: For instance `numpyro.distributions.LogUniform(1e-3, 1.0)`.
+            prior: For instance `numpyro.distributions.LogUniform(1e-3, 1.0)`; a number fixes
+                the parameter at it.
             unit: Unit of the physical value, for tables and figures.
 
         Raises:
-            TypeError: If `prior` is not a NumPyro distribution, or `name` or `unit` not text.
-            ValueError: If `name` is empty, or `prior` is not scalar, not continuous, or has no
-                CDF and inverse CDF.
+            TypeError: If `prior` is neither a NumPyro distribution nor a number, or `name` or
+                `unit` not text.
+            ValueError: If `name` is empty, `prior` is not scalar, not continuous, or a density
+                that cannot be integrated, or a number is not finite.
         """
         if not isinstance(name, str) or not isinstance(unit, str):
             raise TypeError(f"`name` and `unit` must be strings; got {name!r} and {unit!r}.")
         if not name.strip():
             raise ValueError("`name` of a parameter must not be empty; give it a short symbol.")
-        _check_prior(name, prior)
         self.name = name
-        self.prior = _in_double(prior)
         self.unit = unit
-        self._clip = _ends_to_clip(name, self.prior)
+        self._quantiles = None
+        self._clip = False, False
+        if _is_number(prior):
+            self.prior = cast(Any, _as_value(name, prior))
+            return
+        _check_prior(name, cast(Any, prior))
+        self.prior = _in_double(cast(Any, prior))
+        _check_support(name, self.prior)
+        if own_functions(self.prior):
+            self._clip = _ends_to_clip(self.prior)
+        else:
+            self._quantiles = _quantiles_of(name, self.prior)
+            # Densities may be zero or infinite where such a support ends.
+            self._clip = True, True
+
+    @property
+    def fixed(self) -> float | None:
+        """The value of a fixed parameter, None for an unknown."""
+        return self.prior if isinstance(self.prior, float) else None
 
     @property
     def infinite_ends(self) -> tuple[bool, bool]:
@@ -90,24 +116,35 @@ class ParameterSpace(eqx.Module):
     input from the host is computed in float64 and comes back as NumPy, whatever JAX's 64-bit
     setting; float32 stays float32.
 
+    Parameters that are fixed at a number are no part of these vectors. Equations see them where
+    they were declared: `complete` puts them in.
+
     Attributes:
         parameters: The unknowns, in the order of every parameter axis.
+        fixed: The parameters that are fixed at a number.
+        binding: Names of all of them as declared, with the values of those that are fixed.
     """
 
-    parameters: tuple[Parameter, ...] = eqx.field(converter=tuple)
+    parameters: tuple[Parameter, ...]
+    fixed: tuple[Parameter, ...]
+    binding: Binding = eqx.field(static=True)
 
-    def __check_init__(self) -> None:
-        """Refuse an empty space, a foreign object and a name that appears twice."""
-        if not self.parameters:
-            raise ValueError("`parameters` must hold at least one `Parameter`; got none.")
-        for parameter in self.parameters:
-            if not isinstance(parameter, Parameter):
-                raise TypeError(
-                    f"`parameters` must hold `Parameter` objects; got {type(parameter).__name__}."
-                )
-        twice = {name for name in self.names if self.names.count(name) > 1}
-        if twice:
-            raise ValueError(f"`parameters` must have distinct names; repeated: {sorted(twice)}.")
+    def __init__(self, parameters: Iterable[Parameter]) -> None:
+        """Put parameters together, in the order in which equations see them.
+
+        Args:
+            parameters: Unknowns, at least one, and fixed parameters in any order.
+
+        Raises:
+            TypeError: If one is something else.
+            ValueError: If no unknown is there, or a name appears twice.
+        """
+        declared = tuple(parameters)
+        _check_declared(declared)
+        self.parameters = tuple(each for each in declared if each.fixed is None)
+        self.fixed = tuple(each for each in declared if each.fixed is not None)
+        values = [(i, each.fixed) for i, each in enumerate(declared) if each.fixed is not None]
+        self.binding = Binding(tuple(each.name for each in declared), tuple(values))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -123,6 +160,33 @@ class ParameterSpace(eqx.Module):
     def size(self) -> int:
         """Number of parameters."""
         return len(self.parameters)
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """Name of each parameter as declared, fixed ones included."""
+        return self.binding.names
+
+    @property
+    def fixed_values(self) -> tuple[tuple[str, float, str], ...]:
+        """Name, value and unit of each fixed parameter."""
+        pairs = zip(self.fixed, self.binding.values.values(), strict=True)
+        return tuple((parameter.name, value, parameter.unit) for parameter, value in pairs)
+
+    def complete(
+        self, theta: Float[ArrayLike, "*batch parameter"]
+    ) -> Float[Any, "*batch declared"]:
+        """Put fixed parameters in, as equations, observables and noise see them.
+
+        Args:
+            theta: Physical values of the unknowns.
+
+        Returns:
+            Physical values of all parameters in the order of `all_names`.
+
+        Raises:
+            ValueError: If `theta` has the wrong shape.
+        """
+        return self.binding.complete(theta)
 
     def to_unit(
         self, theta: Float[ArrayLike, "*batch parameter"]
@@ -252,33 +316,58 @@ class ParameterSpace(eqx.Module):
             theta: Physical values.
 
         Returns:
-            Name and value of each parameter.
+            Name and value of each parameter as declared, fixed ones included.
         """
         values = np.asarray(theta, np.float64)
         if values.shape != (self.size,):
             raise ValueError(f"`theta` must have shape ({self.size},); got {values.shape}.")
-        return dict(zip(self.names, values.tolist(), strict=True))
+        return dict(zip(self.all_names, self.complete(values).tolist(), strict=True))
 
     def from_dict(self, values: Mapping[str, float]) -> Float[np.ndarray, " parameter"]:
         """Order named values into a parameter vector.
 
         Args:
-            values: A value for each parameter name, in any order.
+            values: A value for each parameter name, in any order. Fixed parameters may be
+                left out.
 
         Returns:
             Physical values in the order of `names`.
 
         Raises:
-            ValueError: If a name is missing or unknown.
+            ValueError: If a name is missing or unknown, or a fixed parameter has another value.
         """
         missing = [name for name in self.names if name not in values]
-        unknown = [name for name in values if name not in self.names]
+        unknown = [name for name in values if name not in self.all_names]
         if missing or unknown:
             raise ValueError(
                 f"`values` must name exactly {list(self.names)}; "
                 f"missing: {missing}, unknown: {unknown}."
             )
+        for name, value in self.binding.values.items():
+            if name in values and float(values[name]) != value:
+                raise ValueError(
+                    f"`values` give {values[name]} for {name!r}, which is fixed at {value}. Leave "
+                    "it out, or make a problem with the other value."
+                )
         return np.array([float(values[name]) for name in self.names])
+
+
+def _check_declared(declared: tuple[Any, ...]) -> None:
+    """Refuse an empty space, a foreign object and a name that appears twice."""
+    for parameter in declared:
+        if not isinstance(parameter, Parameter):
+            raise TypeError(
+                f"`parameters` must hold `Parameter` objects; got {type(parameter).__name__}."
+            )
+    if all(parameter.fixed is not None for parameter in declared):
+        got = "fixed ones only" if declared else "none"
+        raise ValueError(
+            f"`parameters` must hold at least one `Parameter` with a prior; got {got}."
+        )
+    names = [parameter.name for parameter in declared]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ValueError(f"`parameters` must have distinct names; repeated: {sorted(twice)}.")
 
 
 def _check_count(n: int) -> None:
@@ -304,7 +393,8 @@ def _check_prior(name: str, prior: Prior) -> None:
     if not isinstance(prior, dist.Distribution):
         raise TypeError(
             f"`prior` of parameter {name!r} must be a NumPyro distribution such as "
-            f"`numpyro.distributions.Uniform(0.0, 1.0)`; got {type(prior).__name__}."
+            "`numpyro.distributions.Uniform(0.0, 1.0)`, or a number that it is fixed at; got "
+            f"{type(prior).__name__}."
         )
     if prior.batch_shape or prior.event_shape:
         raise ValueError(
@@ -337,21 +427,47 @@ def _to_float(leaf: Any) -> Any:
     return float(values) if values.ndim == 0 else values
 
 
-def _ends_to_clip(name: str, prior: Prior) -> tuple[bool, bool]:
+def _is_number(value: Any) -> bool:
+    """Whether this is one number; not a distribution, nor a truth value, nor text."""
+    if isinstance(value, bool | np.bool_) or is_traced(value):
+        return False
+    array = isinstance(value, np.ndarray | jax.Array) and value.dtype.kind in "iuf"
+    return isinstance(value, numbers.Real) or (array and np.shape(value) == ())
+
+
+def _as_value(name: str, value: Any) -> float:
+    if not np.isfinite(float(value)):
+        raise ValueError(f"`prior` of parameter {name!r} must be a finite number; got {value!r}.")
+    return float(value)
+
+
+def _check_support(name: str, prior: Prior) -> None:
+    # NumPyro's Levy keeps its support where JAX does not see it.
+    if prior.support is None:
+        raise ValueError(
+            f"`prior` of parameter {name!r} loses its support in JAX's transformations, as "
+            f"{type(prior).__name__} of NumPyro does. Write the same distribution another way: a "
+            "Levy prior of scale c is `InverseGamma(0.5, c / 2)`."
+        )
+
+
+def _ends_to_clip(prior: Prior) -> tuple[bool, bool]:
     """Whether z = 0 and z = 1 map to something that is not a point of the support."""
     with jax.enable_x64(True):
-        try:
-            prior.cdf(prior.icdf(jnp.asarray(0.5)))
-            ends = [prior.icdf(jnp.asarray(end)) for end in (0.0, 1.0)]
-        except (NotImplementedError, ImportError, AttributeError) as error:
-            raise ValueError(
-                f"`prior` of parameter {name!r} has no CDF and inverse CDF: {prior!r}. Use "
-                "one that has, for instance Uniform, LogUniform, Normal, LogNormal, HalfNormal, "
-                "TruncatedNormal, Exponential."
-            ) from error
+        ends = [prior.icdf(jnp.asarray(end)) for end in (0.0, 1.0)]
         support = cast(Any, prior.support)
         lower, upper = [not bool(jnp.isfinite(end) & support(end)) for end in ends]
         return lower, upper
+
+
+def _quantiles_of(name: str, prior: Prior) -> Quantiles:
+    try:
+        return Quantiles(prior)
+    except NoDensityFoundError as error:
+        raise ValueError(
+            f"`prior` of parameter {name!r} has no inverse CDF, and none can be made of its "
+            f"density: {error}. Got {prior!r}; use a proper continuous distribution."
+        ) from error
 
 
 def _apply(
@@ -380,11 +496,13 @@ class _Alike(NamedTuple):
         prior: The prior of all; its numbers are arrays along the last axis, unless there is only
             one parameter.
         clip: Whether unit coordinates 0 and 1 must be avoided.
+        functions: What has their `cdf` and `icdf`, the prior itself where it can.
     """
 
     columns: tuple[int, ...]
     prior: Prior
     clip: tuple[bool, bool]
+    functions: Any
 
 
 def _alike(space: ParameterSpace, values: Array) -> list[_Alike]:
@@ -392,7 +510,8 @@ def _alike(space: ParameterSpace, values: Array) -> list[_Alike]:
     for index, parameter in enumerate(space.parameters):
         leaves, structure = jax.tree.flatten(parameter.prior)
         single = all(isinstance(leaf, float) for leaf in leaves)
-        groups.setdefault((structure, parameter._clip) if single else index, []).append(index)
+        kind = structure, parameter._clip, parameter._quantiles is None
+        groups.setdefault(kind if single else index, []).append(index)
     return [_join(space, columns, values) for columns in groups.values()]
 
 
@@ -406,7 +525,13 @@ def _join(space: ParameterSpace, columns: list[int], values: Array) -> _Alike:
             return np.array(numbers, values.dtype).reshape(shape)
 
         prior = jax.tree.map(collect, *(parameter.prior for parameter in parameters))
-    return _Alike(tuple(columns), prior, parameters[0]._clip)
+    functions = prior
+    each = [parameter._quantiles for parameter in parameters]
+    found = tuple(quantiles for quantiles in each if quantiles is not None)
+    if found:
+        # Concrete numbers, which derivatives need that are taken later.
+        functions = Columns(found, found[0].prior if len(columns) == 1 else prior)
+    return _Alike(tuple(columns), prior, parameters[0]._clip, functions)
 
 
 def _columnwise(
@@ -437,7 +562,7 @@ def _columnwise(
 
 @_columnwise
 def _to_unit(group: _Alike, theta: Array) -> Array:
-    return jnp.clip(group.prior.cdf(theta), 0.0, 1.0)
+    return jnp.clip(group.functions.cdf(theta), 0.0, 1.0)
 
 
 @_columnwise
@@ -449,7 +574,7 @@ def _from_unit(group: _Alike, z: Array) -> Array:
     support = group.prior.support
     low = getattr(support, "lower_bound", -jnp.inf)
     high = getattr(support, "upper_bound", jnp.inf)
-    return jnp.clip(group.prior.icdf(z), low, high)
+    return jnp.clip(group.functions.icdf(z), low, high)
 
 
 @_columnwise

@@ -11,8 +11,10 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from ._named_vector import NamedVector
 from ._rounding import SINGLE, nearest, unresolved
 from ._tables import as_times
+from ._user_function import as_vector, called
 
 
 def _floats(values: Any) -> tuple[float, ...]:
@@ -225,6 +227,7 @@ class Sensors(eqx.Module):
         missing: Chance that a single reading is lost, in [0, 1). At least one always stays.
         observable: `g(y, theta) -> readings` with shapes `(state,)`, `(parameter,)` and
             `(channel,)`, written in `jax.numpy`; by default the states that `channels` names.
+            Both are read by position or by name, `y.signal` and `theta.gain`.
     """
 
     times: AbstractTimes
@@ -301,32 +304,37 @@ class Sensors(eqx.Module):
         self,
         states: Float[Array | np.ndarray, "*batch state"],
         theta: Float[Array | np.ndarray, "*#batch parameter"],
+        *,
+        state_names: tuple[str, ...] | None = None,
+        parameter_names: tuple[str, ...] | None = None,
     ) -> Float[Array, "*batch channel"]:
         """Apply the observable to states.
 
         Args:
             states: States with any leading axes.
-            theta: Physical parameter values with as many leading axes, each as long or 1.
+            theta: Physical values of all parameters, fixed ones included, with as many leading
+                axes, each as long or 1.
+            state_names: A name for each state, by which the observable may read them.
+            parameter_names: A name for each parameter.
 
         Returns:
             What the observable makes of each, in the dtype of the states.
 
         Raises:
+            TypeError: If the observable takes other arguments, or does what cannot be done with
+                traced values.
             ValueError: If the observable returns another shape than one value per channel.
         """
-        assert self.observable is not None
-        assert self.channels is not None
-        function, shape = self.observable, (len(self.channels),)
+        function, channels = self.observable, self.channels
+        assert function is not None
+        assert channels is not None
         states = jnp.asarray(states)
 
         def one(y: Array, parameters: Array) -> Array:
-            result = jnp.asarray(function(y, parameters), states.dtype)
-            if result.shape != shape:
-                raise ValueError(
-                    "`observable` must return one value for each of its channels "
-                    f"{', '.join(self.channels or ())}, shape {shape}; got shape {result.shape}."
-                )
-            return result
+            state = NamedVector(y, state_names, argument="y", noun="states")
+            theta = NamedVector(parameters, parameter_names, argument="theta", noun="parameters")
+            result = called(function, (state, theta), what="observable", form="(y, theta)")
+            return as_vector(result, channels, y.dtype, what="observable", noun="channels")
 
         vectorized = jnp.vectorize(one, signature="(s),(p)->(c)")
         return vectorized(states, jnp.asarray(theta, states.dtype))

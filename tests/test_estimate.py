@@ -211,3 +211,58 @@ def test_arrays_must_fit_the_names():
         Estimate(NAMES, UNITS, VALUE, VALUE, STD[:2])
     with refuses(ValueError, "`units`.*3 names"):
         Estimate(NAMES, UNITS[:2], VALUE, VALUE, STD)
+
+
+def test_parameters_are_read_by_name(estimate):
+    for position, name in enumerate(NAMES):
+        assert estimate[name] == VALUE[position]
+        assert type(estimate[name]) is float
+        np.testing.assert_array_equal(estimate.samples_of(name), SAMPLES[:, position])
+    assert list(estimate) == list(NAMES)
+    assert "k1" in estimate
+    assert "k2" not in estimate
+
+
+def test_batches_and_traced_estimates_are_read_by_name(estimate):
+    batch = jax.tree.map(lambda x: np.stack([x, 2.0 * x]), estimate)
+    np.testing.assert_array_equal(batch["k19"], [VALUE[1], 2.0 * VALUE[1]])
+    assert batch.samples_of("ratio").shape == (2, 39)
+    np.testing.assert_array_equal(batch.samples_of("ratio")[1], 2.0 * SAMPLES[:, 2])
+
+    @jax.jit
+    def ratio(estimate):
+        return estimate["k1"] / estimate["ratio"] + jnp.mean(estimate.samples_of("k1"))
+
+    single = jax.tree.map(lambda x: np.asarray(x, np.float32), estimate)
+    np.testing.assert_allclose(ratio(single), 0.35 / 1.3e-4 + 0.35, rtol=1e-6)
+
+
+def test_names_that_are_not_there_are_refused(estimate):
+    with refuses(KeyError, "'k199' is not among the unknowns of this estimate.*Did you mean 'k19'"):
+        estimate["k199"]
+    with refuses(KeyError, "'Ratio' is not among.*Did you mean 'ratio'"):
+        estimate.samples_of("Ratio")
+    with refuses(TypeError, "`name` must be the name of a parameter; got 0.*`estimate.value`"):
+        estimate[0]
+    with refuses(ValueError, "`samples_of` needs samples"):
+        Estimate(NAMES, UNITS, VALUE, VALUE, STD).samples_of("k1")
+
+
+def test_fixed_parameters_are_told(estimate):
+    fixed = (("kappa", 0.3, "1/s"), ("order", 2.0, ""))
+    estimate = dataclasses.replace(estimate, fixed=fixed)
+    assert estimate["kappa"] == 0.3
+    assert "order" in estimate
+    assert str(estimate).splitlines()[4:7] == [
+        "",
+        "Fixed: kappa = 0.3 1/s, order = 2",
+        "",
+    ]
+    told = json.loads(json.dumps(estimate.as_dict(), allow_nan=False))
+    assert told["fixed"] == {
+        "kappa": {"value": 0.3, "unit": "1/s"},
+        "order": {"value": 2.0, "unit": ""},
+    }
+    assert list(told["parameters"]) == list(NAMES)
+    with refuses(KeyError, "'kappa' is fixed at 0.3"):
+        estimate.samples_of("kappa")

@@ -19,6 +19,7 @@ PACKAGE = ROOT / "inojax"
 ORDER = (
     ("_x64",),
     ("_rounding", "_tables"),
+    ("_named_vector", "_indices", "_user_function", "_binding", "_quantile_table", "_quantiles"),
     (
         "_intervals",
         "_parameters",

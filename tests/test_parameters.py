@@ -211,14 +211,14 @@ def test_bad_parameters_are_refused():
         Parameter(" ", good)
     with refuses(TypeError, "`name`"):
         Parameter(3, good)  # pyright: ignore[reportArgumentType]
-    with refuses(TypeError, "`prior`.*'k'.*float"):
-        Parameter("k", 3.0)  # pyright: ignore[reportArgumentType]
+    with refuses(TypeError, "`prior`.*'k'.*str"):
+        Parameter("k", "3.0")  # pyright: ignore[reportArgumentType]
     with refuses(ValueError, r"`prior`.*'k'.*scalar.*\(2,\)"):
         Parameter("k", dist.Normal(jnp.zeros(2), 1.0))
     with refuses(ValueError, "`prior`.*'k'.*continuous"):
         Parameter("k", dist.Poisson(3.0))
     with refuses(ValueError, "`prior`.*'k'.*inverse CDF"):
-        Parameter("k", dist.VonMises(0.0, 1.0))
+        Parameter("k", dist.ImproperUniform(dist.constraints.real, (), ()))
 
 
 def test_bad_spaces_are_refused():

@@ -235,7 +235,7 @@ def _evaluate(
         scale = jnp.where(jnp.any(start != 0.0), jnp.max(jnp.abs(start)), 1.0)
         state = start + shift * (0.1 * jnp.abs(start) + 1e-3 * scale)
         time = model.initial_time + fraction * horizon
-        return start, jnp.asarray(model.vector_field(time, state, theta))
+        return start, model.slope(time, state, theta)
 
     return jax.jit(jax.vmap(one))(thetas, shift, fraction)
 

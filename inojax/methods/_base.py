@@ -243,6 +243,7 @@ def estimate_from_cloud(
         samples,
         jnp.asarray(jnp.nan, unit_value.dtype),
         jnp.asarray(int(EstimateStatus.NOT_CHECKED)),
+        fixed=problem.parameters.fixed_values,
     )
 
 
@@ -266,6 +267,7 @@ def estimate_from_point(problem: InverseProblem, value: Float[Array, " parameter
         None,
         jnp.asarray(jnp.nan, unit_value.dtype),
         jnp.asarray(int(EstimateStatus.NOT_CHECKED)),
+        fixed=problem.parameters.fixed_values,
     )
 
 

@@ -67,7 +67,7 @@ def _solve(problem: InverseProblem, z: Array, substeps: int) -> Float[Array, "ba
     thetas, model = jnp.asarray(problem.parameters.from_unit(z)), problem.model
     assert isinstance(model, ODEModel)
     return solve_explicit(
-        model.vector_field,
+        model.slope,
         jax.vmap(model.start)(thetas),
         thetas,
         model.times,

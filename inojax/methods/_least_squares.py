@@ -362,6 +362,7 @@ class LeastSquaresInverter(AbstractExactInverter):
                 solver_draws=worth,
                 search=found.search,
             ),
+            fixed=space.fixed_values,
         )
 
 

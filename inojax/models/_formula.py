@@ -9,6 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._binding import Binding
+from .._named_vector import NamedVector
+from .._user_function import as_array, called
 from ._derivatives import Function, expansion
 from ._field import Field
 from ._interface import Interface
@@ -29,6 +32,7 @@ class Formula(eqx.Module):
         states: A name for each state.
         fields: The unknown functions, whose coefficients are the last parameters.
         interfaces: Points where the solution has a kink.
+        binding: Names of all parameters but those of the fields, with the values of fixed ones.
     """
 
     residual: Residual
@@ -38,6 +42,7 @@ class Formula(eqx.Module):
     states: tuple[str, ...] = eqx.field(static=True)
     fields: tuple[Field, ...] = ()
     interfaces: tuple[Interface, ...] = ()
+    binding: Binding | None = eqx.field(static=True, default=None)
 
     def split(
         self, theta: Float[Array, " parameter"]
@@ -73,8 +78,9 @@ class Formula(eqx.Module):
         if functions is None:
             theta, functions = self.split(theta)
         single = len(self.states) == 1
-        found = self.ansatz(raw[0] if single else raw, x, theta, *functions)
-        return jnp.atleast_1d(jnp.asarray(found))
+        arguments = raw[0] if single else raw, x, self._known(theta), *functions
+        found = called(self.ansatz, arguments, what="ansatz", form=self._form("n"))
+        return jnp.atleast_1d(as_array(found, "ansatz"))
 
     def given(
         self, x: Float[Array, " coordinate"], theta: Float[Array, " parameter"]
@@ -190,7 +196,9 @@ class Formula(eqx.Module):
         """
         if functions is None:
             theta, functions = self.split(theta)
-        return jnp.atleast_1d(jnp.asarray(self.residual(self._written(u), x, theta, *functions)))
+        arguments = self._written(u), x, self._known(theta), *functions
+        found = called(self.residual, arguments, what="residual", form=self._form("u"))
+        return jnp.atleast_1d(as_array(found, "residual"))
 
     def jump_of(
         self,
@@ -208,7 +216,19 @@ class Formula(eqx.Module):
             theta, functions = self.split(theta)
         x = jnp.full(1, interface.at, theta.dtype)
         sides = self._written(below), self._written(above)
-        return jnp.atleast_1d(jnp.asarray(interface.jump(*sides, x, theta, *functions)))
+        arguments = *sides, x, self._known(theta), *functions
+        found = called(interface.jump, arguments, what="jump", form=self._form("below, above"))
+        return jnp.atleast_1d(as_array(found, "jump"))
+
+    def _known(self, theta: Array) -> NamedVector:
+        """Scalar parameters as users see them, by name and with the fixed ones."""
+        binding = self.binding
+        every = theta if binding is None else binding.complete(theta)
+        names = None if binding is None else binding.names
+        return NamedVector(every, names, argument="theta", noun="parameters")
+
+    def _form(self, first: str) -> str:
+        return f"({', '.join([first, 'x', 'theta', *(field.name for field in self.fields)])})"
 
     def _written(self, u: Function) -> Function:
         """A function with vector values as users write it: a number if there is one state."""

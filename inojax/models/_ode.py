@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
+from .._binding import Binding
 from .._x64 import is_traced, require_x64
 from ..solvers import SolveStatus, dependence
 from ._global_error import with_global_tolerance
 from ._ode_checks import check_small_states, check_time_course
 from ._ode_solution import ODESolution
 from ._ode_solve import sensitivities_traced, solve_many, solve_many_traced, solve_one_traced
+from ._vector_field import call_breakpoints, call_initial_state, call_vector_field, check_functions
 
 # What a second attempt at a failed solve changes.
 _RETRY_TOLERANCE = 1e-2
@@ -68,6 +70,7 @@ class ODEModel(eqx.Module):
     breakpoints: Breakpoints
     time_unit: str
     state_unit: str
+    _binding: Binding | None = eqx.field(static=True, repr=False)
 
     def __init__(  # noqa: PLR0913 - flat keywords read better than an object of settings
         self,
@@ -84,6 +87,7 @@ class ODEModel(eqx.Module):
         breakpoints: ArrayLike | Sequence[float] | Callable[[Any], Any] | None = None,
         time_unit: str = "",
         state_unit: str = "",
+        _binding: Binding | None = None,
     ) -> None:
         """Describe the equation and where its solution is wanted.
 
@@ -106,6 +110,7 @@ class ODEModel(eqx.Module):
         self.breakpoints = breakpoints if given else np.array(breakpoints, np.float64).ravel()
         self.time_unit = time_unit
         self.state_unit = state_unit
+        self._binding = _binding
 
     def __check_init__(self) -> None:
         """Refuse what could never be solved."""
@@ -152,7 +157,8 @@ class ODEModel(eqx.Module):
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         unknown = set(changes) - set(fields)
         if unknown:
-            raise ValueError(f"`replace` knows {sorted(fields)}; got {sorted(unknown)}.")
+            known = sorted(name for name in fields if not name.startswith("_"))
+            raise ValueError(f"`replace` knows {known}; got {sorted(unknown)}.")
         return ODEModel(**(fields | changes))
 
     def tightened(self) -> "ODEModel":
@@ -185,21 +191,60 @@ class ODEModel(eqx.Module):
     def slope(
         self, t: Float[Array, ""], y: Float[Array, " state"], theta: Float[Array, " parameter"]
     ) -> Float[Array, " state"]:
-        """The time derivative of a state."""
-        return self.vector_field(t, y, theta)
+        """The time derivative of a state, checked.
+
+        Raises:
+            TypeError: If `vector_field` takes other arguments, does what cannot be traced, or
+                returns no real numbers; the sentence says what to write instead.
+            ValueError: If it returns another shape than one value for each state.
+            IndexError: If it uses a position or a name that is not there.
+        """
+        every, names = self._complete(theta)
+        return call_vector_field(
+            self.vector_field, t, y, every, states=self.states, parameters=names
+        )
 
     @property
     def breaks(self) -> Callable[[Any], Array] | None:
         """`breakpoints` as a function of θ."""
         given = self.breakpoints
-        if given is None or callable(given):
-            return given
+        if given is None:
+            return None
+        if callable(given):
+            return lambda theta: call_breakpoints(given, *self._complete(theta))
         return lambda theta: jnp.asarray(given, theta.dtype)
+
+    def _complete(self, theta: Any) -> tuple[Any, tuple[str, ...] | None]:
+        """All parameters with the fixed ones, and their names if they are known."""
+        binding = self._binding
+        return (theta, None) if binding is None else (binding.complete(theta), binding.names)
+
+    def bound(self, binding: Binding) -> "ODEModel":
+        """The same model, whose functions see parameters by name and with the fixed ones.
+
+        An `InverseProblem` calls this.
+
+        Args:
+            binding: Names and fixed values of the problem's parameters.
+
+        Returns:
+            A model for vectors of the unknowns.
+
+        Raises:
+            TypeError: As `slope`, for what a user's function does wrong.
+            ValueError: As `slope`.
+            IndexError: As `slope`, and if a position beyond the end of any array is used.
+        """
+        check_functions(self.vector_field, self.initial_state, states=self.states, binding=binding)
+        return self.replace(_binding=binding)
 
     def start(self, theta: Float[Array, " parameter"]) -> Float[Array, " state"]:
         """The initial state for parameters `theta`."""
         if callable(self.initial_state):
-            return jnp.asarray(self.initial_state(theta), theta.dtype)
+            every, names = self._complete(theta)
+            return call_initial_state(
+                self.initial_state, every, states=self.states, parameters=names
+            )
         return jnp.asarray(self.initial_state, theta.dtype)
 
     def depends_on(self, size: int) -> Bool[np.ndarray, " parameter"]:

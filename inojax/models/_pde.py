@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from .._binding import Binding
 from .._x64 import in_x64, is_traced
 from ..nn import Jet, all_pairs
 from ._derivatives import expansion
@@ -78,6 +79,7 @@ class PDEModel(eqx.Module):
     solver: AbstractPDESolver
     time_unit: str
     state_unit: str
+    _binding: Binding | None = eqx.field(static=True, repr=False)
 
     def __init__(  # noqa: PLR0913 - flat keywords, as in ODEModel
         self,
@@ -93,6 +95,7 @@ class PDEModel(eqx.Module):
         interfaces: tuple[Interface, ...] = (),
         time_unit: str = "",
         state_unit: str = "",
+        _binding: Binding | None = None,
     ) -> None:
         """Describe the equation, where it holds and where its solution is read.
 
@@ -127,6 +130,7 @@ class PDEModel(eqx.Module):
         self.solver = solver
         self.time_unit = time_unit
         self.state_unit = state_unit
+        self._binding = _binding
 
     def __check_init__(self) -> None:
         """Refuse what could never be solved."""
@@ -147,6 +151,19 @@ class PDEModel(eqx.Module):
                 "`FiniteElements` without them."
             )
         self.solver.check(self.formula)
+
+    def bound(self, binding: Binding) -> "PDEModel":
+        """The same model, whose formulas see parameters by name and with the fixed ones.
+
+        An `InverseProblem` calls this.
+
+        Args:
+            binding: Names and fixed values of the problem's parameters.
+
+        Returns:
+            A model for vectors of the unknowns.
+        """
+        return self.replace(_binding=binding)
 
     def check(self, names: tuple[str, ...]) -> None:
         """Refuse parameters, an ansatz or a residual that do not fit the states or the solver.
@@ -177,6 +194,10 @@ class PDEModel(eqx.Module):
     @property
     def formula(self) -> Formula:
         """The equation without the points."""
+        binding = self._binding
+        if binding is not None:
+            coefficients = (each.name for field in self.fields for each in field.parameters)
+            binding = binding.without(tuple(coefficients))
         return Formula(
             self.residual,
             self.ansatz,
@@ -185,6 +206,7 @@ class PDEModel(eqx.Module):
             self.states,
             self.fields,
             self.interfaces,
+            binding,
         )
 
     @property
@@ -239,7 +261,8 @@ class PDEModel(eqx.Module):
         fields["domain"] = self.box
         unknown = set(changes) - set(fields)
         if unknown:
-            raise ValueError(f"`replace` knows {sorted(fields)}; got {sorted(unknown)}.")
+            known = sorted(name for name in fields if not name.startswith("_"))
+            raise ValueError(f"`replace` knows {known}; got {sorted(unknown)}.")
         return PDEModel(**(fields | changes))
 
     def tightened(self) -> "PDEModel":

@@ -11,9 +11,10 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
+from .._binding import Binding
 from ._base import AbstractNoise
 from ._independent import AbstractIndependentNoise
-from ._levels import Level, as_level, check_names, value_of
+from ._levels import Level, as_level, check_names, settled, value_of
 
 
 class _Links(NamedTuple):
@@ -102,6 +103,15 @@ class AR1(AbstractNoise):
         """
         check_names((self.correlation,), names, "correlation")
         return dataclasses.replace(self, inner=self.inner.bound(names), _names=tuple(names))
+
+    def bound_to(self, binding: Binding) -> AbstractNoise:
+        """Levels that name fixed parameters become numbers; see `AbstractNoise.bound_to`."""
+        if not binding.fixed:
+            return self.bound(binding.names)
+        inner = dataclasses.replace(self.inner, scale=settled(self.inner.scale, binding.values))
+        correlation = settled(self.correlation, binding.values)
+        known = dataclasses.replace(self, inner=inner, correlation=correlation)
+        return known.bound(binding.unknown)
 
     def check(self, n_channels: int) -> None:
         """Raise unless `inner` has one level or one for each channel.

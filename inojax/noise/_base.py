@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
+from .._binding import Binding
+
 # So many roundings may push a prediction below zero that should be zero.
 _ROUNDINGS = 64.0
 
@@ -125,6 +127,27 @@ class AbstractNoise(eqx.Module):
         """
         del names
         return self
+
+    def bound_to(self, binding: Binding) -> "AbstractNoise":
+        """The same model for vectors of the unknowns, where some parameters are fixed.
+
+        An `InverseProblem` calls this. By default the model's methods get θ with the fixed
+        parameters at their places, as equations do.
+
+        Args:
+            binding: Names of all parameters, and values of the fixed ones.
+
+        Returns:
+            The same model, ready for vectors of the unknowns.
+
+        Raises:
+            ValueError: If it names a parameter that is not there.
+        """
+        if not binding.fixed:
+            return self.bound(binding.names)
+        from ._completed import Completed
+
+        return Completed(self.bound(binding.names), binding)
 
     def check(self, n_channels: int) -> None:
         """Raise a ValueError, on the host, if the model does not fit so many channels."""

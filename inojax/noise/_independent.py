@@ -11,8 +11,9 @@ import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Array, Bool, Float, Key
 
+from .._binding import Binding
 from ._base import AbstractNoise, NoDensityError
-from ._levels import Level, Scale, check_names, value_of
+from ._levels import Level, Scale, check_names, settled, value_of
 
 
 class AbstractIndependentNoise(AbstractNoise):
@@ -56,6 +57,13 @@ class AbstractIndependentNoise(AbstractNoise):
         """
         check_names(self._unknowns, names, "scale")
         return dataclasses.replace(self, _names=tuple(names)) if self._unknowns else self
+
+    def bound_to(self, binding: Binding) -> AbstractNoise:
+        """Levels that name fixed parameters become numbers; see `AbstractNoise.bound_to`."""
+        if not binding.fixed:
+            return self.bound(binding.names)
+        known = dataclasses.replace(self, scale=settled(self.scale, binding.values))
+        return known.bound(binding.unknown)
 
     def check(self, n_channels: int) -> None:
         """Raise unless the scale is one level or has one for each channel.

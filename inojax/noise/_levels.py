@@ -1,7 +1,7 @@
 """Levels of noise: numbers, or names of parameters that are unknown."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -78,6 +78,21 @@ def check_names(levels: Sequence[Level], names: tuple[str, ...], argument: str) 
             f"`{argument}` of the noise names {', '.join(map(repr, unknown))}, not among the "
             f"parameters; they are {', '.join(names)}. Add a `Parameter` of that name."
         )
+
+
+def settled(scale: Scale, values: Mapping[str, float]) -> Scale:
+    """Put numbers in place of the names of fixed parameters.
+
+    Args:
+        scale: A level, or one for each channel.
+        values: Value of each fixed parameter by its name.
+
+    Returns:
+        The same with those numbers.
+    """
+    if isinstance(scale, tuple):
+        return tuple(values[x] if isinstance(x, str) and x in values else x for x in scale)
+    return values[scale] if isinstance(scale, str) and scale in values else scale
 
 
 def value_of(level: Level, theta: Array, names: tuple[str, ...] | None, argument: str) -> Array:

@@ -9,6 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
+from .._binding import Binding
 from ._base import AbstractNoise
 
 # An expected count this far below zero is rounding, or the solver's error, whatever its unit.
@@ -60,6 +61,11 @@ class Poisson(AbstractNoise):
     def negligible(self) -> float:
         """A rate that makes no difference to a count."""
         return _NO_COUNT / self.exposure
+
+    def bound_to(self, binding: Binding) -> AbstractNoise:
+        """The same: no parameter matters here."""
+        del binding
+        return self
 
     def sample(
         self,
