@@ -14,7 +14,12 @@ from .._binding import Binding
 from .._x64 import is_traced, require_x64
 from ..solvers import SolveStatus, dependence
 from ._global_error import with_global_tolerance
-from ._ode_checks import check_small_states, check_time_course
+from ._ode_checks import (
+    check_derivatives,
+    check_small_states,
+    check_time_course,
+    first_derivatives,
+)
 from ._ode_solution import ODESolution
 from ._ode_solve import sensitivities_traced, solve_many, solve_many_traced, solve_one_traced
 from ._vector_field import call_breakpoints, call_initial_state, call_vector_field, check_functions
@@ -22,6 +27,9 @@ from ._vector_field import call_breakpoints, call_initial_state, call_vector_fie
 # What a second attempt at a failed solve changes.
 _RETRY_TOLERANCE = 1e-2
 _RETRY_STEPS = 10
+
+# Trajectories whose derivatives are computed twice, once for each vector field.
+_LOOKED_AT = 256
 
 VectorField = Callable[[Any, Any, Any], Any]
 Breakpoints = np.ndarray | Callable[[Any], Any] | None
@@ -378,9 +386,15 @@ class ODEModel(eqx.Module):
             raise ValueError("`count` serves transformations; here leave out the other `thetas`.")
         grid = _checked_grid(grid)
         values = np.array(thetas, np.float64)
-        solution, tangents = solve_many(self, values, grid, mesh, sensitivities=True)
-        assert tangents is not None
+        solution, tangents = _differentiated(self, values, grid, mesh)
         self._check(values, grid, solution)
+        if first_derivatives(self):
+            some = slice(_LOOKED_AT)
+            rows = grid[some] if grid.ndim == 2 else grid
+            exact = _differentiated(self.tightened(), values[some], rows, mesh)
+            found = ODESolution(rows, *(x[some] for x in _results(solution))), tangents[some]
+            names = None if self._binding is None else self._binding.unknown
+            check_derivatives(names, values[some], found, exact)
         return solution, tangents
 
     def _check(self, thetas: np.ndarray, times: np.ndarray, solution: ODESolution) -> None:
@@ -407,6 +421,18 @@ def _check_times(times: np.ndarray, initial_time: float) -> None:
         raise ValueError(
             f"`times` must not begin before `initial_time` = {initial_time}; got {times[0]}."
         )
+
+
+def _differentiated(
+    model: ODEModel, thetas: np.ndarray, times: np.ndarray, mesh: jax.sharding.Mesh | None
+) -> tuple[ODESolution, np.ndarray]:
+    solution, tangents = solve_many(model, thetas, times, mesh, sensitivities=True)
+    assert tangents is not None
+    return solution, tangents
+
+
+def _results(solution: ODESolution) -> tuple[Any, Any, Any]:
+    return solution.states, solution.status, solution.steps
 
 
 def _number_or_vector(values: ArrayLike | Sequence[float]) -> float | np.ndarray:

@@ -23,6 +23,11 @@ _WRONG = 1000.0
 
 _looked_at: weakref.WeakSet[Any] = weakref.WeakSet()
 _solved_again: weakref.WeakSet[Any] = weakref.WeakSet()
+_differentiated_again: weakref.WeakSet[Any] = weakref.WeakSet()
+
+# Derivatives that differ by more than this share of their largest are worth a word; those that move
+# a state by less than this share of its size, for the whole of a parameter, are not.
+_DIFFERENT, _NEGLIGIBLE = 0.01, 1e-6
 
 
 def check_time_course(model: Any, theta: Float[np.ndarray, " parameter"], end: float) -> None:
@@ -129,6 +134,49 @@ def check_small_states(
             f"The states {names} stay below `atol`, so that nothing controls their errors: they "
             f"are off by up to {error[wrong].max():.1%} of their largest value. Give `atol` for "
             "each state, or leave it out: then it follows the size of each.",
+            stacklevel=4,
+        )
+
+
+def first_derivatives(model: Any) -> bool:
+    """Whether derivatives of a model have not been looked at before, nor will be again."""
+    return not _seen(_differentiated_again, model.vector_field)
+
+
+def check_derivatives(
+    names: tuple[str, ...] | None,
+    thetas: Float[np.ndarray, "batch parameter"],
+    found: tuple[ODESolution, np.ndarray],
+    exact: tuple[ODESolution, np.ndarray],
+) -> None:
+    """Warn if derivatives are less exact than a reader would expect: tolerances are for states.
+
+    Args:
+        names: Of the parameters, if they are known.
+        thetas: Parameters of some trajectories.
+        found: These, with their derivatives.
+        exact: The same, with tolerances 100 times tighter.
+
+    Warns:
+        UserWarning: Naming the parameter whose derivatives are worst.
+    """
+    solved = [np.asarray(solution.status) == SolveStatus.SUCCESS for solution, _ in (found, exact)]
+    both = solved[0] & solved[1]
+    if not both.any():
+        return
+    right = exact[1][both]
+    largest = np.abs(right).max(axis=1)
+    size = np.abs(np.asarray(exact[0].states)[both]).max(axis=1)[:, :, None]
+    matters = largest * np.abs(thetas[both])[:, None, :] > _NEGLIGIBLE * size
+    error = np.abs(found[1][both] - right).max(axis=1)
+    share = np.where(matters, error / np.where(matters, largest, 1.0), 0.0)
+    if share.max() > _DIFFERENT:
+        worst = int(np.argmax(share.max(axis=(0, 1))))
+        name = f"parameter {worst}" if names is None else names[worst]
+        warnings.warn(
+            f"The derivatives by {name} are off by up to {share.max():.0%} of their largest value, "
+            "since `rtol` and `atol` control the states and not their derivatives. Tighten them, "
+            "for instance by `model.tightened()`.",
             stacklevel=4,
         )
 

@@ -153,3 +153,14 @@ def test_states_below_their_tolerance_are_told_where_they_are_wrong():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model(small, atol=1e-19).solve_ensemble(THETA[None])
+
+
+def test_derivatives_that_tolerances_do_not_control_are_told():
+    """The phase of an oscillation moves by the time: errors of derivatives grow with it."""
+
+    def field(t, y, theta):
+        return jnp.stack([y[1], -jnp.square(theta[0]) * y[0]])
+
+    m = ODEModel(field, [1.0, 0.0], times=np.linspace(1.0, 60.0, 20), states=("x", "v"), rtol=1e-2)
+    with pytest.warns(UserWarning, match=r"derivatives by parameter 0 are off by up to \d+%"):
+        m.sensitivities(np.array([[3.0]]))
