@@ -1,5 +1,6 @@
 """Inverters on disk: weights as safetensors, everything else as JSON; never pickle."""
 
+import functools
 import json
 import os
 import pathlib
@@ -11,14 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._inverse_problem import InverseProblem
-from ..data import describe_problem, differences
+from ..data import (
+    Trajectories,
+    compare,
+    describe_measurement,
+    describe_problem,
+    probed,
+    settle,
+)
 from ..train import TrainLog
 from ._base import AbstractInverter
-from ._training_data import describe_measurement
 
 _WEIGHTS, _MANIFEST = "weights.safetensors", "manifest.json"
-_FORMAT = 2
-_KEYS = {"format", "inverter", "settings", "problem", "measurement", "channels", "arrays"}
+_TRAJECTORIES = "trajectories.safetensors"
+_FORMAT = 3
+_KEYS = {"format", "inverter", "settings", "problem", "arrays", "rtol"}
+_SOLVED = ("thetas", "states", "status")
 _Inverter = TypeVar("_Inverter", bound=AbstractInverter)
 
 
@@ -26,7 +35,8 @@ def save(inverter: AbstractInverter, folder: str | os.PathLike[str]) -> None:
     """Write an inverter to a folder.
 
     Weights go to `weights.safetensors`; `manifest.json` says which method and which problem
-    they belong to. The manifest is written last, so a folder that has one is complete.
+    they belong to, and `trajectories.safetensors` holds a few solutions of it. The manifest is
+    written last, so a folder that has one is complete.
 
     Args:
         inverter: What to save.
@@ -43,16 +53,21 @@ def save(inverter: AbstractInverter, folder: str | os.PathLike[str]) -> None:
     (path / _MANIFEST).unlink(missing_ok=True)
     # safetensors writes the memory as it lies, so a transposed view would come back scrambled.
     arrays = {name: np.asarray(x, order="C") for name, x in _named_arrays(inverter).items()}
-    partial = path / (_WEIGHTS + ".part")
-    save_file(arrays, partial)
-    os.replace(partial, path / _WEIGHTS)
+    described = describe_problem(inverter.problem)
+    solved = probed(inverter.problem, described)
+    for name, content in (
+        (_WEIGHTS, arrays),
+        (_TRAJECTORIES, {k: np.asarray(getattr(solved, k)) for k in _SOLVED}),
+    ):
+        partial = path / (name + ".part")
+        save_file(content, partial)
+        os.replace(partial, path / name)
     manifest = {
         "format": _FORMAT,
         "inverter": type(inverter).__name__,
         "settings": inverter.settings,
-        "problem": describe_problem(inverter.problem),
-        "measurement": describe_measurement(inverter.problem),
-        "channels": list(inverter.problem.channels),
+        "problem": described | describe_measurement(inverter.problem),
+        "rtol": solved.rtol,
         "arrays": {name: [str(a.dtype), list(a.shape)] for name, a in sorted(arrays.items())},
     }
     partial = path / (_MANIFEST + ".part")
@@ -60,13 +75,21 @@ def save(inverter: AbstractInverter, folder: str | os.PathLike[str]) -> None:
     os.replace(partial, path / _MANIFEST)
 
 
-def load(like: _Inverter, folder: str | os.PathLike[str], problem: InverseProblem) -> _Inverter:
+def load(
+    like: _Inverter,
+    folder: str | os.PathLike[str],
+    problem: InverseProblem,
+    *,
+    accept: bool = False,
+) -> _Inverter:
     """Read an inverter back.
 
     Args:
         like: An untrained inverter of the same method and settings, for `problem`.
         folder: Where `save` put it.
         problem: The problem it was trained for.
+        accept: Whether to accept a problem that is written in another way, if a few trajectories
+            are the same.
 
     Returns:
         The inverter, with the same bits in every array.
@@ -75,6 +98,9 @@ def load(like: _Inverter, folder: str | os.PathLike[str], problem: InverseProble
         FileNotFoundError: If there is no inverter in the folder.
         ValueError: If it is of another method, of other settings, of another problem, or
             damaged.
+
+    Warns:
+        UserWarning: If trajectories alone say that the problem is the same.
     """
     path = pathlib.Path(folder)
     manifest = _read_manifest(path)
@@ -84,16 +110,14 @@ def load(like: _Inverter, folder: str | os.PathLike[str], problem: InverseProble
             "Load it with the method that made it, a corrected one with `load_conformal`, "
             "a vetted one with `load_vetted`."
         )
-    changed = differences(manifest["problem"], describe_problem(problem))
-    if manifest["channels"] != list(problem.channels):
-        changed.append(f"channels (stored {manifest['channels']})")
-    if manifest["measurement"] != describe_measurement(problem):
-        changed.append("sensors or noise")
-    if changed:
-        raise ValueError(
-            f"`problem` is not the one that the inverter in {path} was trained for; it differs "
-            f"in: {'; '.join(changed)}."
-        )
+    settle(
+        compare(manifest["problem"], describe_problem(problem) | describe_measurement(problem)),
+        functools.partial(_stored_trajectories, path, manifest["rtol"]),
+        problem,
+        accept=accept,
+        beginning=f"`problem` is not the one that the inverter in {path} was trained for",
+        remedy="Load it with that problem, or train another one.",
+    )
     _check_settings(manifest["settings"], like.settings, path)
     found = _filled(like, _read_weights(path, manifest["arrays"]))
     found._check_loaded()
@@ -126,7 +150,7 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
         manifest = json.loads(file.read_text())
     except ValueError as error:
         raise ValueError(f"`folder` {path} is damaged: {_MANIFEST} is not JSON.") from error
-    if not isinstance(manifest, dict) or not manifest.keys() >= _KEYS:
+    if not isinstance(manifest, dict) or "format" not in manifest:
         raise ValueError(
             f"`folder` {path} is damaged or of another program: {_MANIFEST} lacks an entry; it "
             f"needs {', '.join(sorted(_KEYS))}."
@@ -134,7 +158,13 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
     if manifest["format"] != _FORMAT:
         raise ValueError(
             f"`folder` {path} is written in format {manifest['format']}; this version of inojax "
-            f"reads format {_FORMAT}. Load it with the version that wrote it."
+            f"reads format {_FORMAT}, which says more of the problem. Load it with the version "
+            "that wrote it, or train again."
+        )
+    if not manifest.keys() >= _KEYS:
+        raise ValueError(
+            f"`folder` {path} is damaged or of another program: {_MANIFEST} lacks an entry; it "
+            f"needs {', '.join(sorted(_KEYS))}."
         )
     return manifest
 
@@ -152,6 +182,18 @@ def _read_weights(path: pathlib.Path, described: dict[str, Any]) -> dict[str, np
             f"`folder` {path} is damaged: {_WEIGHTS} does not hold what {_MANIFEST} lists."
         )
     return arrays
+
+
+def _stored_trajectories(path: pathlib.Path, rtol: float) -> Trajectories | None:
+    """The solutions beside an inverter; None where the file is lost."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        found = load_file(path / _TRAJECTORIES)
+        return Trajectories(*(found[name] for name in _SOLVED), rtol)
+    except (OSError, SafetensorError, KeyError):
+        return None
 
 
 def _named_arrays(inverter: AbstractInverter) -> dict[str, Any]:
