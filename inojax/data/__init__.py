@@ -7,6 +7,7 @@ from ._manifest import (
     describe_problem as describe_problem,
 )
 from ._second_look import (
+    PROBES as PROBES,
     Trajectories as Trajectories,
     probed as probed,
     remember as remember,

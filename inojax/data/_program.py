@@ -24,8 +24,8 @@ from ._symbols import Node, Symbols
 # Arrays of more entries, and sums of more products, are not looked into; where the whole program
 # is larger than the last number, those of more than the second.
 _LARGE, _MEDIUM, _WORK = 4096, 64, 60_000
-# How many constants are written down one by one.
-_LISTED = 200
+# Entries of arrays that are written down one by one, and how many constants altogether.
+_FEW, _LISTED = 8, 200
 
 _INLINED = frozenset(
     ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint", "custom_jvp_call",
@@ -85,9 +85,10 @@ def canonical(closed: core.ClosedJaxpr) -> dict[str, Any]:
 
 def _constants(nodes: Sequence[Node]) -> dict[str, Any]:
     values = [node.constant for node in nodes if node.constant is not None]
-    numbers = sorted({repr(v.item()) for v in values if v.ndim == 0})
+    few = [v for v in values if v.size <= _FEW]
+    numbers = sorted({repr(x) for v in few for x in v.ravel().tolist()})
     arrays = sorted(
-        f"{v.shape} {hashlib.sha256(v.tobytes()).hexdigest()[:16]}" for v in values if v.ndim
+        f"{v.shape} {hashlib.sha256(v.tobytes()).hexdigest()[:16]}" for v in values if v.size > _FEW
     )
     many = len(numbers) > _LISTED
     digest = hashlib.sha256(" ".join(numbers).encode()).hexdigest()[:16]
@@ -212,6 +213,8 @@ class _Reader:
 
     def _apply(self, equation: core.JaxprEqn, operands: list[_Value]) -> list[_Value]:
         name = equation.primitive.name
+        if not equation.outvars:  # printing, and the like
+            return []
         if name in _SAME:
             return operands
         if (found := self._moved(equation, operands)) is not None:
@@ -222,12 +225,14 @@ class _Reader:
         small = all(math.prod(shape) <= self.large for shape in shapes)
         if small and name in _ELEMENTWISE:
             return [self._elementwise(equation, operands)]
-        kind = str(getattr(equation.outvars[0].aval, "dtype", ""))
+        kind = _kind(equation.outvars[0])
         if small and kind in ("float64", "int64", "int32"):
             if name == "reduce_sum":
                 return [self._summed(equation, operands[0], kind)]
             if name == "dot_general" and _products(equation) <= self.large:
-                return [self._contracted(equation, operands, kind)]
+                kinds = [_kind(v) for v in equation.invars]
+                if wide := _widened(operands, kinds, kind):
+                    return [self._contracted(equation, wide, kind)]
         return self._opaque(equation, operands)
 
     def _opaque(self, equation: core.JaxprEqn, operands: list[_Value]) -> list[_Value]:
@@ -260,7 +265,7 @@ class _Reader:
     def _formula(self, equation: core.JaxprEqn) -> Callable[..., int]:
         """What an elementwise operation makes of scalars."""
         name, symbols = equation.primitive.name, self.symbols
-        kind = str(equation.outvars[0].aval.dtype)  # pyright: ignore[reportAttributeAccessIssue]
+        kind = _kind(equation.outvars[0])
         if kind in ("float64", "int64", "int32"):
             if name in ("add", "add_any"):
                 return lambda x, y: symbols.sum((x, y), kind)
@@ -283,7 +288,7 @@ class _Reader:
             for param, value in sorted(equation.params.items())
             if param not in _IGNORED
         ]
-        operands = [str(v.aval.dtype) for v in equation.invars]  # pyright: ignore[reportAttributeAccessIssue]
+        operands = [_kind(v) for v in equation.invars]
         if name == "convert_element_type" and operands == [kind]:
             return lambda x: x
         detail = f"{operands} -> {kind} {', '.join(settings)}"
@@ -361,6 +366,10 @@ class _Reader:
         return _Value(array.shape, entries=array)
 
 
+def _kind(var: Any) -> str:
+    return str(getattr(var.aval, "dtype", ""))
+
+
 def _has_shape(var: Any) -> bool:
     return hasattr(var.aval, "shape")
 
@@ -370,6 +379,13 @@ def _known(constant: Any) -> _Value:
         constant = jr.key_data(constant)
     content = np.asarray(constant)
     return _Value(content.shape, content=content)
+
+
+def _widened(operands: list[_Value], kinds: list[str], kind: str) -> list[_Value]:
+    """Operands of one dtype, known numbers made so; none where others would have to be."""
+    if any(x.content is None and own != kind for x, own in zip(operands, kinds, strict=True)):
+        return []
+    return [x if x.content is None else _known(x.content.astype(kind)) for x in operands]
 
 
 def _evaluated(equation: core.JaxprEqn, operands: list[_Value]) -> np.ndarray | None:

@@ -21,7 +21,7 @@ _ROOM = 10.0
 _RELATIVE = 1e-6  # tolerance of a solver that has none
 _CANCELLATION = 1e-14
 _ROWS = 64
-_PROBES = 4
+PROBES = 4
 
 
 class Trajectories(NamedTuple):
@@ -44,19 +44,18 @@ class Trajectories(NamedTuple):
 _remembered: dict[str, Trajectories] = {}
 
 
-def remember(problem: Manifest, dataset: Dataset) -> None:
-    """Keep a few simulations for `probed`, if they are known to be of a problem.
+def remember(description: Manifest, trajectories: Trajectories) -> None:
+    """Keep a few trajectories for `probed`.
 
     Args:
-        problem: What `describe_problem` says of it.
-        dataset: Simulations of it.
+        description: What `describe_problem` says of their problem.
+        trajectories: The trajectories.
     """
-    if len(dataset) and problem.keys() <= dataset.manifest.keys():
-        _remembered[_digest(problem)] = _rows_of(dataset, np.arange(min(_PROBES, len(dataset))))
+    _remembered[_digest(description)] = trajectories
 
 
-def _digest(problem: Manifest) -> str:
-    return hashlib.sha256(json.dumps(problem).encode()).hexdigest()
+def _digest(description: Manifest) -> str:
+    return hashlib.sha256(json.dumps(description).encode()).hexdigest()
 
 
 def probed(problem: InverseProblem, description: Manifest) -> Trajectories:
@@ -72,7 +71,7 @@ def probed(problem: InverseProblem, description: Manifest) -> Trajectories:
     if (known := _remembered.get(_digest(description))) is not None:
         return known
     random = np.random.RandomState(20260103)
-    unit = 0.1 + 0.8 * random.random_sample((_PROBES, problem.parameters.size))
+    unit = 0.1 + 0.8 * random.random_sample((PROBES, problem.parameters.size))
     return _solved(problem, np.asarray(problem.parameters.from_unit(unit), np.float64))
 
 
@@ -86,12 +85,9 @@ def _solved(problem: InverseProblem, thetas: np.ndarray) -> Trajectories:
     )
 
 
-def some_of(dataset: Dataset) -> Trajectories:
+def some_of(dataset: Dataset, count: int = _ROWS) -> Trajectories:
     """Some simulations of a data set, evenly spread over it."""
-    return _rows_of(dataset, np.unique(np.linspace(0, len(dataset) - 1, _ROWS).astype(int)))
-
-
-def _rows_of(dataset: Dataset, rows: np.ndarray) -> Trajectories:
+    rows = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int))
     part = dataset._rows(rows)
     rtol = dataset.manifest.get("solver", {}).get("rtol", _RELATIVE)
     return Trajectories(part.thetas, part.trajectories, part.status, rtol)

@@ -82,7 +82,7 @@ class Symbols:
         if entry.name == "negative":
             return entry.inputs[0]
         if entry.constant is not None:
-            return self.constant(np.negative(entry.constant))
+            return self.constant(np.asarray(np.negative(entry.constant)))
         return self.node("negative", "", (node,))
 
     def _signed(self, node: int) -> tuple[int, int]:

@@ -1,6 +1,5 @@
 """Inverters on disk: weights as safetensors, everything else as JSON; never pickle."""
 
-import functools
 import json
 import os
 import pathlib
@@ -18,16 +17,17 @@ from ..data import (
     describe_measurement,
     describe_problem,
     probed,
+    remember,
     settle,
 )
 from ..train import TrainLog
 from ._base import AbstractInverter
 
 _WEIGHTS, _MANIFEST = "weights.safetensors", "manifest.json"
-_TRAJECTORIES = "trajectories.safetensors"
 _FORMAT = 3
 _KEYS = {"format", "inverter", "settings", "problem", "arrays", "rtol"}
-_SOLVED = ("thetas", "states", "status")
+# Names of a few solutions of the problem among the arrays; those of an inverter begin with a dot.
+_SOLVED = ("solved thetas", "solved states", "solved status")
 _Inverter = TypeVar("_Inverter", bound=AbstractInverter)
 
 
@@ -35,8 +35,9 @@ def save(inverter: AbstractInverter, folder: str | os.PathLike[str]) -> None:
     """Write an inverter to a folder.
 
     Weights go to `weights.safetensors`; `manifest.json` says which method and which problem
-    they belong to, and `trajectories.safetensors` holds a few solutions of it. The manifest is
-    written last, so a folder that has one is complete.
+    they belong to. Beside the weights there are a few solutions of the problem, for a second look
+    where it is written in another way. The manifest is written last, so a folder that has one is
+    complete.
 
     Args:
         inverter: What to save.
@@ -55,13 +56,10 @@ def save(inverter: AbstractInverter, folder: str | os.PathLike[str]) -> None:
     arrays = {name: np.asarray(x, order="C") for name, x in _named_arrays(inverter).items()}
     described = describe_problem(inverter.problem)
     solved = probed(inverter.problem, described)
-    for name, content in (
-        (_WEIGHTS, arrays),
-        (_TRAJECTORIES, {k: np.asarray(getattr(solved, k)) for k in _SOLVED}),
-    ):
-        partial = path / (name + ".part")
-        save_file(content, partial)
-        os.replace(partial, path / name)
+    arrays |= {name: np.asarray(x, order="C") for name, x in zip(_SOLVED, solved, strict=False)}
+    partial = path / (_WEIGHTS + ".part")
+    save_file(arrays, partial)
+    os.replace(partial, path / _WEIGHTS)
     manifest = {
         "format": _FORMAT,
         "inverter": type(inverter).__name__,
@@ -110,17 +108,21 @@ def load(
             "Load it with the method that made it, a corrected one with `load_conformal`, "
             "a vetted one with `load_vetted`."
         )
+    arrays = _read_weights(path, manifest["arrays"])
+    solved = Trajectories(*(arrays[name] for name in _SOLVED), manifest["rtol"])
+    described = describe_problem(problem)
     settle(
-        compare(manifest["problem"], describe_problem(problem) | describe_measurement(problem)),
-        functools.partial(_stored_trajectories, path, manifest["rtol"]),
+        compare(manifest["problem"], described | describe_measurement(problem)),
+        lambda: solved,
         problem,
         accept=accept,
         beginning=f"`problem` is not the one that the inverter in {path} was trained for",
         remedy="Load it with that problem, or train another one.",
     )
     _check_settings(manifest["settings"], like.settings, path)
-    found = _filled(like, _read_weights(path, manifest["arrays"]))
+    found = _filled(like, arrays)
     found._check_loaded()
+    remember(described, solved)
     return found
 
 
@@ -161,7 +163,7 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
             f"reads format {_FORMAT}, which says more of the problem. Load it with the version "
             "that wrote it, or train again."
         )
-    if not manifest.keys() >= _KEYS:
+    if not manifest.keys() >= _KEYS or not manifest["arrays"].keys() >= set(_SOLVED):
         raise ValueError(
             f"`folder` {path} is damaged or of another program: {_MANIFEST} lacks an entry; it "
             f"needs {', '.join(sorted(_KEYS))}."
@@ -182,18 +184,6 @@ def _read_weights(path: pathlib.Path, described: dict[str, Any]) -> dict[str, np
             f"`folder` {path} is damaged: {_WEIGHTS} does not hold what {_MANIFEST} lists."
         )
     return arrays
-
-
-def _stored_trajectories(path: pathlib.Path, rtol: float) -> Trajectories | None:
-    """The solutions beside an inverter; None where the file is lost."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        found = load_file(path / _TRAJECTORIES)
-        return Trajectories(*(found[name] for name in _SOLVED), rtol)
-    except (OSError, SafetensorError, KeyError):
-        return None
 
 
 def _named_arrays(inverter: AbstractInverter) -> dict[str, Any]:
