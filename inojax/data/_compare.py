@@ -42,7 +42,8 @@ def compare(stored: Manifest, wanted: Manifest) -> Comparison:
     found = Comparison([], [], [])
     versions = [manifest.get("jax", wanted.get("jax")) for manifest in (stored, wanted)]
     for name, label in _labels(stored, wanted).items():
-        old, new = stored.get(name), wanted.get(name)
+        old: Any = stored.get(name)
+        new: Any = wanted.get(name)
         if _is_function(old) and _is_function(new):
             _compare_functions(found, label, old, new, versions)
         elif _is_function(old) or _is_function(new):
@@ -106,6 +107,7 @@ _LABELS = {
     "places": "points of readings",
     "ansatz": "ansatz",
     "residual": "residual",
+    "solution": "values of the solver",
     "fields": "unknown functions",
     "transform": "transform of the unknown function",
     "interfaces": "interfaces",

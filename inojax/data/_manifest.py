@@ -7,6 +7,7 @@ decide, see `_second_look`. Noise and sensors are apart, since trajectories do n
 """
 
 import dataclasses
+import functools
 import hashlib
 import types
 import weakref
@@ -21,10 +22,19 @@ from jaxtyping import Array, Float, Key
 from .._inverse_problem import InverseProblem
 from .._parameters import Design
 from .._x64 import in_x64
-from ..models import Field, ODEModel, PDEModel
+from ..models import AbstractDirectSolver, Field, ODEModel, PDEModel
 from ..noise import NoDensityError
 from ..solvers import Rodas5P
-from ._parts import Part, array_digest, described, is_plain, listed, part_of, prior_text, written_by
+from ._parts import (
+    Part,
+    array_digest,
+    described,
+    is_known_prior,
+    is_plain,
+    listed,
+    part_of,
+    prior_text,
+)
 
 FORMAT = "inojax dataset"
 VERSION = 3
@@ -75,9 +85,9 @@ _ELSEWHERE = {
 
 
 def _describe_solver(model: ODEModel | PDEModel) -> Manifest:
-    tightened = model.tightened()
     if isinstance(model, PDEModel):
-        return {"name": described(model.solver), "retry": described(tightened.solver)}
+        return {"name": described(model.solver), "retry": described(model.tightened().solver)}
+    tightened = model.tightened()
     names = [f.name for f in dataclasses.fields(model) if f.name not in _ELSEWHERE]
     return {
         "name": Rodas5P.__name__,
@@ -117,17 +127,13 @@ def describe_problem(problem: InverseProblem) -> Manifest:
         "initial_time": model.initial_time,
         **parts(model, probes),  # pyright: ignore[reportArgumentType]
     }
-    if not all(written_by("numpyro", parameter.prior) for parameter in space.parameters):
+    if not all(is_known_prior(parameter.prior) for parameter in space.parameters):
         found["prior_maps"] = part_of(
             lambda z: (space.from_unit(z), space.log_densities(space.from_unit(z))), probes.unit
         )
     if problem.coupled:
-        couplings = [problem.coupling(theta) for theta in jnp.asarray(probes.thetas)]
         assert isinstance(model, PDEModel)
-        found["coupling"] = {
-            "penalties": [described(field.total_variation) for field in model.fields],
-            "values": listed(np.array([c.value for c in couplings if c is not None])),
-        }
+        found["coupling"] = [described(field.total_variation) for field in model.fields]
     return found
 
 
@@ -164,7 +170,8 @@ def describe_measurement(problem: InverseProblem) -> Manifest:
         found["observable"] = part_of(
             lambda y, theta: problem.read(y[None], theta)[0], probes.states, probes.thetas
         )
-        _check_unchanged("observable", sensors.observable, found["observable"])
+        shapes = (len(model.states), problem.parameters.size, count)
+        _check_unchanged("observable", sensors.observable, found["observable"], shapes)
     if isinstance(model, PDEModel):
         found["collocation"] = described(model.collocation)
     return found
@@ -220,9 +227,10 @@ class _Probes:
 
 def _parts_of_ode(model: ODEModel, probes: _Probes) -> Manifest:
     slope = _program_of_vector_field(model, probes)
-    _check_unchanged("vector_field", model.vector_field, slope)
+    shapes = (len(model.states), probes.thetas.shape[1])
+    _check_unchanged("vector_field", model.vector_field, slope, shapes)
     start = part_of(model.start, probes.thetas)
-    _check_unchanged("initial_state", model.initial_state, start)
+    _check_unchanged("initial_state", model.initial_state, start, shapes)
     return {"initial_state": start, "vector_field": slope}
 
 
@@ -264,9 +272,9 @@ def _parts_of_pde(model: PDEModel, probes: _Probes) -> Manifest:
         return formula.residual_of(wave(shift, theta, lines), x, theta, known(lines))
 
     def jumps(shift: Array, theta: Array, lines: Array) -> list[Array]:
-        sides = [wave(factor * shift, theta, lines) for factor in (1.0, 2.0)]
+        below, above = (wave(factor * shift, theta, lines) for factor in (1.0, 2.0))
         functions = known(lines)
-        return [formula.jump_of(one, *sides, theta, functions) for one in model.interfaces]
+        return [formula.jump_of(i, below, above, theta, functions) for i in model.interfaces]
 
     found = {
         "coordinates": list(model.coordinates),
@@ -278,6 +286,11 @@ def _parts_of_pde(model: PDEModel, probes: _Probes) -> Manifest:
     }
     for number, (field, axis) in enumerate(zip(model.fields, axes, strict=True), start=1):
         found[f"transform{number}"] = part_of(field.transform, probes.shift[:, 0], places[:, axis])
+    if isinstance(model.solver, AbstractDirectSolver) and not is_plain(model.solver):
+        solver, points = model.solver, model.readings
+        found["solution"] = part_of(
+            lambda theta: solver.values(formula, theta, jnp.asarray(points)), probes.thetas
+        )
     if model.interfaces:
         found["interfaces"] = listed([interface.at for interface in model.interfaces])
         found["jumps"] = part_of(jumps, probes.shift, scalars, lines)
@@ -295,15 +308,14 @@ def _describe_field(field: Field) -> Manifest:
 
 
 # What each function computed when it was first met: JAX keeps what it compiled then.
-_first: "weakref.WeakKeyDictionary[Any, dict[int, str]]" = weakref.WeakKeyDictionary()
+_first: "weakref.WeakKeyDictionary[Any, dict[Any, str]]" = weakref.WeakKeyDictionary()
 
 
-def _check_unchanged(argument: str, function: Any, part: Part) -> None:
+def _check_unchanged(argument: str, function: Any, part: Part, shapes: tuple[int, ...]) -> None:
     """Refuse a function that reads values that changed since it was first used."""
-    if not isinstance(function, types.FunctionType):
+    if not isinstance(function, types.FunctionType | functools.partial):
         return
-    size = len(part["values"][0])
-    known = _first.setdefault(function, {}).setdefault(size, part["program"])
+    known = _first.setdefault(function, {}).setdefault((argument, *shapes), part["program"])
     if known != part["program"]:
         raise RuntimeError(
             f"`{argument}` computes something else than when it was first used: an array or a "

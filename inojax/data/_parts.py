@@ -16,6 +16,9 @@ from jax.extend import core
 
 from ._program import canonical
 
+_PLAIN = (bool, int, float, str, np.ndarray, np.generic, jax.Array)
+_FEW = 64  # numbers of an array that are written down
+
 # A JSON object; one that describes a function has the entry `program`.
 Part = dict[str, Any]
 
@@ -75,6 +78,8 @@ def described(value: Any) -> Any:
         return str(value)
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         array = np.asarray(value)
+        if array.size <= _FEW and array.dtype.kind == "f":
+            return listed(array)
         digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
         return f"array of shape {array.shape} {array.dtype} {digest[:32]}"
     if isinstance(value, Mapping):
@@ -135,8 +140,8 @@ def prior_text(prior: Any) -> str:
         prior: A NumPyro distribution, or a part of one.
 
     Returns:
-        Its class with the arguments it was made with, or, where they are not kept, with all
-        numbers that it holds.
+        Its class with the arguments it was made with, or, where they are not kept, with all that
+        it holds.
     """
     if isinstance(prior, tuple | list):
         return f"[{', '.join(map(prior_text, prior))}]"
@@ -147,13 +152,32 @@ def prior_text(prior: Any) -> str:
         return repr(prior)
     if isinstance(prior, np.ndarray | jax.Array):
         return str(described(prior))
+    if not _is_numpyro(prior):
+        return str(described(prior))
     names = [n for n in inspect.signature(type(prior)).parameters if n != "validate_args"]
-    if names and all(name in vars(prior) for name in names):
-        held = {name: getattr(prior, name) for name in names}
-    else:
-        leaves = jax.tree.leaves(prior)
-        held = {f"number{i}": leaf for i, leaf in enumerate(leaves)} if leaves != [prior] else {}
+    held = {name: vars(prior).get(name) for name in names}
+    if None in held.values():
+        held = _public(prior)
     return f"{type(prior).__name__}({', '.join(f'{n}={prior_text(v)}' for n, v in held.items())})"
+
+
+def is_known_prior(prior: Any) -> bool:
+    """Whether a prior with all its parts is NumPyro's, so that its numbers say everything."""
+    if isinstance(prior, tuple | list):
+        return all(map(is_known_prior, prior))
+    if prior is None or isinstance(
+        prior, bool | int | float | str | np.ndarray | np.generic | jax.Array
+    ):
+        return True
+    return _is_numpyro(prior) and all(map(is_known_prior, _public(prior).values()))
+
+
+def _public(value: Any) -> dict[str, Any]:
+    return {name: one for name, one in sorted(vars(value).items()) if not name.startswith("_")}
+
+
+def _is_numpyro(value: Any) -> bool:
+    return written_by("numpyro", value)
 
 
 def written_by(module: str, value: Any) -> bool:

@@ -36,7 +36,7 @@ _CALLBACKS = frozenset(("pure_callback", "io_callback"))
 _SAME = frozenset(("copy", "copy_p", "stop_gradient", "sharding_constraint", "reshard", "pvary"))
 _IGNORED = frozenset(
     ("name", "sharding", "out_sharding", "weak_type", "source_info", "debug_info", "linear",
-     "_split_transpose", "accuracy", "ctx_mesh", "update_jaxpr", "update_consts")
+     "_split_transpose", "accuracy", "ctx_mesh")
 )  # fmt: skip
 _COMMUTATIVE = frozenset(("add", "add_any", "mul", "max", "min", "and", "or", "xor", "eq", "ne"))
 _TURNED = {"gt": "lt", "ge": "le"}
@@ -102,7 +102,7 @@ def _work(jaxpr: core.Jaxpr) -> int:
         if inner := _inlined(equation):
             total += _work(inner[0])
             continue
-        total += sum(math.prod(getattr(v.aval, "shape", ())) for v in equation.outvars)
+        total += sum(math.prod(_shape(v)) for v in equation.outvars)
         if equation.primitive.name == "dot_general":
             total += _products(equation)
     return total
@@ -221,8 +221,8 @@ class _Reader:
             return found
         if (content := _evaluated(equation, operands)) is not None:
             return [_Value(content.shape, content=content)]
-        shapes = [v.aval.shape for v in (*equation.invars, *equation.outvars) if _has_shape(v)]
-        small = all(math.prod(shape) <= self.large for shape in shapes)
+        atoms = (*equation.invars, *equation.outvars)
+        small = all(math.prod(_shape(atom)) <= self.large for atom in atoms)
         if small and name in _ELEMENTWISE:
             return [self._elementwise(equation, operands)]
         kind = _kind(equation.outvars[0])
@@ -331,7 +331,7 @@ class _Reader:
             for x in left
             for y in right
         ]
-        shape = tuple(equation.outvars[0].aval.shape)  # pyright: ignore[reportAttributeAccessIssue]
+        shape = _shape(equation.outvars[0])
         return _Value(shape, entries=np.array(made, np.int64).reshape(shape))
 
     # --- Moving entries -----------------------------------------------------------------------
@@ -340,7 +340,7 @@ class _Reader:
         """Results of what only puts entries elsewhere; None where it does more."""
         name, params = equation.primitive.name, equation.params
         sizes = [math.prod(x.shape) for x in operands]
-        sizes += [math.prod(v.aval.shape) for v in equation.outvars if _has_shape(v)]
+        sizes += [math.prod(_shape(v)) for v in equation.outvars]
         known = all(x.content is not None for x in operands)
         if not known and max(sizes, default=0) > self.large:
             return None
@@ -348,7 +348,7 @@ class _Reader:
             arrays = [x.content if known else self._entries(x) for x in operands]
             return [self._placed(a, known) for a in _MOVES[name](params, *arrays)]
         count = {"gather": 1, "scatter": 1, "dynamic_slice": 1, "dynamic_update_slice": 2}
-        if name not in count:
+        if name not in count or params.get("update_jaxpr") is not None:
             return None
         # Where entries go must be known. JAX itself says where, which counts from places on.
         places = operands[1:2] if name in ("gather", "scatter") else operands[count[name] :]
@@ -370,8 +370,8 @@ def _kind(var: Any) -> str:
     return str(getattr(var.aval, "dtype", ""))
 
 
-def _has_shape(var: Any) -> bool:
-    return hasattr(var.aval, "shape")
+def _shape(var: Any) -> tuple[int, ...]:
+    return tuple(getattr(var.aval, "shape", ()))
 
 
 def _known(constant: Any) -> _Value:
@@ -390,8 +390,8 @@ def _widened(operands: list[_Value], kinds: list[str], kind: str) -> list[_Value
 
 def _evaluated(equation: core.JaxprEqn, operands: list[_Value]) -> np.ndarray | None:
     """The result of an operation on known numbers, where it is exact."""
-    contents = [x.content for x in operands]
-    if any(x is None for x in contents):
+    contents = [x.content for x in operands if x.content is not None]
+    if len(contents) < len(operands):
         return None
     name, aval = equation.primitive.name, equation.outvars[0].aval
     dtype = getattr(aval, "dtype", None)
@@ -402,10 +402,10 @@ def _evaluated(equation: core.JaxprEqn, operands: list[_Value]) -> np.ndarray | 
             np.expand_dims(ramp, [i for i in range(len(shape)) if i != axis]), shape
         )
     if name == "convert_element_type" and dtype is not None:
-        return np.asarray(contents[0]).astype(dtype)
+        return contents[0].astype(dtype)
     if name == "div" and dtype == np.float64:
         return np.asarray(np.divide(*contents))
-    if name in _EXACT and all(x.dtype.kind in "fiub" for x in contents if x is not None):
+    if name in _EXACT and all(x.dtype.kind in "fiub" for x in contents):
         return np.asarray(_EXACT[name](*contents)).astype(dtype)
     return None
 

@@ -21,6 +21,7 @@ _ROOM = 10.0
 _RELATIVE = 1e-6  # tolerance of a solver that has none
 _CANCELLATION = 1e-14
 _ROWS = 64
+_PROBLEMS = 32  # of which trajectories are remembered
 PROBES = 4
 
 
@@ -51,6 +52,8 @@ def remember(description: Manifest, trajectories: Trajectories) -> None:
         description: What `describe_problem` says of their problem.
         trajectories: The trajectories.
     """
+    while len(_remembered) >= _PROBLEMS:
+        _remembered.pop(next(iter(_remembered)))
     _remembered[_digest(description)] = trajectories
 
 

@@ -109,7 +109,8 @@ def load(
             "a vetted one with `load_vetted`."
         )
     arrays = _read_weights(path, manifest["arrays"])
-    solved = Trajectories(*(arrays[name] for name in _SOLVED), manifest["rtol"])
+    thetas, states, status = (arrays[name] for name in _SOLVED)
+    solved = Trajectories(thetas, states, status, manifest["rtol"])
     described = describe_problem(problem)
     settle(
         compare(manifest["problem"], described | describe_measurement(problem)),

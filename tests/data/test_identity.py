@@ -4,6 +4,7 @@ import functools
 import json
 import re
 import warnings
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -18,7 +19,7 @@ from inojax.data import compare, describe_measurement, describe_problem, simulat
 from inojax.methods import LeastSquares, Regression
 from inojax.methods._storage import load as load_inverter
 from inojax.methods._training_data import check_dataset
-from inojax.models import MethodOfLines, ODEModel, PDEModel, partial
+from inojax.models import AbstractDirectSolver, MethodOfLines, ODEModel, PDEModel, partial
 from inojax.noise import AR1, AbstractNoise, Gaussian, LogNormal
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -119,6 +120,11 @@ def late(t, y, theta):
     return jnp.where(t > 23.7, 0.9, 1.0) * field(t, y, theta)
 
 
+def moved_normal(flipped=False):
+    moves = [dist.transforms.AffineTransform(0.5, 0.1), dist.transforms.ExpTransform()]
+    return dist.TransformedDistribution(dist.Normal(0.0, 1.0), moves[:: -1 if flipped else 1])
+
+
 ARRAY = r"its constants differ: an array of shape \(25,\) has other values"
 NUMBERS = "its constants differ"
 
@@ -134,6 +140,7 @@ SOLUTIONS = {
     "start by function": ({"initial_state": lambda k: jnp.stack([0.0 * k[0], k[0]])}, "initial"),
     "upper end of a prior": ({"a": dist.Uniform(0.1, 1.0001)}, r"priors \(a .*high=1.0001\)"),
     "prior alike in the middle": ({"a": dist.TruncatedNormal(0.55, 9.0, low=0.1, high=1.0)}, "pri"),
+    "moved prior": ({"a": moved_normal(flipped=True)}, "priors"),
     "names": ({"names": ("a", "c")}, "parameter names"),
     "order of names": ({"names": ("b", "a")}, "parameter names"),
     "units": ({"units": ("1/s", "")}, "parameter units"),
@@ -204,6 +211,27 @@ def test_other_readings_are_refused_by_an_inverter(kept, name):
     # Trajectories do not depend on them.
     check_dataset(other, dataset)
     assert run(other, store=folder / "store").timing.simulated == 0
+
+
+def test_the_order_of_transforms_of_a_prior_counts():
+    first, other = (describe_problem(problem(a=moved_normal(flipped=f))) for f in (False, True))
+    assert re.search("priors .*AffineTransform", compare(first, other).changed[0])
+
+
+class Doubled(dist.Uniform):
+    def icdf(self, q):
+        return self.low + (self.high - self.low) * q**2
+
+    def cdf(self, value):
+        return jnp.sqrt(super().cdf(value))
+
+
+def test_a_prior_of_ones_own_is_traced():
+    first, other = (
+        describe_problem(problem(a=prior(0.1, 1.0))) for prior in (dist.Uniform, Doubled)
+    )
+    assert "prior_maps" in other
+    assert compare(first, other).changed
 
 
 def test_other_noise_of_ones_own_is_told_apart():
@@ -441,3 +469,29 @@ def test_other_pdes_are_told_apart(changes, words):
 
 def test_the_same_pde_is_the_same():
     assert not any(compare(identity(pde()), identity(pde(turned=True))))
+
+
+class Exact(AbstractDirectSolver):
+    rate: Callable
+
+    def values(self, formula, theta, points):
+        return jnp.exp(-self.rate(theta) * points[:, 1:]) * jnp.sin(jnp.pi * points[:, :1])
+
+    def tightened(self):
+        return self
+
+
+def test_a_solver_of_ones_own_is_traced():
+    found = []
+    for rate in (lambda k: jnp.pi**2 * k[0], lambda k: 10.0 * k[0], lambda k: k[0] * np.pi**2):
+        which = pde()
+        model = which.model.replace(solver=Exact(rate))
+        found.append(
+            describe_problem(
+                ij.InverseProblem("pde", which.parameters, model, which.sensors, which.noise)
+            )
+        )
+    assert compare(*found[:2]).changed == [
+        "values of the solver: its constants differ: 9.869604401089358 instead of 10.0"
+    ]
+    assert not any(compare(found[0], found[2]))

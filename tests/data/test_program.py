@@ -80,6 +80,16 @@ def _rule(primals, tangents):
     return jax.jvp(lambda y, p: chain(0.0, y, p), primals, tangents)
 
 
+@jax.custom_vjp
+def with_backward_rule(y, p):
+    return chain(0.0, y, p)
+
+
+with_backward_rule.defvjp(
+    lambda y, p: (chain(0.0, y, p), None), lambda kept, cotangent: (cotangent, cotangent)
+)
+
+
 def looped(t, y, p):
     rows = []
     for row in S:
@@ -104,6 +114,8 @@ SAME = {
     "keyword": functools.partial(lambda t, y, p, *, matrix: jnp.dot(matrix, y * p), matrix=S),
     "jit": compiled,
     "custom_jvp": lambda t, y, p: with_rule(y, p),
+    "custom_vjp": lambda t, y, p: with_backward_rule(y, p),
+    "equinox": eqx.filter_jit(chain),
     "loop": looped,
     "dead code": lambda t, y, p: (jnp.sin(t) * TABLE, chain(t, y, p))[1],
     "vmap": lambda t, y, p: jax.vmap(lambda row: jnp.sum(row * p * y))(jnp.asarray(S)),
@@ -193,6 +205,23 @@ OTHER = {
     "late in the table": lambda t, y, p: looking_up(changed(TABLE, 6), 5 * t) * y,
     "early in the table": lambda t, y, p: looking_up(changed(TABLE, 1), 5 * t) * y,
     "convolved": lambda t, y, p: jnp.convolve(y, p, mode="same"),
+    "applied": lambda t, y, p: y.at[0].apply(jnp.sin),
+    "applied otherwise": lambda t, y, p: y.at[0].apply(jnp.cos),
+    "added": lambda t, y, p: y.at[0].add(p[1]),
+    "added elsewhere": lambda t, y, p: y.at[1].add(p[1]),
+    "multiplied": lambda t, y, p: y.at[0].multiply(p[1]),
+    "taken": lambda t, y, p: jnp.take(y, jnp.array([0, 1, 7]), mode="clip"),
+    "taken round": lambda t, y, p: jnp.take(y, jnp.array([0, 1, 7]), mode="wrap"),
+    "padded": lambda t, y, p: jnp.pad(y[:2], (1, 0)),
+    "padded behind": lambda t, y, p: jnp.pad(y[:2], (0, 1)),
+    "outer": lambda t, y, p: jnp.sum(jnp.outer(y, jnp.sin(p)), axis=0) * y,
+    "outer turned": lambda t, y, p: jnp.sum(jnp.outer(y, jnp.sin(p)), axis=1) * y,
+    "clipped": lambda t, y, p: jnp.clip(y, 0.1, 0.6),
+    "clipped lower": lambda t, y, p: jnp.clip(y, 0.1, 0.5),
+    "argmax": lambda t, y, p: y[jnp.argmax(p)] * p,
+    "argmin": lambda t, y, p: y[jnp.argmin(p)] * p,
+    "drawn": lambda t, y, p: y * jax.random.normal(jax.random.key(1), (3,)),
+    "drawn otherwise": lambda t, y, p: y * jax.random.normal(jax.random.key(2), (3,)),
     "norm": lambda t, y, p: y / jnp.linalg.norm(p),
     "late": lambda t, y, p: jnp.where(t < 0.9999, y, p) * y * p,
     "never": lambda t, y, p: jnp.where(t < 2.0, y, p) * y * p,
