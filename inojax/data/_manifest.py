@@ -1,14 +1,16 @@
 """What a dataset was made from, written so that two runs can be compared.
 
-A manifest is a JSON object. It identifies a problem by what it computes, not by how its
-source is spelled: the vector field, the initial state and the priors are evaluated at fixed
-places, and the values are kept. Comparing values with a tolerance, rather than hashes of
-them, survives a refactoring that reorders a sum and a compiler that rounds its last bit
-another way. Noise and sensors are absent on purpose: trajectories do not depend on them.
+A manifest is a JSON object. It identifies the functions of a problem by their traced programs
+with all constants, in a canonical form that survives most of what a refactoring does, and beside
+them by their values at fixed places. Where only the spelling seems to differ the trajectories
+decide, see `_second_look`. Noise and sensors are apart, since trajectories do not depend on them.
 """
 
+import dataclasses
+import functools
 import hashlib
-import math
+import types
+import weakref
 from typing import Any
 
 import jax
@@ -20,18 +22,25 @@ from jaxtyping import Array, Float, Key
 from .._inverse_problem import InverseProblem
 from .._parameters import Design
 from .._x64 import in_x64
-from ..models import ODEModel, PDEModel
+from ..models import AbstractDirectSolver, Field, ODEModel, PDEModel
+from ..noise import NoDensityError
 from ..solvers import Rodas5P
+from ._parts import (
+    Part,
+    array_digest,
+    described,
+    is_known_prior,
+    is_plain,
+    listed,
+    part_of,
+    prior_text,
+)
 
 FORMAT = "inojax dataset"
-VERSION = 2
+VERSION = 3
 
-_PROBES = 3
-_QUANTILES = (0.02, 0.25, 0.5, 0.75, 0.98)
-# Far above what reordering float64 arithmetic changes, far below any change of a constant.
-_RELATIVE = 1e-9
-# A component that is a small difference of large terms carries their rounding error.
-_CANCELLATION = 1e-14
+_PROBES = 8
+_ROWS = 3  # readings of an observation at which noise is evaluated
 
 Manifest = dict[str, Any]
 
@@ -69,15 +78,21 @@ def manifest_of(
     }
 
 
+# Attributes of an `ODEModel` that have entries of their own, or are labels of figures.
+_ELSEWHERE = {
+    "vector_field", "initial_state", "times", "states", "initial_time", "breakpoints", "time_unit",
+    "state_unit", "_binding",
+}  # fmt: skip
+
+
 def _describe_solver(model: ODEModel | PDEModel) -> Manifest:
     if isinstance(model, PDEModel):
-        return {"name": str(model.solver), "retry": str(model.tightened().solver)}
+        return {"name": described(model.solver), "retry": described(model.tightened().solver)}
     tightened = model.tightened()
+    names = [f.name for f in dataclasses.fields(model) if f.name not in _ELSEWHERE]
     return {
         "name": Rodas5P.__name__,
-        "rtol": model.rtol,
-        "atol": _listed(model.atol),
-        "max_steps": model.max_steps,
+        **{name: described(getattr(model, name)) for name in names},
         # How a failed solve is tried once more decides stored content, too.
         "retry": {
             "rtol": tightened.rtol / model.rtol,
@@ -86,6 +101,7 @@ def _describe_solver(model: ODEModel | PDEModel) -> Manifest:
     }
 
 
+@in_x64
 def describe_problem(problem: InverseProblem) -> Manifest:
     """Describe what a problem computes, apart from noise, sensors and solver settings.
 
@@ -94,15 +110,90 @@ def describe_problem(problem: InverseProblem) -> Manifest:
 
     Returns:
         A JSON object; compare two with `differences`.
+
+    Raises:
+        RuntimeError: If a function of the problem is another than when it was first used.
     """
-    return {
+    model, space = problem.model, problem.parameters
+    probes = _Probes(problem)
+    parts = _parts_of_pde if isinstance(model, PDEModel) else _parts_of_ode
+    found = {
+        "jax": jax.__version__,
         "problem": problem.name,
-        "parameters": list(problem.parameters.names),
-        "units": list(problem.parameters.units),
-        "states": list(problem.model.states),
-        "times": _listed(problem.model.times),
-        **_probe(problem),
+        "parameters": list(space.names),
+        "units": list(space.units),
+        "priors": {one.name: prior_text(one.prior) for one in space.parameters},
+        "states": list(model.states),
+        "times": listed(model.times),
+        "initial_time": model.initial_time,
+        **parts(model, probes),  # pyright: ignore[reportArgumentType]
     }
+    if not all(is_known_prior(parameter.prior) for parameter in space.parameters):
+        found["prior_maps"] = part_of(
+            lambda z: (space.from_unit(z), space.log_densities(space.from_unit(z))), probes.unit
+        )
+    if problem.coupled:
+        assert isinstance(model, PDEModel)
+        found["coupling"] = [described(field.total_variation) for field in model.fields]
+    return found
+
+
+@in_x64
+def describe_measurement(problem: InverseProblem) -> Manifest:
+    """Describe how a problem's solutions become readings: sensors and noise.
+
+    Args:
+        problem: The inverse problem.
+
+    Returns:
+        A JSON object; compare two with `differences`.
+    """
+    model, sensors = problem.model, problem.sensors
+    probes, count = _Probes(problem), len(problem.channels)
+    keys = np.arange(2 * _PROBES, dtype=np.uint32).reshape(_PROBES, 2)
+    grid = np.broadcast_to(np.asarray(model.times), (_PROBES, len(model.times)))
+
+    def draw(times: Array, key: Array) -> tuple[Array, Array]:
+        return sensors.draw(times, count, key=jr.wrap_key_data(key, impl="threefry2x32"))
+
+    found = {
+        "channels": list(problem.channels),
+        "missing": float(sensors.missing),
+        "schedule": described(sensors.times),
+        "noise": described(problem.noise),
+    }
+    # What is not ours may compute anything.
+    if not is_plain(sensors.times):
+        found["draws"] = part_of(draw, grid, keys)
+    if not is_plain(problem.noise):
+        found["noise"] = _part_of_noise(problem, probes, keys)
+    if sensors.observable is not None:
+        found["observable"] = part_of(
+            lambda y, theta: problem.read(y[None], theta)[0], probes.states, probes.thetas
+        )
+        shapes = (len(model.states), problem.parameters.size, count)
+        _check_unchanged("observable", sensors.observable, found["observable"], shapes)
+    if isinstance(model, PDEModel):
+        found["collocation"] = described(model.collocation)
+    return found
+
+
+def _part_of_noise(problem: InverseProblem, probes: "_Probes", keys: np.ndarray) -> Part:
+    noise, shape = problem.noise, (_PROBES, _ROWS, len(problem.channels))
+    random = np.random.RandomState(20260102)
+    clean, times = 1.0 + random.random_sample(shape), np.sort(random.random_sample(shape[:2]))
+    readings = np.ceil(clean) if noise.counts else clean + 0.1 * random.random_sample(shape)
+
+    def evaluate(readings: Array, clean: Array, times: Array, theta: Array, key: Array) -> Any:
+        key = jr.wrap_key_data(key, impl="threefry2x32")
+        sample = noise.sample(clean, theta, times=times, key=key)
+        mask = jnp.ones(clean.shape, bool)
+        try:
+            return sample, noise.log_prob(readings, clean, theta, mask, times=times)
+        except NoDensityError:
+            return (sample,)
+
+    return part_of(evaluate, readings, clean, times, probes.thetas, keys)
 
 
 def key_digest(key: Key[Array, ""]) -> str:
@@ -112,152 +203,125 @@ def key_digest(key: Key[Array, ""]) -> str:
     return digest.hexdigest()[:16]
 
 
-def array_digest(values: np.ndarray) -> str:
-    """SHA-256 of an array's float64 content."""
-    return hashlib.sha256(np.ascontiguousarray(values, "<f8").tobytes()).hexdigest()
+class _Probes:
+    """Fixed places, a row for each, at which functions of a problem are evaluated."""
 
-
-def differences(stored: Manifest, wanted: Manifest) -> list[str]:
-    """Name what differs between two manifests, in words, most telling first.
-
-    Args:
-        stored: The manifest found.
-        wanted: The manifest of the call at hand.
-
-    Returns:
-        One phrase for each difference; empty where the runs are the same.
-    """
-    return [
-        phrase
-        for name, label in _LABELS.items()
-        if (phrase := _difference(label, stored.get(name), wanted.get(name)))
-    ]
-
-
-# Not `thetas`: they follow from the rest. Where they alone differ, the sampler has another
-# version, and the stored design is the one to finish.
-_LABELS = {
-    "version": "format version",
-    "problem": "problem name",
-    "n": "`n`",
-    "chunk_size": "`chunk_size` (after balancing)",
-    "design": "`design`",
-    "key": "`key`",
-    "parameters": "parameter names",
-    "units": "parameter units",
-    "priors": "priors",
-    "states": "state names",
-    "times": "output times",
-    "initial_time": "initial time",
-    "initial_state": "initial state",
-    "vector_field": "vector field",
-    "coupling": "total variation of unknown functions",
-    "solver": "solver settings",
-}
-
-
-def _difference(label: str, stored: Any, wanted: Any) -> str:
-    if _same(stored, wanted):
-        return ""
-    if isinstance(stored, dict) and isinstance(wanted, dict):
-        names = [name for name in wanted if not _same(stored.get(name), wanted[name])]
-        changes = (f"{name} {stored.get(name)} instead of {wanted[name]}" for name in names)
-        return f"{label} ({', '.join(changes)})"
-    short = all(len(repr(value)) <= 60 for value in (stored, wanted))
-    return f"{label} ({stored!r} instead of {wanted!r})" if short else label
-
-
-def _same(stored: Any, wanted: Any) -> bool:
-    """Equality, with room for rounding between floats; rows of numbers share their scale."""
-    if isinstance(wanted, dict) and isinstance(stored, dict):
-        return stored.keys() == wanted.keys() and all(_same(stored[k], wanted[k]) for k in wanted)
-    if isinstance(wanted, list) and isinstance(stored, list):
-        if len(stored) != len(wanted):
-            return False
-        if not all(isinstance(value, float) for value in [*stored, *wanted]):
-            return all(map(_same, stored, wanted))
-        scale = max((abs(value) for value in wanted if math.isfinite(value)), default=0.0)
-        return all(_close(a, b, scale) for a, b in zip(stored, wanted, strict=True))
-    if isinstance(wanted, float) and isinstance(stored, float):
-        return _close(stored, wanted, 0.0)
-    return stored == wanted
-
-
-def _close(stored: float, wanted: float, scale: float) -> bool:
-    return math.isclose(stored, wanted, rel_tol=_RELATIVE, abs_tol=_CANCELLATION * scale)
-
-
-def _listed(values: Any) -> Any:
-    """Nested lists of floats; what is not finite becomes a word, which strict JSON allows."""
-    array = np.asarray(values, np.float64)
-    if array.ndim:
-        return [_listed(value) for value in array]
-    return float(array) if np.isfinite(array) else str(float(array))
-
-
-@in_x64
-def _probe(problem: InverseProblem) -> Manifest:
-    """Values of the problem's functions at fixed pseudo-random places."""
-    model, space = problem.model, problem.parameters
-    # NumPy promises that the legacy generator's stream never changes.
-    random = np.random.RandomState(20260101)
-    unit = 0.1 + 0.8 * random.random_sample((_PROBES, space.size))
-    shift = random.random_sample((_PROBES, len(model.states)))
-    fraction = random.random_sample(_PROBES)
-    thetas = space.from_unit(jnp.asarray(unit))
-    probes = thetas, jnp.asarray(shift), jnp.asarray(fraction)
-    evaluate = _evaluate_pde if isinstance(model, PDEModel) else _evaluate
-    starts, slopes = evaluate(model, *probes)  # pyright: ignore[reportArgumentType]
-    quantiles = jnp.broadcast_to(jnp.asarray(_QUANTILES)[:, None], (len(_QUANTILES), space.size))
-    probed = {
-        "priors": _listed(np.asarray(space.from_unit(quantiles)).T),
-        "initial_time": model.initial_time,
-        "initial_state": _listed(starts),
-        "vector_field": _listed(slopes),
-    }
-    couplings = [problem.coupling(theta) for theta in jnp.asarray(thetas)]
-    if problem.coupled:
-        probed["coupling"] = _listed(np.array([c.value for c in couplings if c is not None]))
-    return probed
-
-
-def _evaluate(
-    model: ODEModel,
-    thetas: Float[Array, "probe parameter"],
-    shift: Float[Array, "probe state"],
-    fraction: Float[Array, " probe"],
-) -> tuple[Float[Array, "probe state"], Float[Array, "probe state"]]:
-    horizon = model.horizon - model.initial_time
-
-    def one(theta: Array, shift: Array, fraction: Array) -> tuple[Array, Array]:
-        start = model.start(theta)
+    def __init__(self, problem: InverseProblem) -> None:
+        model, space = problem.model, problem.parameters
+        # NumPy promises that the legacy generator's stream never changes.
+        random = np.random.RandomState(20260101)
+        self.unit = 0.1 + 0.8 * random.random_sample((_PROBES, space.size))
+        self.shift = random.random_sample((_PROBES, len(model.states)))
+        self.fraction = (np.arange(_PROBES) + random.random_sample(_PROBES)) / _PROBES
+        self.thetas = np.asarray(space.from_unit(self.unit), np.float64)
+        self.times = model.initial_time + self.fraction * (model.horizon - model.initial_time)
+        # Around the start, so that a logarithm of states has a value.
+        start = np.ones((_PROBES, len(model.states)))
+        if isinstance(model, ODEModel):
+            run = jax.jit(lambda theta: model.start(theta))  # noqa: PLW0108
+            start = np.stack([np.asarray(run(theta)) for theta in self.thetas])
         # States that begin at zero must move too, or the terms they drive would go unseen.
-        scale = jnp.where(jnp.any(start != 0.0), jnp.max(jnp.abs(start)), 1.0)
-        state = start + shift * (0.1 * jnp.abs(start) + 1e-3 * scale)
-        time = model.initial_time + fraction * horizon
-        return start, model.slope(time, state, theta)
-
-    return jax.jit(jax.vmap(one))(thetas, shift, fraction)
+        scale = np.max(np.abs(start), axis=1, keepdims=True)
+        scale = np.where(scale > 0.0, scale, 1.0)
+        self.states = start + self.shift * (0.1 * np.abs(start) + 1e-3 * scale)
 
 
-def _evaluate_pde(
-    model: PDEModel,
-    thetas: Float[Array, "probe parameter"],
-    shift: Float[Array, "probe state"],
-    fraction: Float[Array, " probe"],
-) -> tuple[Float[Array, "probe state"], Float[Array, "probe equation"]]:
-    """What the ansatz and the residual make of a wave, inside the domain."""
+def _parts_of_ode(model: ODEModel, probes: _Probes) -> Manifest:
+    slope = _program_of_vector_field(model, probes)
+    # Fixed parameters are numbers in the program; another problem may have others.
+    seen = (len(model.states), probes.thetas.shape[1], model._binding)
+    _check_unchanged("vector_field", model.vector_field, slope, seen)
+    start = part_of(model.start, probes.thetas)
+    _check_unchanged("initial_state", model.initial_state, start, seen)
+    found = {"initial_state": start, "vector_field": slope}
+    if model.breaks is not None:
+        found["breakpoints"] = part_of(model.breaks, probes.thetas)
+        _check_unchanged("breakpoints", model.breakpoints, found["breakpoints"], seen)
+    return found
+
+
+def _program_of_vector_field(model: ODEModel, probes: _Probes) -> Part:
+    return part_of(model.slope, probes.times, probes.states, probes.thetas)
+
+
+def _parts_of_pde(model: PDEModel, probes: _Probes) -> Manifest:
+    """What residual, ansatz and conditions at interfaces make of a wave, inside the domain."""
     formula = model.formula
-    low, high = jnp.asarray(model.domain).T
+    low, high = np.asarray(model.domain).T
+    phases = np.arange(1.0, len(low) + 1.0)
+    places = low + (high - low) * np.mod(probes.fraction[:, None] * phases, 1.0)
+    scalars = probes.thetas[:, : probes.thetas.shape[1] - model.coefficients]
+    # The unknown functions are straight lines here; what else they are is described below.
+    lines = 1.0 + probes.unit[:, :1, None] * np.ones((len(model.fields), 2))
+    axes = [model.coordinates.index(field.coordinate) for field in model.fields]
 
-    def one(theta: Array, shift: Array, fraction: Array) -> tuple[Array, Array]:
-        phases = jnp.arange(1.0, len(low) + 1.0)
-        x = low + (high - low) * jnp.mod(fraction * phases, 1.0)
+    def known(lines: Array) -> tuple[Any, ...]:
+        return tuple(
+            lambda y, line=line, axis=axis: line[0] + line[1] * y[axis]
+            for line, axis in zip(lines, axes, strict=True)
+        )
 
+    def wave(shift: Array, theta: Array, lines: Array) -> Any:
         def u(point: Array) -> Array:
-            wave = jnp.sin(phases @ point) * (1.0 + shift)
-            return formula.state(wave, point, theta)
+            raw = jnp.sin(phases @ point) * (1.0 + shift)
+            return formula.state(raw, point, theta, known(lines))
 
-        return u(x), formula.residual_of(u, x, theta)
+        return u
 
-    return jax.jit(jax.vmap(one))(thetas, shift, fraction)
+    def ansatz(raw: Array, x: Array, theta: Array, lines: Array) -> Array:
+        return formula.state(raw, x, theta, known(lines))
+
+    def residual(x: Array, shift: Array, theta: Array, lines: Array) -> Array:
+        return formula.residual_of(wave(shift, theta, lines), x, theta, known(lines))
+
+    def jumps(shift: Array, theta: Array, lines: Array) -> list[Array]:
+        below, above = (wave(factor * shift, theta, lines) for factor in (1.0, 2.0))
+        functions = known(lines)
+        return [formula.jump_of(i, below, above, theta, functions) for i in model.interfaces]
+
+    found = {
+        "coordinates": list(model.coordinates),
+        "domain": listed(model.domain),
+        "places": listed(model.readings),
+        "ansatz": part_of(ansatz, probes.shift, places, scalars, lines),
+        "residual": part_of(residual, places, probes.shift, scalars, lines),
+        "fields": [_describe_field(field) for field in model.fields],
+    }
+    for number, (field, axis) in enumerate(zip(model.fields, axes, strict=True), start=1):
+        found[f"transform{number}"] = part_of(field.transform, probes.shift[:, 0], places[:, axis])
+    if isinstance(model.solver, AbstractDirectSolver) and not is_plain(model.solver):
+        solver, points = model.solver, model.readings
+        found["solution"] = part_of(
+            lambda theta: solver.values(formula, theta, jnp.asarray(points)), probes.thetas
+        )
+    if model.interfaces:
+        found["interfaces"] = listed([interface.at for interface in model.interfaces])
+        found["jumps"] = part_of(jumps, probes.shift, scalars, lines)
+    return found
+
+
+def _describe_field(field: Field) -> Manifest:
+    return {
+        "name": field.name,
+        "coordinate": field.coordinate,
+        "nodes": listed(field.nodes),
+        "ends": listed(field.ends),
+        "roughness": field.roughness,
+    }
+
+
+# What each function computed when it was first met: JAX keeps what it compiled then.
+_first: "weakref.WeakKeyDictionary[Any, dict[Any, str]]" = weakref.WeakKeyDictionary()
+
+
+def _check_unchanged(argument: str, function: Any, part: Part, seen: tuple[Any, ...]) -> None:
+    """Refuse a function that reads values that changed since it was first used."""
+    if not isinstance(function, types.FunctionType | functools.partial):
+        return
+    known = _first.setdefault(function, {}).setdefault((argument, *seen), part["program"])
+    if known != part["program"]:
+        raise RuntimeError(
+            f"`{argument}` computes something else than when it was first used: an array or a "
+            "variable that it reads has changed since. JAX goes on with what it compiled then. "
+            "Define the function again, after the change."
+        )

@@ -21,8 +21,10 @@ from .._inverse_problem import InverseProblem
 from .._parameters import Design
 from ..models import ODEModel, PDEModel, compile_seconds
 from ..solvers import SolveStatus
+from ._compare import Comparison
 from ._dataset import Dataset, SimulationTiming
 from ._manifest import manifest_of
+from ._second_look import settle, some_of
 from ._store import Store
 
 _WARN_ABOVE = 0.01
@@ -39,6 +41,7 @@ def simulate(  # noqa: PLR0913 - flat keywords, as in ODEModel
     design: Design = Design.SOBOL,
     mesh: jax.sharding.Mesh | None = None,
     share: tuple[int, int] | None = None,
+    accept: bool = False,
     progress: bool = True,
     key: Key[Array, ""],
 ) -> Dataset:
@@ -70,6 +73,9 @@ def simulate(  # noqa: PLR0913 - flat keywords, as in ODEModel
         share: Which part of the work is this process's, as (index, number of parts): every so
             many chunks, from the one with that index on. By default its place among the processes
             of `jax.distributed`, or everything where there is no store to share.
+        accept: Whether to go on with a store whose equations are written in another way. Some of
+            its simulations are solved again first, and where they differ it is refused all the
+            same.
         progress: Whether to show a progress bar on stderr.
         key: Randomness of the design.
 
@@ -78,12 +84,14 @@ def simulate(  # noqa: PLR0913 - flat keywords, as in ODEModel
         finished at the end of the call, by whichever process.
 
     Raises:
-        ValueError: If an argument is out of range, or `store` was made by another call.
+        ValueError: If an argument is out of range, or `store` was made by another call or for
+            another problem; the message says what differs.
         OSError: If `store` cannot be written; what is finished is kept.
         KeyboardInterrupt: On Ctrl-C; what is finished is kept in `store`.
 
     Warns:
-        UserWarning: If more than 1 % of the solves fail.
+        UserWarning: If more than 1 % of the solves fail, or if the trajectories of `store` alone
+            say that it is of this problem.
     """
     began = time.perf_counter()
     for name, value in (("n", n), ("chunk_size", chunk_size)):
@@ -94,7 +102,8 @@ def simulate(  # noqa: PLR0913 - flat keywords, as in ODEModel
     thetas, unit = _draw(problem, n, design, key)
     manifest = manifest_of(problem, thetas, chunk_size=chunk_size, design=design, key=key)
     arrays = {"thetas": thetas, "unit": unit, "times": np.asarray(problem.model.times, np.float64)}
-    with _open_sink(store, manifest, arrays, shared=share[1] > 1) as sink:
+    settle = functools.partial(_settle, problem, store, accept)
+    with _open_sink(store, manifest, arrays, shared=share[1] > 1, settle=settle) as sink:
         solver = _Solver(problem.model, mesh)
         make_bar = functools.partial(tqdm, desc=problem.name, disable=not progress)
         _run(solver, sink, range(sink.chunks)[share[0] :: share[1]], make_bar)
@@ -162,9 +171,10 @@ def _open_sink(
     arrays: dict[str, np.ndarray],
     *,
     shared: bool,
+    settle: Callable[[Comparison, Dataset], None],
 ) -> Iterator[_Sink]:
     if store is not None:
-        with Store.resume(Path(store), manifest, arrays, shared=shared) as sink:
+        with Store.resume(Path(store), manifest, arrays, shared=shared, settle=settle) as sink:
             yield sink
         return
     n, size = manifest["n"], manifest["chunk_size"]
@@ -177,6 +187,19 @@ def _open_sink(
         manifest=manifest,
     )
     yield _Memory(arrays["thetas"], size, -(-n // size), whole)
+
+
+def _settle(
+    problem: InverseProblem, store: Any, accept: bool, comparison: Comparison, found: Dataset
+) -> None:
+    settle(
+        comparison,
+        lambda: some_of(found) if len(found) else None,
+        problem,
+        accept=accept,
+        beginning=f"The `store` at {store} was made by another call",
+        remedy="Give another folder, or delete this one.",
+    )
 
 
 class _Solver:

@@ -9,19 +9,22 @@ store depends on time, machine or the order of work, so equal calls give equal b
 
 import contextlib
 import errno
+import itertools
 import os
 import shutil
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from ._compare import Comparison, compare
 from ._dataset import Dataset
-from ._manifest import FORMAT, VERSION, Manifest, array_digest, differences
+from ._manifest import FORMAT, VERSION, Manifest
+from ._parts import array_digest
 
 _ARRAYS = ("thetas", "unit", "times", "trajectories", "status", "complete")
 # Present while a store is being laid out: what stands beside it may be thrown away.
@@ -78,7 +81,8 @@ class Store:
         if manifest.get("version") != VERSION:
             raise ValueError(
                 f"{path} has format version {manifest.get('version')}; this inojax reads "
-                f"version {VERSION}. Simulate into another folder, or use the inojax that wrote it."
+                f"version {VERSION}, which says more of the equations. Simulate into another "
+                "folder, or use the inojax that wrote it."
             )
         return cls(path, manifest, {name: _array(group, path, name) for name in _ARRAYS})
 
@@ -91,6 +95,7 @@ class Store:
         arrays: dict[str, np.ndarray],
         *,
         shared: bool = False,
+        settle: Callable[[Comparison, Dataset], None] | None = None,
     ) -> Iterator["Store"]:
         """Open a store for writing, laying it out first where there is none.
 
@@ -99,6 +104,8 @@ class Store:
             manifest: What the simulations are made from.
             arrays: `thetas`, `unit` and `times`.
             shared: Whether others who share may write other chunks at the same time.
+            settle: Decides whether a store that differs is accepted, and raises if it is not; by
+                default none is.
 
         Yields:
             The store, locked against other processes until the context ends.
@@ -118,11 +125,11 @@ class Store:
                 with _writing(path):
                     _lay_out(path, manifest, arrays)
             store = cls.open(path, mode="r+")
-            if changes := differences(store.manifest, manifest):
-                raise ValueError(
-                    f"The `store` at {path} was made by another call; it differs in: "
-                    f"{'; '.join(changes)}. Give another folder, or delete this one."
-                )
+            comparison = compare(store.manifest, manifest)
+            if any(comparison):
+                (settle or _refuse)(comparison, store.dataset())
+                # What was accepted is of the problem at hand, as far as anybody can tell.
+                store.manifest = manifest | {"thetas": store.manifest["thetas"]}
             if lock.exclusive:
                 with _writing(path):
                     for leftover in path.rglob("*.partial"):
@@ -218,6 +225,11 @@ class Store:
             yield
         except Exception as error:
             raise ValueError(_damaged(self.path, f"{what} cannot be read ({error})")) from error
+
+
+def _refuse(comparison: Comparison, dataset: Dataset) -> None:
+    del dataset
+    raise ValueError(f"The store differs in: {'; '.join(itertools.chain(*comparison))}.")
 
 
 def _damaged(path: Path, what: str) -> str:

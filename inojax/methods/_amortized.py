@@ -117,6 +117,7 @@ class AbstractAmortizedMethod(eqx.Module, Generic[_Inverter]):
         checkpoint: str | os.PathLike[str] | None = None,
         progress: bool = True,
         mesh: jax.sharding.Mesh | None = None,
+        accept: bool = False,
         key: Key[Array, ""],
     ) -> _Inverter:
         """Train the networks.
@@ -127,6 +128,8 @@ class AbstractAmortizedMethod(eqx.Module, Generic[_Inverter]):
             checkpoint: Folder to save states in and resume from.
             progress: Whether to show progress bars.
             mesh: Devices to spread batches over.
+            accept: Whether to accept simulations of equations that are written in another way.
+                Some are solved again, and where they differ they are refused all the same.
             key: Source of randomness.
 
         Returns:
@@ -142,17 +145,23 @@ class AbstractAmortizedMethod(eqx.Module, Generic[_Inverter]):
         data_key, fit_key = jr.split(key)
         if dataset is None:
             dataset = simulate(problem, _SIMULATIONS, progress=progress, key=data_key)
-        encoder, data = prepare(problem, dataset, scaled=self._scales, hold_out=self._holds_out)
+        encoder, data = prepare(
+            problem, dataset, scaled=self._scales, hold_out=self._holds_out, accept=accept
+        )
         session = TrainingSession(problem, encoder, data, checkpoint, progress, mesh)
         return self._fit(session, key=fit_key)
 
     @in_x32
-    def load(self, folder: str | os.PathLike[str], problem: InverseProblem) -> _Inverter:
+    def load(
+        self, folder: str | os.PathLike[str], problem: InverseProblem, *, accept: bool = False
+    ) -> _Inverter:
         """Read a trained inverter back.
 
         Args:
             folder: Where `save` put it.
             problem: The problem it was trained for.
+            accept: Whether to accept a problem whose functions are written in another way, if a
+                few trajectories and readings are the same.
 
         Returns:
             The inverter; its estimates have the same bits as before it was saved.
@@ -161,4 +170,5 @@ class AbstractAmortizedMethod(eqx.Module, Generic[_Inverter]):
             FileNotFoundError: If there is nothing in the folder.
             ValueError: If it is of another problem, method or settings.
         """
-        return load(self._untrained(problem, Encoder.blank(problem)), folder, problem)
+        blank = self._untrained(problem, Encoder.blank(problem))
+        return load(blank, folder, problem, accept=accept)

@@ -126,7 +126,7 @@ def _compiled_correction(inverter: ConformalInverter, estimate: Estimate, keys: 
 
 
 def conformal(
-    inverter: AbstractInverter, dataset: Dataset, *, key: Key[Array, ""]
+    inverter: AbstractInverter, dataset: Dataset, *, accept: bool = False, key: Key[Array, ""]
 ) -> ConformalInverter:
     """Correct the spread of an inverter on simulations that it has not seen.
 
@@ -146,6 +146,8 @@ def conformal(
         inverter: A fitted inverter that gives samples.
         dataset: Simulations of its problem that it was not trained on; failed ones are left
             out. At least 100 are needed, and S.
+        accept: Whether to accept simulations of equations that are written in another way. Some
+            are solved again, and where they differ they are refused all the same.
         key: Source of randomness of sensors, noise and inversions.
 
     Returns:
@@ -159,7 +161,7 @@ def conformal(
         Vovk, Gammerman and Shafer 2005, Algorithmic learning in a random world; Lei et al.
         2018, section 5.2 (residuals scaled by a local spread), arXiv 1604.04173.
     """
-    usable = usable_cases(inverter, dataset)
+    usable = usable_cases(inverter, dataset, accept=accept)
     residuals, particles = _held_out_residuals(inverter, usable, key)
     # Then every sample has an order statistic of its own, none of them infinite.
     check_enough(len(usable), particles, f"for {particles} samples of each estimate")
@@ -172,6 +174,7 @@ def load_conformal(
     problem: InverseProblem,
     *,
     method: AbstractAmortizedMethod[Any],
+    accept: bool = False,
 ) -> ConformalInverter:
     """Read a corrected inverter back.
 
@@ -179,6 +182,8 @@ def load_conformal(
         folder: Where `save` put it.
         problem: The problem it was trained for.
         method: The method that made the inner inverter, with the same settings.
+        accept: Whether to accept a problem whose functions are written in another way, if a few
+            trajectories and readings are the same.
 
     Returns:
         The corrected inverter; its estimates have the same bits as before it was saved.
@@ -189,7 +194,7 @@ def load_conformal(
     """
     inner = method._untrained(problem, Encoder.blank(problem))
     blank = np.zeros((1, problem.parameters.size), np.float32)
-    return load(ConformalInverter(inner, blank), folder, problem)
+    return load(ConformalInverter(inner, blank), folder, problem, accept=accept)
 
 
 def _center_and_spread(

@@ -172,12 +172,16 @@ class AbstractEquationMethod(eqx.Module, Generic[_Inverter]):
         """What the weights of the network make small while unknowns stand still."""
 
     @in_x32
-    def load(self, folder: str | os.PathLike[str], problem: InverseProblem) -> _Inverter:
+    def load(
+        self, folder: str | os.PathLike[str], problem: InverseProblem, *, accept: bool = False
+    ) -> _Inverter:
         """Read a trained inverter back.
 
         Args:
             folder: Where `save` put it.
             problem: The problem it was trained for.
+            accept: Whether to accept a problem whose functions are written in another way, if a
+                few trajectories and readings are the same.
 
         Returns:
             The inverter; its estimates have the same bits as before it was saved.
@@ -187,7 +191,8 @@ class AbstractEquationMethod(eqx.Module, Generic[_Inverter]):
             TypeError: If the model is not a `PDEModel`.
             ValueError: If it is of another problem, method or settings.
         """
-        return load(self._untrained(problem, *jr.split(jr.key(0))), folder, problem)
+        blank = self._untrained(problem, *jr.split(jr.key(0)))
+        return load(blank, folder, problem, accept=accept)
 
 
 @eqx.filter_jit

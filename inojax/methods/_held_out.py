@@ -45,15 +45,15 @@ class HeldOut(NamedTuple):
         return np.asarray(self.estimate.samples)
 
 
-def usable_cases(inverter: AbstractInverter, dataset: Dataset) -> Dataset:
-    """The simulations that succeeded.
+def usable_cases(inverter: AbstractInverter, dataset: Dataset, *, accept: bool = False) -> Dataset:
+    """The simulations that succeeded; `accept` is as in `check_dataset`.
 
     Raises:
         ValueError: If the data set is of another problem, or too small, or if its parameters are
             coupled in the prior.
     """
     inverter.problem.check_independent()
-    check_dataset(inverter.problem, dataset)
+    check_dataset(inverter.problem, dataset, accept=accept)
     usable = dataset.usable()
     check_enough(len(usable), FEWEST, "for honest intervals")
     return usable

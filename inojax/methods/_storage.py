@@ -11,14 +11,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._inverse_problem import InverseProblem
-from ..data import describe_problem, differences
+from ..data import (
+    Trajectories,
+    compare,
+    describe_measurement,
+    describe_problem,
+    probed,
+    remember,
+    settle,
+)
 from ..train import TrainLog
 from ._base import AbstractInverter
-from ._training_data import describe_measurement
 
 _WEIGHTS, _MANIFEST = "weights.safetensors", "manifest.json"
-_FORMAT = 2
-_KEYS = {"format", "inverter", "settings", "problem", "measurement", "channels", "arrays"}
+_FORMAT = 3
+_KEYS = {"format", "inverter", "settings", "problem", "arrays", "rtol"}
+# Names of a few solutions of the problem among the arrays; those of an inverter begin with a dot.
+_SOLVED = ("solved thetas", "solved states", "solved status")
 _Inverter = TypeVar("_Inverter", bound=AbstractInverter)
 
 
@@ -26,7 +35,9 @@ def save(inverter: AbstractInverter, folder: str | os.PathLike[str]) -> None:
     """Write an inverter to a folder.
 
     Weights go to `weights.safetensors`; `manifest.json` says which method and which problem
-    they belong to. The manifest is written last, so a folder that has one is complete.
+    they belong to. Beside the weights there are a few solutions of the problem, for a second look
+    where it is written in another way. The manifest is written last, so a folder that has one is
+    complete.
 
     Args:
         inverter: What to save.
@@ -43,6 +54,9 @@ def save(inverter: AbstractInverter, folder: str | os.PathLike[str]) -> None:
     (path / _MANIFEST).unlink(missing_ok=True)
     # safetensors writes the memory as it lies, so a transposed view would come back scrambled.
     arrays = {name: np.asarray(x, order="C") for name, x in _named_arrays(inverter).items()}
+    described = describe_problem(inverter.problem)
+    solved = probed(inverter.problem, described)
+    arrays |= {name: np.asarray(x, order="C") for name, x in zip(_SOLVED, solved, strict=False)}
     partial = path / (_WEIGHTS + ".part")
     save_file(arrays, partial)
     os.replace(partial, path / _WEIGHTS)
@@ -50,9 +64,8 @@ def save(inverter: AbstractInverter, folder: str | os.PathLike[str]) -> None:
         "format": _FORMAT,
         "inverter": type(inverter).__name__,
         "settings": inverter.settings,
-        "problem": describe_problem(inverter.problem),
-        "measurement": describe_measurement(inverter.problem),
-        "channels": list(inverter.problem.channels),
+        "problem": described | describe_measurement(inverter.problem),
+        "rtol": solved.rtol,
         "arrays": {name: [str(a.dtype), list(a.shape)] for name, a in sorted(arrays.items())},
     }
     partial = path / (_MANIFEST + ".part")
@@ -60,13 +73,21 @@ def save(inverter: AbstractInverter, folder: str | os.PathLike[str]) -> None:
     os.replace(partial, path / _MANIFEST)
 
 
-def load(like: _Inverter, folder: str | os.PathLike[str], problem: InverseProblem) -> _Inverter:
+def load(
+    like: _Inverter,
+    folder: str | os.PathLike[str],
+    problem: InverseProblem,
+    *,
+    accept: bool = False,
+) -> _Inverter:
     """Read an inverter back.
 
     Args:
         like: An untrained inverter of the same method and settings, for `problem`.
         folder: Where `save` put it.
         problem: The problem it was trained for.
+        accept: Whether to accept a problem that is written in another way, if a few trajectories
+            are the same.
 
     Returns:
         The inverter, with the same bits in every array.
@@ -75,6 +96,9 @@ def load(like: _Inverter, folder: str | os.PathLike[str], problem: InverseProble
         FileNotFoundError: If there is no inverter in the folder.
         ValueError: If it is of another method, of other settings, of another problem, or
             damaged.
+
+    Warns:
+        UserWarning: If trajectories alone say that the problem is the same.
     """
     path = pathlib.Path(folder)
     manifest = _read_manifest(path)
@@ -84,19 +108,22 @@ def load(like: _Inverter, folder: str | os.PathLike[str], problem: InverseProble
             "Load it with the method that made it, a corrected one with `load_conformal`, "
             "a vetted one with `load_vetted`."
         )
-    changed = differences(manifest["problem"], describe_problem(problem))
-    if manifest["channels"] != list(problem.channels):
-        changed.append(f"channels (stored {manifest['channels']})")
-    if manifest["measurement"] != describe_measurement(problem):
-        changed.append("sensors or noise")
-    if changed:
-        raise ValueError(
-            f"`problem` is not the one that the inverter in {path} was trained for; it differs "
-            f"in: {'; '.join(changed)}."
-        )
+    arrays = _read_weights(path, manifest["arrays"])
+    thetas, states, status = (arrays[name] for name in _SOLVED)
+    solved = Trajectories(thetas, states, status, manifest["rtol"])
+    described = describe_problem(problem)
+    settle(
+        compare(manifest["problem"], described | describe_measurement(problem)),
+        lambda: solved,
+        problem,
+        accept=accept,
+        beginning=f"`problem` is not the one that the inverter in {path} was trained for",
+        remedy="Load it with that problem, or train another one.",
+    )
     _check_settings(manifest["settings"], like.settings, path)
-    found = _filled(like, _read_weights(path, manifest["arrays"]))
+    found = _filled(like, arrays)
     found._check_loaded()
+    remember(described, solved)
     return found
 
 
@@ -126,7 +153,7 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
         manifest = json.loads(file.read_text())
     except ValueError as error:
         raise ValueError(f"`folder` {path} is damaged: {_MANIFEST} is not JSON.") from error
-    if not isinstance(manifest, dict) or not manifest.keys() >= _KEYS:
+    if not isinstance(manifest, dict) or "format" not in manifest:
         raise ValueError(
             f"`folder` {path} is damaged or of another program: {_MANIFEST} lacks an entry; it "
             f"needs {', '.join(sorted(_KEYS))}."
@@ -134,7 +161,13 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
     if manifest["format"] != _FORMAT:
         raise ValueError(
             f"`folder` {path} is written in format {manifest['format']}; this version of inojax "
-            f"reads format {_FORMAT}. Load it with the version that wrote it."
+            f"reads format {_FORMAT}, which says more of the problem. Load it with the version "
+            "that wrote it, or train again."
+        )
+    if not manifest.keys() >= _KEYS or not manifest["arrays"].keys() >= set(_SOLVED):
+        raise ValueError(
+            f"`folder` {path} is damaged or of another program: {_MANIFEST} lacks an entry; it "
+            f"needs {', '.join(sorted(_KEYS))}."
         )
     return manifest
 

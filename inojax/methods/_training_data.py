@@ -1,9 +1,10 @@
 """Simulations as training steps use them."""
 
+import functools
 import hashlib
-from typing import NamedTuple
+import json
+from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -11,7 +12,16 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from .._inverse_problem import InverseProblem
-from ..data import Dataset, describe_problem, differences
+from ..data import (
+    PROBES,
+    Dataset,
+    compare,
+    describe_measurement,
+    describe_problem,
+    remember,
+    settle,
+    some_of,
+)
 from ._checks import describe_settings
 from ._encoding import Encoder
 
@@ -34,12 +44,14 @@ class SimulatedData(NamedTuple):
     held_states: Float[Array, "held time state"]
 
 
-def check_dataset(problem: InverseProblem, dataset: Dataset) -> None:
+def check_dataset(problem: InverseProblem, dataset: Dataset, *, accept: bool = False) -> None:
     """Refuse simulations that are not of a problem.
 
     Args:
         problem: The inverse problem.
         dataset: Simulations of it.
+        accept: Whether to accept those of a problem that was written in another way, if some of
+            them, solved again, are the same.
 
     Raises:
         ValueError: If shapes or manifest are those of another problem.
@@ -51,11 +63,16 @@ def check_dataset(problem: InverseProblem, dataset: Dataset) -> None:
             f"{dataset.unit.shape[1]} parameters, but problem {problem.name!r} has {shape} and "
             f"{problem.parameters.size}. Make one with `simulate(problem, n, key=key)`."
         )
-    _check_origin(problem, dataset)
+    _check_origin(problem, dataset, accept)
 
 
 def prepare(
-    problem: InverseProblem, dataset: Dataset, *, scaled: bool = True, hold_out: bool = True
+    problem: InverseProblem,
+    dataset: Dataset,
+    *,
+    scaled: bool = True,
+    hold_out: bool = True,
+    accept: bool = False,
 ) -> tuple[Encoder, SimulatedData]:
     """Measure scales and put the simulations on the device in float32.
 
@@ -64,6 +81,7 @@ def prepare(
         dataset: Simulations of it.
         scaled: Whether scales are needed; measuring them takes seconds.
         hold_out: Whether a tenth, at most 512, is held out; else all are for training.
+        accept: As in `check_dataset`.
 
     Returns:
         The encoder, and training and held-out simulations.
@@ -71,7 +89,7 @@ def prepare(
     Raises:
         ValueError: If the data set is not of this problem or has too few usable simulations.
     """
-    check_dataset(problem, dataset)
+    check_dataset(problem, dataset, accept=accept)
     usable = dataset.usable()
     if len(usable) < 10:
         raise ValueError(
@@ -88,17 +106,23 @@ def prepare(
     return encoder, SimulatedData(z, states, held_z, held_states)
 
 
-def _check_origin(problem: InverseProblem, dataset: Dataset) -> None:
+def _check_origin(problem: InverseProblem, dataset: Dataset, accept: bool) -> None:
     """Refuse simulations whose manifest says that they are of another problem."""
+    if not dataset.manifest:
+        return
     wanted = describe_problem(problem)
     stored = {name: dataset.manifest[name] for name in wanted if name in dataset.manifest}
-    # A data set built by hand may come without a manifest, or with part of one.
-    changed = differences(stored, {name: wanted[name] for name in stored})
-    if changed:
-        raise ValueError(
-            f"`dataset` is not of problem {problem.name!r}; it differs in: {'; '.join(changed)}. "
-            "Make one with `simulate(problem, n, key=key)`."
-        )
+    settle(
+        # A data set built by hand may come with part of a manifest.
+        compare(stored, {name: wanted[name] for name in stored}),
+        functools.partial(some_of, dataset),
+        problem,
+        accept=accept,
+        beginning=f"`dataset` is not of problem {problem.name!r}",
+        remedy="Make one with `simulate(problem, n, key=key)`.",
+    )
+    if wanted.keys() <= dataset.manifest.keys():
+        remember(wanted, some_of(dataset, PROBES))
 
 
 def batch_keys(key: Key[Array, ""], batch: int) -> tuple[Array, Array, Array]:
@@ -147,18 +171,6 @@ def float32(array: np.ndarray) -> Float[Array, "..."]:
     return jax.device_put(np.asarray(array, np.float32))
 
 
-def describe_measurement(problem: InverseProblem) -> str:
-    """Sensors and noise of a problem as text, to compare them.
-
-    Args:
-        problem: The inverse problem.
-
-    Returns:
-        Every setting, in full.
-    """
-    return eqx.tree_pformat((problem.sensors, problem.noise), short_arrays=False)
-
-
 def identity(problem: InverseProblem, data: SimulatedData, settings: object) -> str:
     """What a training run depends on beyond its key, as a digest.
 
@@ -168,10 +180,21 @@ def identity(problem: InverseProblem, data: SimulatedData, settings: object) -> 
         settings: Hyperparameters.
 
     Returns:
-        A digest for `Trainer.identity`.
+        A line for each part, with its digest, for `Trainer.identity`.
     """
-    digest = hashlib.sha256(describe_measurement(problem).encode())
-    digest.update(describe_settings(settings).encode())
-    for array in (data.z, data.states[:: max(1, len(data.states) // 256)]):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+    problems = describe_problem(problem) | describe_measurement(problem)
+    # Another version of JAX shows in the programs, where it matters.
+    parts = {name: _exact(part) for name, part in problems.items() if name != "jax"}
+    parts["settings"] = describe_settings(settings).encode()
+    simulations = (data.z, data.states[:: max(1, len(data.states) // 256)])
+    parts["simulations"] = b"".join(np.ascontiguousarray(x).tobytes() for x in simulations)
+    return "\n".join(
+        f"{name} {hashlib.sha256(content).hexdigest()[:16]}" for name, content in parts.items()
+    )
+
+
+def _exact(part: Any) -> bytes:
+    """A part of a problem's identity without values that another machine rounds otherwise."""
+    if isinstance(part, dict):
+        part = {name: one for name, one in part.items() if name != "values"}
+    return json.dumps(part).encode()

@@ -117,7 +117,9 @@ class VettedInverter(AbstractInverter):
         return eqx.tree_at(lambda e: e.ticket, estimate, ticket, is_leaf=lambda x: x is None)
 
 
-def vet(inverter: AbstractInverter, dataset: Dataset, *, key: Key[Array, ""]) -> VettedInverter:
+def vet(
+    inverter: AbstractInverter, dataset: Dataset, *, accept: bool = False, key: Key[Array, ""]
+) -> VettedInverter:
     """Learn on held-out simulations what is normal for an inverter.
 
     Each simulation is measured and inverted, the model solved again at the estimate and fitted
@@ -130,6 +132,8 @@ def vet(inverter: AbstractInverter, dataset: Dataset, *, key: Key[Array, ""]) ->
         inverter: A fitted inverter that gives samples.
         dataset: Simulations of its problem that neither training nor `conformal` has seen;
             failed ones are left out. At least 100 are needed, and 500 to tell 2 % well.
+        accept: Whether to accept simulations of equations that are written in another way. Some
+            are solved again, and where they differ they are refused all the same.
         key: Source of randomness of sensors, noise and inversions.
 
     Returns:
@@ -139,7 +143,7 @@ def vet(inverter: AbstractInverter, dataset: Dataset, *, key: Key[Array, ""]) ->
         ValueError: If the data set is of another problem or too small, if the inverter gives no
             samples, or if the noise is zero.
     """
-    usable = usable_cases(inverter, dataset)
+    usable = usable_cases(inverter, dataset, accept=accept)
     found, inside = [], []
     for block in invert_held_out(inverter, usable, key=key):
         some = slice(block.size)
@@ -169,6 +173,7 @@ def load_vetted(
     problem: InverseProblem,
     *,
     method: AbstractAmortizedMethod[Any],
+    accept: bool = False,
 ) -> VettedInverter:
     """Read a vetted inverter back, corrected by `conformal` or not.
 
@@ -176,6 +181,8 @@ def load_vetted(
         folder: Where `save` put it.
         problem: The problem it was trained for.
         method: The method that made the inner inverter, with the same settings.
+        accept: Whether to accept a problem whose functions are written in another way, if a few
+            trajectories and readings are the same.
 
     Returns:
         The vetted inverter.
@@ -188,7 +195,8 @@ def load_vetted(
     if ".inner.quantiles" in stored_names(folder):
         inner = ConformalInverter(inner, np.zeros((1, problem.parameters.size), np.float32))
     blank = np.zeros(1)
-    return load(VettedInverter(inner, blank, blank, blank, blank), folder, problem)
+    blanks = VettedInverter(inner, blank, blank, blank, blank)
+    return load(blanks, folder, problem, accept=accept)
 
 
 class _Found(eqx.Module):

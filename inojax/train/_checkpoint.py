@@ -90,8 +90,16 @@ class Checkpoint:
 def _check_same(stored: dict[str, Any], wanted: dict[str, Any], folder: pathlib.Path) -> None:
     keys = [k for k in sorted(stored | wanted) if stored.get(k) != wanted.get(k)]
     if keys:
-        listed = "; ".join(f"{k} was {stored.get(k)!r}, is now {wanted.get(k)!r}" for k in keys)
+        listed = "; ".join(_difference(k, stored.get(k), wanted.get(k)) for k in keys)
         raise ValueError(
             f"`checkpoint` folder {folder} belongs to another training run: {listed}. "
             "Use another folder, or delete this one to start again."
         )
+
+
+def _difference(name: str, stored: Any, wanted: Any) -> str:
+    """What differs; of texts of several lines those that do, which begin with a name each."""
+    if isinstance(stored, str) and isinstance(wanted, str) and "\n" in wanted:
+        lines = set(stored.splitlines()) ^ set(wanted.splitlines())
+        return f"{name}: other {', '.join(sorted({line.split(' ')[0] for line in lines}))}"
+    return f"{name} was {stored!r}, is now {wanted!r}"

@@ -252,7 +252,7 @@ def damage(path, what):
         zarr.open_array(path / "thetas", mode="r+")[3, 0] = 0.7
     elif what == "version":
         text = (path / "zarr.json").read_text()
-        (path / "zarr.json").write_text(text.replace('"version": 2', '"version": 9'))
+        (path / "zarr.json").write_text(text.replace('"version": 3', '"version": 9'))
     elif what == "foreign":
         shutil.rmtree(path)
         zarr.create_group(path, attributes={"mine": 1})
@@ -266,7 +266,7 @@ def damage(path, what):
         ("array", "is damaged: the array `status` is missing"),
         ("array metadata", "is damaged: the array `status` cannot be read"),
         ("design", "is damaged: the parameters do not match the manifest"),
-        ("version", "has format version 9; this inojax reads version 2"),
+        ("version", "has format version 9; this inojax reads version 3"),
         ("foreign", "is a Zarr group, but no dataset that `simulate` wrote"),
     ],
 )

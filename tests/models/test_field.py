@@ -9,7 +9,7 @@ import numpyro.distributions as dist
 import pytest
 
 import inojax as ij
-from inojax.data._manifest import describe_problem, differences
+from inojax.data import describe_problem, differences
 from inojax.methods import (
     Coordinates,
     LeastSquares,
