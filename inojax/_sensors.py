@@ -11,6 +11,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from ._x64 import is_traced
+
 
 def _floats(values: Any) -> tuple[float, ...]:
     try:
@@ -101,10 +103,12 @@ class FixedTimes(AbstractTimes):
             Rows of the grid, all of them real.
         """
         del key
-        grid = jnp.asarray(grid_times)
-        wanted = jnp.asarray(self.times, grid.dtype)
-        index = jnp.argmin(jnp.abs(wanted[:, None] - grid[None, :]), axis=1)
-        return index, jnp.ones(self.size, bool)
+        # In double precision where that is possible: times may be far from zero.
+        grid = grid_times if is_traced(grid_times) else np.asarray(grid_times)
+        xp, wanted = (np if isinstance(grid, np.ndarray) else jnp), np.array(self.times)
+        wanted = xp.asarray(wanted, grid.dtype)
+        index = xp.argmin(xp.abs(wanted[:, None] - grid[None, :]), axis=1)
+        return jnp.asarray(index), jnp.ones(self.size, bool)
 
 
 class RandomTimes(AbstractTimes):

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from scipy.special import ndtri
 
 from ._estimate_status import EstimateStatus
+from ._unfamiliar import Unfamiliar
 
 # A correct model misses its readings so badly in one case of a thousand.
 P_VALUE = 1e-3
@@ -88,6 +89,7 @@ class TrustTicket(eqx.Module):
             `methods.conformal`.
         noise_known: Whether the noise level is known rather than estimated, too.
         vetting: The estimate beside held-out simulations, from `methods.vet`.
+        unfamiliar: In what the observation is unlike those of training, as `Unfamiliar`.
     """
 
     status: Int[Array | np.ndarray, "*batch"]
@@ -100,6 +102,7 @@ class TrustTicket(eqx.Module):
     corrected: bool = eqx.field(static=True)
     noise_known: bool = eqx.field(static=True)
     vetting: Vetting | None = None
+    unfamiliar: Int[Array | np.ndarray, "*batch"] | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -162,6 +165,9 @@ class TrustTicket(eqx.Module):
             findings.append((Verdict.CHECK, EstimateStatus.NOT_MIXED.message))
         if int(self.explanations) > 1:
             findings.append((Verdict.CHECK, _several(int(self.explanations))))
+        if self.unfamiliar is not None:
+            sentences = Unfamiliar(int(self.unfamiliar)).sentences
+            findings += [(Verdict.CHECK, sentence) for sentence in sentences]
         if not self.noise_known:
             findings.append((Verdict.TRUST, _ESTIMATED_NOISE))
         return findings

@@ -20,7 +20,7 @@ ORDER = (
     ("_x64",),
     ("_intervals", "_parameters", "_sensors", "_observation", "noise", "solvers", "nn", "train"),
     ("models",),
-    ("_inverse_problem", "_estimate_status", "_trust", "_estimate"),
+    ("_inverse_problem", "_estimate_status", "_unfamiliar", "_trust", "_estimate"),
     ("_linearization",),
     ("metrics", "data"),
     ("methods", "problems"),
@@ -31,6 +31,7 @@ LONGEST_FUNCTION = 80  # lines of code
 # Files of `methods` that hold no method but what several share, or what is put around any of them.
 SHARED = {
     "_amortized",
+    "_amortized_inverter",
     "_base",
     "_batches",
     "_checks",
@@ -40,6 +41,7 @@ SHARED = {
     "_encoding",
     "_equation",
     "_equation_inverter",
+    "_familiar",
     "_fresh",
     "_held_out",
     "_importance",
@@ -54,7 +56,9 @@ SHARED = {
     "_map_examples",
     "_network_identity",
     "_series",
+    "_slots",
     "_storage",
+    "_thinning",
     "_training_data",
     "_vetting",
 }

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from equinox import AbstractVar
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 from scipy.special import chdtrc
 
 from .._estimate import Estimate
@@ -96,6 +96,10 @@ class AbstractInverter(eqx.Module):
         """Whether its intervals were corrected on held-out simulations."""
         return False
 
+    def _unfamiliar(self, observations: Observation) -> Int[np.ndarray, "*batch"]:
+        """In what observations, one or a batch, are unlike those of training, as `Unfamiliar`."""
+        return np.zeros(np.shape(observations.times)[:-1], int)
+
     def _check_loaded(self) -> None:
         """Raise a ValueError if stored arrays do not belong to this inverter's code."""
 
@@ -152,8 +156,9 @@ def check_readings(problem: InverseProblem, observation: Observation, name: str)
     times = np.asarray(observation.times)[mask.any(axis=-1)]
     start, end = problem.model.initial_time, problem.model.horizon
     # Times that went through float32 may miss the ends by rounding.
-    slack = 1e-6 * (end - start)
-    if not np.all((times >= start - slack) & (times <= end + slack)):
+    rounding = np.finfo(times.dtype).eps * np.abs(np.array([start, end]))
+    slack = 1e-6 * (end - start) + rounding
+    if not np.all((times >= start - slack[0]) & (times <= end + slack[1])):
         raise ValueError(
             f"{name} has times outside of [{start}, {end}], where problem {problem.name!r} is "
             "solved. Check their unit, or let the model be read further."
@@ -349,12 +354,16 @@ def issue_ticket(
         exact=inverter._is_exact,
         corrected=inverter._is_corrected,
         noise_known=not _estimates_noise(inverter.problem),
+        unfamiliar=inverter._unfamiliar(observations),
     )
 
 
 def _estimates_noise(problem: InverseProblem) -> bool:
     """Whether the scale of the noise depends on unknown parameters."""
-    clean, times = jnp.ones((2, len(problem.channels))), jnp.array([0.0, 1.0])
+    clean = jnp.ones((2, len(problem.channels)))
+    # Two times as far apart as output times are: a correlation may have faded after one unit.
+    span = problem.model.horizon - problem.model.initial_time
+    times = jnp.array([0.0, span / len(problem.model.times) or 1.0])
     center = jnp.asarray(problem.parameters.from_unit(jnp.full(problem.parameters.size, 0.5)))
     try:
         slopes = jax.jacfwd(lambda theta: problem.noise.log_scale(clean, theta, times=times))(

@@ -17,7 +17,7 @@ from ._base import AbstractInverter
 from ._training_data import describe_measurement
 
 _WEIGHTS, _MANIFEST = "weights.safetensors", "manifest.json"
-_FORMAT = 2
+_FORMAT = 3
 _KEYS = {"format", "inverter", "settings", "problem", "measurement", "channels", "arrays"}
 _Inverter = TypeVar("_Inverter", bound=AbstractInverter)
 
