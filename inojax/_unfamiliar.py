@@ -29,8 +29,8 @@ _SENTENCES = {
         "estimate on the real solver."
     ),
     Unfamiliar.FEWER_READINGS: (
-        "More readings are missing than in training, or others, such as a whole channel or a "
-        "stretch of time. Train with `Sensors(missing=...)` or a larger `thinned`, or refine the "
-        "estimate on the real solver."
+        "Other readings are missing than is usual in training, or more of them, such as a whole "
+        "channel or a stretch of time. Train with `Sensors(missing=...)` or a larger `thinned`, or "
+        "refine the estimate on the real solver."
     ),
 }

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .._inverse_problem import InverseProblem
 from ._slots import Arranged, Slots, quarter
@@ -17,6 +17,8 @@ from ._thinning import kept_by_luck
 # many.
 _DRAWS = 1024
 _QUARTERS = 4
+# Share of training observations that are unlike all others.
+_ALARMS = 0.01
 _ROUNDING = 1e-5
 
 
@@ -28,10 +30,12 @@ class Familiar(eqx.Module):
 
     Attributes:
         shares: Of some training observations.
-        reach: How far the loneliest of them is from the one that is most like it.
+        typical: Their median.
+        reach: Within this distance of another one are all but one in a hundred of them.
     """
 
     shares: Float[np.ndarray, "draw share"]
+    typical: Float[np.ndarray, " share"]
     reach: Float[np.ndarray, ""]
 
     @classmethod
@@ -52,17 +56,18 @@ class Familiar(eqx.Module):
         draw = jax.jit(jax.vmap(partial(_mask, problem, thinned, patterns)))
         rows, mask = (np.asarray(x) for x in draw(jr.split(jr.key(0), _DRAWS)))
         shares = _shares(slots, np.asarray(rows, float), mask)
-        # Half a second, which `import inojax` need not take.
-        from scipy.spatial import KDTree
-
-        gaps, _ = KDTree(shares).query(shares, k=2, p=np.inf)
-        return cls(shares, np.asarray(gaps[:, 1].max(), np.float32))
+        typical = np.median(shares, axis=0)
+        gaps = _gaps(np.minimum(shares, typical[None]))
+        np.fill_diagonal(gaps, np.inf)
+        reach = np.quantile(gaps.min(axis=1), 1.0 - _ALARMS)
+        return cls(shares, typical, np.asarray(reach, np.float32))
 
     @classmethod
     def blank(cls, slots: Slots) -> "Familiar":
         """A placeholder of the right shapes."""
         size = 1 + 2 * len(slots.channels) + _QUARTERS
-        return cls(np.zeros((_DRAWS, size), np.float32), np.zeros((), np.float32))
+        shares = np.zeros((_DRAWS, size), np.float32)
+        return cls(shares, shares[0], np.zeros((), np.float32))
 
     def lacks(self, slots: Slots, arranged: Arranged) -> Bool[np.ndarray, " batch"]:
         """Whether observations lack more readings, or others, than training observations.
@@ -75,21 +80,18 @@ class Familiar(eqx.Module):
             True where they do.
         """
         flat = [np.asarray(x).reshape(len(x), -1, *x.shape[3:]) for x in arranged[:3]]
-        shares = _shares(slots, flat[0], flat[2])
-        # To have more readings than any training observation is no lack.
-        shares = np.minimum(shares, self.shares.max(axis=0)[None])
-        return np.array([self._lacks(one) for one in shares], bool)
+        return np.array([self._lacks(one) for one in _shares(slots, flat[0], flat[2])], bool)
 
     def _lacks(self, shares: Float[np.ndarray, " share"]) -> bool:
         if shares[0] < self.shares[:, 0].min() - _ROUNDING:
             return True
-        gaps = np.abs(self.shares - shares[None]).max(axis=1)
-        if gaps.min() > float(self.reach) + _ROUNDING:
+        # More readings than is typical of training are no lack.
+        met, one = (np.minimum(x, self.typical[None]) for x in (self.shares, shares[None]))
+        if np.linalg.norm(met - one, axis=1).min() > float(self.reach) + _ROUNDING:
             return True
-        # Of few readings all of one channel may be missing by chance, but not beside many others.
-        many = self.shares[:, 0] >= 0.5 * shares[0]
-        silent = [_by_channel(x) == 0.0 for x in (self.shares[many], shares[None])]
-        return not np.all(silent[0] >= silent[1], axis=1).any()
+        # Of few readings all of one kind may be missing by chance, but not beside many others.
+        many = self.shares[:, 0] >= 0.5 * min(shares[0], self.typical[0])
+        return bool(np.any(_silent(shares[None]) > _silent(self.shares[many]).max(axis=0)))
 
 
 def _mask(
@@ -124,6 +126,15 @@ def _shares(
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
-def _by_channel(shares: Float[np.ndarray, "n share"]) -> Float[np.ndarray, "n channel"]:
-    channels = (shares.shape[1] - 1 - _QUARTERS) // 2
-    return shares[:, 1 : 1 + channels] + shares[:, 1 + channels : 1 + 2 * channels]
+def _gaps(shares: Float[np.ndarray, "n share"]) -> Float[np.ndarray, "n n"]:
+    """Distances between rows."""
+    squares = np.sum(np.square(shares, dtype=np.float64), axis=1)
+    products = shares.astype(np.float64) @ shares.astype(np.float64).T
+    return np.sqrt(np.maximum(squares[:, None] + squares[None] - 2.0 * products, 0.0))
+
+
+def _silent(shares: Float[np.ndarray, "n share"]) -> Int[np.ndarray, "n kind"]:
+    """How many channels, halves of channels and quarters have no reading at all."""
+    halves = shares[:, 1:-_QUARTERS].reshape(len(shares), 2, -1)
+    kinds = halves.sum(axis=1), halves.reshape(len(shares), -1), shares[:, -_QUARTERS:]
+    return np.stack([np.sum(kind == 0.0, axis=1) for kind in kinds], axis=1)

@@ -381,7 +381,7 @@ def series_slots(problem: InverseProblem) -> Slots:
     )
 
 
-def _log_power(series: Any, floor: Float[np.ndarray, " channel"], axis: int) -> Any:
+def _log_power(series: Any, floor: Any, axis: int) -> Any:
     xp = np if isinstance(series, np.ndarray) else jnp
     power = xp.square(xp.abs(xp.fft.rfft(series, axis=axis)))
     floor = xp.asarray(floor).reshape((1,) * (series.ndim - 1) + (-1,))

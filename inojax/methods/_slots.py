@@ -108,7 +108,6 @@ class Slots(eqx.Module):
             ValueError: If a reading has no slot, or a slot two readings.
         """
         times, mask = np.asarray(observations.times), np.asarray(observations.mask)
-        self._require_resolved(times.dtype, ValueError)
         real = mask.any(axis=-1)
         place, away = self.locate(times)
         if self.fixed is not None:
@@ -147,7 +146,6 @@ class Slots(eqx.Module):
         """
         times, mask = jnp.asarray(observation.times), jnp.asarray(observation.mask)
         values = jnp.asarray(observation.values)
-        self._require_resolved(times.dtype, RuntimeError)
         real = jnp.any(mask, axis=1)
         place, away = self.locate(times)
         if self.fixed is not None:
@@ -189,9 +187,15 @@ class Slots(eqx.Module):
         Returns:
             The number of the nearest time, and whether it is another time; where times are drawn
             and it is, the fraction between two output times instead.
+
+        Raises:
+            ValueError: If output times are too close to each other for that precision.
+            RuntimeError: If they are, and times are traced.
         """
-        xp: Any = np if isinstance(times, np.ndarray) else jnp
+        host = isinstance(times, np.ndarray)
+        xp: Any = np if host else jnp
         read, dtype = self.read, np.dtype(times.dtype)
+        self._require_resolved(dtype, host=host)
         grid, slack = (xp.asarray(x, dtype) for x in (read, self.slack(dtype)))
         middles = xp.asarray(0.5 * (read[1:] + read[:-1]), dtype)
         nearest = xp.searchsorted(middles, times)
@@ -263,21 +267,21 @@ class Slots(eqx.Module):
         slot = jnp.where(real, slot, groups * self.count)
         return jnp.zeros_like(slot).at[order].set(slot), rows
 
-    def _require_resolved(self, dtype: Any, error: type[Exception]) -> None:
+    def _require_resolved(self, dtype: Any, *, host: bool) -> None:
         if resolves(np.array(self.times), dtype):
             return
         near = max(self.times, key=abs)
-        if error is RuntimeError:
-            raise RuntimeError(
-                f"Output times of problem {self.name!r} near {near:.10g} are too close to each "
-                f"other for {dtype}, in which times are being traced. Wrap the call in "
-                "`with jax.enable_x64(True):`, call the inverter or `invert_batch` outside of "
-                "transformations, or count time from a nearer origin."
+        if host:
+            raise ValueError(
+                f"`observation` has times in {dtype}, too coarse for the output times of problem "
+                f"{self.name!r} near {near:.10g}. Give them in double precision, or count time "
+                "from a nearer origin."
             )
-        raise ValueError(
-            f"`observation` has times in {dtype}, too coarse for the output times of problem "
-            f"{self.name!r} near {near:.10g}. Give them in double precision, or count time from a "
-            "nearer origin."
+        raise RuntimeError(
+            f"Output times of problem {self.name!r} near {near:.10g} are too close to each other "
+            f"for {dtype}, in which times are being traced. Wrap the call in "
+            "`with jax.enable_x64(True):`, call the inverter or `invert_batch` outside of "
+            "transformations, or count time from a nearer origin."
         )
 
     def _refuse_away(self, wrong: Float[np.ndarray, " some"]) -> None:
