@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, Key
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 
 from ._edges import absolute_errors, check_readable, name_impossible, relative_error
 from ._observation import Observation, check_possible, check_times
@@ -236,6 +236,9 @@ class InverseProblem(eqx.Module):
 
         Returns:
             An observation with `sensors.size` rows and the dtype of `trajectory`.
+
+        Raises:
+            RuntimeError: If output times are too far from zero to differ in that dtype.
         """
         return _observe(self, trajectory, theta, key)
 
@@ -430,25 +433,90 @@ def _impossible(problem: InverseProblem, theta: ArrayLike, observation: Observat
     return name_impossible(problem, observation, np.asarray(clean), np.isneginf(each))
 
 
-def _observe(
-    problem: InverseProblem, trajectory: ArrayLike, theta: ArrayLike, key: Key[Array, ""]
-) -> Observation:
+class Measured(NamedTuple):
+    """One experiment on a solution; its times are rows of the output grid, which do not round.
+
+    Attributes:
+        rows: Output time of each row.
+        clean: Readings without noise.
+        values: Readings; 0 where the mask is False.
+        mask: Which of them are there.
+    """
+
+    rows: Int[Array, " reading"]
+    clean: Float[Array, "reading channel"]
+    values: Float[Array, "reading channel"]
+    mask: Bool[Array, "reading channel"]
+
+
+def measure(
+    problem: InverseProblem,
+    trajectory: Float[Array | np.ndarray, "time state"],
+    theta: Float[Array | np.ndarray, " parameter"],
+    *,
+    key: Key[Array, ""],
+) -> Measured:
+    """Draw sensors, read and add noise, as `InverseProblem.observe` does.
+
+    In single precision the problem must be known when this is traced, not be an argument of what is
+    traced: its output times would be rounded.
+
+    Args:
+        problem: The inverse problem.
+        trajectory: States at the model's output times.
+        theta: Physical parameter values.
+        key: Source of randomness of sensors and noise.
+
+    Returns:
+        What was measured, in the dtype of `trajectory`.
+    """
     states = jnp.asarray(trajectory)
     sensor_key, noise_key = jr.split(key)
-    grid = jnp.asarray(problem.model.times, states.dtype)
+    grid = problem.model.times
     # Looked up in double precision, whatever that of the states.
-    index, mask = problem.sensors.draw(problem.model.times, len(problem.channels), key=sensor_key)
+    rows, mask = problem.sensors.draw(grid, len(problem.channels), key=sensor_key)
     theta = jnp.asarray(theta, states.dtype)
-    clean, times = problem.read(states[index], theta), grid[index]
+    clean = jnp.asarray(problem.read(states[rows], theta))
+    # Counted from the start where that may be: single precision then resolves them.
+    origin = problem.model.initial_time if problem.noise.needs_differences_only else 0.0
+    times = jnp.asarray(grid - origin, states.dtype)[rows]
     readings = problem.noise.sample(clean, theta, times=times, key=noise_key)
     if problem.noise.positive:
         # A logarithm of less than the solver knows says nothing, and of zero it has no value.
-        known = jnp.abs(clean) > _absolute_error(problem, states[index], theta, clean)
+        known = jnp.abs(clean) > _absolute_error(problem, states[rows], theta, clean)
         mask = mask & ((known & (readings != 0.0)) | jnp.isnan(readings))
-    values = jnp.where(mask, readings, 0.0)
+    return Measured(rows, clean, jnp.where(mask, readings, 0.0), mask)
+
+
+def _observe(
+    problem: InverseProblem,
+    trajectory: Float[Array | np.ndarray, "time state"],
+    theta: ArrayLike,
+    key: Key[Array, ""],
+) -> Observation:
+    seen = measure(problem, trajectory, jnp.asarray(theta), key=key)
+    dtype, grid = seen.values.dtype, problem.model.times
+    if not is_traced(grid) and not resolves(grid, dtype):
+        raise RuntimeError(
+            f"Output times of problem {problem.name!r} near {grid[-1]:.10g} are too close to each "
+            f"other for {dtype}. Observe in double precision, inside "
+            "`with jax.enable_x64(True):` from float64 trajectories, or count time from a nearer "
+            "origin."
+        )
     return Observation(
-        times, values, mask, problem.channels, problem.name, problem.model.coordinate
+        jnp.asarray(grid, dtype)[seen.rows],
+        seen.values,
+        seen.mask,
+        problem.channels,
+        problem.name,
+        problem.model.coordinate,
     )
+
+
+def resolves(times: Float[np.ndarray, " time"], dtype: Any) -> bool:
+    """Whether increasing times are told apart in a precision, each step to a tenth."""
+    rounding = float(jnp.finfo(dtype).eps) * np.maximum(np.abs(times[1:]), np.abs(times[:-1]))
+    return bool(np.all(np.diff(times) > 10.0 * rounding))
 
 
 def _solve(

@@ -15,6 +15,7 @@ from ._named_vector import NamedVector
 from ._rounding import SINGLE, nearest, unresolved
 from ._tables import as_times
 from ._user_function import as_vector, called
+from ._x64 import is_traced
 
 
 def _floats(values: Any) -> tuple[float, ...]:
@@ -122,7 +123,7 @@ class FixedTimes(AbstractTimes):
             Rows of the grid, all of them real.
         """
         del key
-        if isinstance(grid_times, np.ndarray):
+        if not is_traced(grid_times):
             # In double precision: large times, such as Julian days, are all one in single.
             index, _ = nearest(np.asarray(self.times), np.asarray(grid_times, np.float64))
             return jnp.asarray(index), jnp.ones(self.size, bool)

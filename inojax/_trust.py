@@ -11,6 +11,7 @@ from scipy.special import ndtri
 
 from ._estimate_status import EstimateStatus
 from ._multi_start import MultiStart
+from ._unfamiliar import Unfamiliar
 
 # A correct model misses its readings so badly in one case of a thousand.
 P_VALUE = 1e-3
@@ -104,6 +105,7 @@ class TrustTicket(eqx.Module):
         solver_draws: Independent draws that the samples are worth which the solver has weighed
             (`Diagnostics.solver_draws`); else NaN.
         search: How many starts ended where, from methods that search for optima.
+        unfamiliar: In what the observation is unlike those of training, as `Unfamiliar`.
     """
 
     status: Int[Array | np.ndarray, "*batch"]
@@ -120,6 +122,7 @@ class TrustTicket(eqx.Module):
     spare_readings: Int[Array | np.ndarray, "*batch"] | None = None
     solver_draws: Float[Array | np.ndarray, "*batch"] | None = None
     search: MultiStart | None = None
+    unfamiliar: Int[Array | np.ndarray, "*batch"] | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -188,6 +191,9 @@ class TrustTicket(eqx.Module):
             findings.append((Verdict.CHECK, status.message))
         if int(self.explanations) > 1:
             findings.append((Verdict.CHECK, self._several()))
+        if self.unfamiliar is not None:
+            sentences = Unfamiliar(int(self.unfamiliar)).sentences
+            findings += [(Verdict.CHECK, sentence) for sentence in sentences]
         if not self.noise_known:
             findings.append((Verdict.TRUST, _ESTIMATED_NOISE))
         return findings

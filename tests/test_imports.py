@@ -32,7 +32,14 @@ ORDER = (
         "train",
     ),
     ("models",),
-    ("_inverse_problem", "_estimate_status", "_multi_start", "_trust", "_estimate"),
+    (
+        "_inverse_problem",
+        "_estimate_status",
+        "_multi_start",
+        "_unfamiliar",
+        "_trust",
+        "_estimate",
+    ),
     ("_linearization",),
     ("metrics", "data"),
     ("methods", "problems"),
@@ -43,6 +50,7 @@ LONGEST_FUNCTION = 80  # lines of code
 # Files of `methods` that hold no method but what several share, or what is put around any of them.
 SHARED = {
     "_amortized",
+    "_amortized_inverter",
     "_base",
     "_batches",
     "_checks",
@@ -52,6 +60,7 @@ SHARED = {
     "_encoding",
     "_equation",
     "_equation_inverter",
+    "_familiar",
     "_fresh",
     "_held_out",
     "_importance",
@@ -67,7 +76,9 @@ SHARED = {
     "_map_examples",
     "_network_identity",
     "_series",
+    "_slots",
     "_storage",
+    "_thinning",
     "_training_data",
     "_vetting",
 }

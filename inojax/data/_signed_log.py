@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 from ._dataset import Dataset
 
 _FLOOR = 0.02
-_TINY = 1e-30
+# A channel that varies by less than this share of its size holds rounding errors only.
+_CONSTANT = 1e-10
 
 
 class SignedLog(eqx.Module):
@@ -43,8 +44,29 @@ class SignedLog(eqx.Module):
         """
         # A scale is measured well enough on a few thousand simulations.
         some = dataset.gathered(np.float64, every=max(1, len(dataset) // 4096))
-        flat = some.reshape(-1, some.shape[-1])
-        linear = np.maximum(floor * flat.std(axis=0), _TINY)
+        return cls.measured(some, floor=floor)
+
+    @classmethod
+    def measured(
+        cls, values: Float[np.ndarray, "n time channel"], *, floor: float = _FLOOR
+    ) -> "SignedLog":
+        """Measure the scale on values, whatever their unit.
+
+        Args:
+            values: Values in physical units, channels last.
+            floor: As in `from_dataset`.
+
+        Returns:
+            The scale.
+        """
+        flat = values.reshape(-1, values.shape[-1])
+        # Powers of two, which do not round, keep squares of any unit within range.
+        peak = np.abs(flat).max(axis=0)
+        unit = np.exp2(np.round(np.log2(np.where(peak > 0.0, peak, 1.0))))
+        deviation = (flat / unit[None]).std(axis=0)
+        # One that is constant but for rounding errors has no spread to tell where to bend.
+        constant = deviation <= _CONSTANT * (peak / unit)
+        linear = floor * np.where(constant, np.where(peak > 0.0, peak, 1.0), deviation * unit)
         bent = np.arcsinh(flat / (2.0 * linear)[None, :])
         spread = bent.std(axis=0)
         # A constant channel maps to zero instead of amplified rounding errors.
@@ -64,7 +86,7 @@ class SignedLog(eqx.Module):
         """
         xp = np if isinstance(values, np.ndarray) else jnp
         floor, mean, std = self._broadcast(values)
-        return (xp.arcsinh(values / (2.0 * floor)) - mean) / std
+        return ((xp.arcsinh(values / (2.0 * floor)) - mean) / std).astype(values.dtype)
 
     def invert(
         self, values: Float[Array | np.ndarray, "*batch channel"]
@@ -79,7 +101,7 @@ class SignedLog(eqx.Module):
         """
         xp = np if isinstance(values, np.ndarray) else jnp
         floor, mean, std = self._broadcast(values)
-        return 2.0 * floor * xp.sinh(values * std + mean)
+        return (2.0 * floor * xp.sinh(values * std + mean)).astype(values.dtype)
 
     def take(self, channels: tuple[int, ...]) -> "SignedLog":
         """The scale of some of the channels.
@@ -94,8 +116,8 @@ class SignedLog(eqx.Module):
         return SignedLog(self.floor[index], self.mean[index], self.std[index])
 
     def _broadcast(self, values: Array | np.ndarray) -> list[Any]:
-        xp = np if isinstance(values, np.ndarray) else jnp
         shape = (1,) * (values.ndim - 1) + (-1,)
-        return [
-            xp.asarray(x, values.dtype).reshape(shape) for x in (self.floor, self.mean, self.std)
-        ]
+        # On the host in double precision, where no unit is too small or too large.
+        host = isinstance(values, np.ndarray)
+        xp, dtype = (np, np.float64) if host else (jnp, values.dtype)
+        return [xp.asarray(x, dtype).reshape(shape) for x in (self.floor, self.mean, self.std)]

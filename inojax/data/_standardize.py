@@ -11,7 +11,7 @@ from ._dataset import Dataset
 
 # A channel that varies by less than this share of its size holds rounding errors only.
 _CONSTANT = 1e-10
-# Below it a standard deviation would vanish in the float32 of the networks.
+# A constant channel may have any standard deviation; one that small would vanish in float32.
 _TINY = 1e-30
 
 
@@ -19,8 +19,8 @@ class Standardizer(eqx.Module):
     """Affine map of each channel to mean 0 and standard deviation 1.
 
     Use it before anything is learned: concentrations of one problem can differ by fifteen
-    decades. NumPy input is mapped in its own precision on the host, JAX input in its own
-    dtype inside any transformation.
+    decades. NumPy input is mapped in double precision on the host, JAX input in its own
+    dtype inside any transformation; either keeps its dtype.
 
     Attributes:
         mean: Mean of each channel.
@@ -45,8 +45,8 @@ class Standardizer(eqx.Module):
         """Measure mean and standard deviation over all usable simulations and all times.
 
         A channel is constant if its standard deviation is at most 1e-10 times its largest
-        magnitude, or at most 1e-30. Its standard deviation becomes that magnitude (1 where
-        it is zero), so that it maps to about 0 instead of amplified rounding errors.
+        magnitude. Its standard deviation becomes that magnitude (1 where it is below 1e-30), so
+        that it maps to about 0 instead of amplified rounding errors.
 
         Args:
             dataset: Simulations; failed ones are left out.
@@ -91,7 +91,7 @@ class Standardizer(eqx.Module):
             The standardized values.
         """
         mean, std = self._broadcast(values)
-        return (values - mean) / std
+        return ((values - mean) / std).astype(values.dtype)
 
     def invert(
         self, values: Float[Array | np.ndarray, "*batch channel"]
@@ -105,7 +105,7 @@ class Standardizer(eqx.Module):
             The values in physical units.
         """
         mean, std = self._broadcast(values)
-        return values * std + mean
+        return (values * std + mean).astype(values.dtype)
 
     def _broadcast(self, values: Array | np.ndarray) -> tuple[Any, Any]:
         count = self.mean.shape[0]
@@ -114,13 +114,21 @@ class Standardizer(eqx.Module):
                 f"`values` must end in an axis of {count} channels; got shape {values.shape}."
             )
         shape = (1,) * (values.ndim - 1) + (count,)
-        where = np if isinstance(values, np.ndarray) else jnp
-        mean, std = (where.asarray(moment, values.dtype) for moment in (self.mean, self.std))
+        if isinstance(values, np.ndarray):
+            # In double precision, where no unit is too small or too large.
+            return self.mean.reshape(shape), self.std.reshape(shape)
+        tiny = float(jnp.finfo(values.dtype).tiny)
+        if isinstance(self.std, np.ndarray) and np.any(self.std < tiny):
+            raise ValueError(
+                f"`values` are {values.dtype}, which does not hold channels with a standard "
+                f"deviation of {self.std.min():.3g}. Choose another unit, or map NumPy arrays."
+            )
+        mean, std = (jnp.asarray(moment, values.dtype) for moment in (self.mean, self.std))
         return mean.reshape(shape), std.reshape(shape)
 
 
 def _guarded(
     std: Float[np.ndarray, " channel"], peak: Float[np.ndarray, " channel"]
 ) -> Float[np.ndarray, " channel"]:
-    constant = std <= np.maximum(_CONSTANT * peak, _TINY)
+    constant = std <= _CONSTANT * peak
     return np.where(constant, np.where(peak > _TINY, peak, 1.0), std)

@@ -136,11 +136,11 @@ class AbstractAmortizedMethod(eqx.Module, Generic[_Inverter]):
             The inverter.
 
         Raises:
-            ValueError: If the data set is not of this problem or too small, if the problem reads
-                something else than states, or if a total variation couples its parameters.
+            ValueError: If the data set is not of this problem or too small, if its readings have no
+                finite value or are too large or small for single precision, or if a total variation
+                couples its parameters.
             RuntimeError: If training diverges.
         """
-        _ = problem.channel_index  # what cannot be read is refused before hours of simulation
         problem.check_independent()
         data_key, fit_key = jr.split(key)
         if dataset is None:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from equinox import AbstractVar
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 from scipy.special import chdtr, chdtrc
 
 from .._estimate import Diagnostics, Estimate
@@ -101,6 +101,10 @@ class AbstractInverter(eqx.Module):
     def _is_corrected(self) -> bool:
         """Whether its intervals were corrected on held-out simulations."""
         return False
+
+    def _unfamiliar(self, observations: Observation) -> Int[np.ndarray, "*batch"]:
+        """In what observations, one or a batch, are unlike those of training, as `Unfamiliar`."""
+        return np.zeros(np.shape(observations.times)[:-1], int)
 
     def _check_loaded(self) -> None:
         """Raise a ValueError if stored arrays do not belong to this inverter's code."""
@@ -372,6 +376,7 @@ def issue_ticket(
         spare_readings=np.asarray(spare),
         solver_draws=known(found.solver_draws),
         search=found.search,
+        unfamiliar=inverter._unfamiliar(observations),
     )
 
 
@@ -381,7 +386,10 @@ def estimates_noise(problem: InverseProblem) -> bool:
     Args:
         problem: The problem.
     """
-    clean, times = jnp.ones((2, len(problem.channels))), jnp.array([0.0, 1.0])
+    clean = jnp.ones((2, len(problem.channels)))
+    # Two times as far apart as output times are: a correlation may have faded after one unit.
+    span = problem.model.horizon - problem.model.initial_time
+    times = jnp.array([0.0, span / len(problem.model.times) or 1.0])
     center = jnp.asarray(problem.parameters.from_unit(jnp.full(problem.parameters.size, 0.5)))
     try:
         slopes = jax.jacfwd(lambda theta: problem.noise.log_scale(clean, theta, times=times))(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from .._estimate import Estimate
 from .._inverse_problem import InverseProblem
@@ -78,6 +78,9 @@ class ConformalInverter(AbstractInverter):
 
     def _check_loaded(self) -> None:
         self.inner._check_loaded()
+
+    def _unfamiliar(self, observations: Observation) -> Int[np.ndarray, "*batch"]:
+        return self.inner._unfamiliar(observations)
 
     def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
         return self._correct(self.inner._invert(observations, keys), keys)

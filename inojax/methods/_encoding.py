@@ -1,24 +1,23 @@
 """How parameters, times and readings are put to the networks of every amortized method."""
 
-import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
-from .._inverse_problem import InverseProblem
+from .._inverse_problem import InverseProblem, Measured
 from .._observation import Observation
 from ..data import Dataset, SignedLog
+from ._slots import Arranged, Slots, fraction
 
 # Residuals below this share of the prior's own spread are rounding errors of the solver.
 _LEAST_SPREAD = 0.02
+# A scale is measured well enough on as many simulations.
+_ENOUGH = 4096
 _RATES, _WAVES = (10.0, 30.0), (1, 2, 3)
-# Of regular patterns, the fewest rows that stay: every tenth.
-_RAREST = 10
 
 
 class Readings(NamedTuple):
@@ -44,50 +43,72 @@ class Encoder(eqx.Module):
     """Scales and features fitted to one problem and the simulations of it.
 
     Attributes:
-        scale: Signed-log scale of every state.
+        scale: Signed-log scale of every state, in units of `SimulatedData`.
         spread: Standard deviation of the scaled trajectories at each output time.
-        axis: The start of the model, if no output time, and its output times.
-        position: Where they stand as a fraction of the output grid.
-        length: Number of output times.
+        reading_scale: Signed-log scale of every channel.
+        reading_spread: Standard deviation of the scaled clean readings at each output time.
+        lowest: Smallest scaled trajectory at each output time, where an observable is read.
+        highest: The largest one.
         logarithmic: Which parameters have a positive prior, so that a logarithm is taken.
         log_center: Center of the logarithm of each parameter.
         log_half_width: Half width of the logarithm of each parameter.
-        channels: Positions of the observed channels among the states.
-        slots: Rows of an observation.
+        slots: Where readings go.
     """
 
     scale: SignedLog
     spread: Float[np.ndarray, "time state"]
-    axis: Float[np.ndarray, " node"]
-    position: Float[np.ndarray, " node"]
-    length: int = eqx.field(static=True)
+    reading_scale: SignedLog
+    reading_spread: Float[np.ndarray, "time channel"]
+    lowest: Float[np.ndarray, "time state"]
+    highest: Float[np.ndarray, "time state"]
     logarithmic: tuple[bool, ...] = eqx.field(static=True)
     log_center: Float[np.ndarray, " parameter"]
     log_half_width: Float[np.ndarray, " parameter"]
-    channels: tuple[int, ...] = eqx.field(static=True)
-    slots: int = eqx.field(static=True)
+    slots: Slots
 
     @classmethod
-    def fit(cls, problem: InverseProblem, dataset: Dataset) -> "Encoder":
+    def fit(
+        cls,
+        problem: InverseProblem,
+        dataset: Dataset,
+        unit: Float[np.ndarray, " state"] | None = None,
+    ) -> "Encoder":
         """Measure scales on the simulations.
 
         Args:
             problem: The inverse problem.
             dataset: Usable simulations of it.
+            unit: What states are divided by before networks see them; 1 by default.
 
         Returns:
             The encoder.
+
+        Raises:
+            ValueError: If an observable is not finite where it is read.
         """
-        scale = SignedLog.from_dataset(dataset)
-        some = dataset.gathered(np.float64, every=max(1, len(dataset) // 4096))
-        spread = np.maximum(np.asarray(scale.apply(some)).std(axis=0), _LEAST_SPREAD)
+        every = max(1, len(dataset) // _ENOUGH)
+        some = dataset.gathered(np.float64, every=every)
+        scale, scaled = _measured_scale(some)
+        reading_scale, spread = scale, np.maximum(scaled.std(axis=0), _LEAST_SPREAD)
+        if problem.sensors.observable is None:
+            index = problem.channel_index
+            reading_scale, reading_spread = scale.take(index), spread[:, list(index)]
+        else:
+            clean = clean_readings(problem, some, dataset.thetas[::every])
+            reading_scale, found = _measured_scale(clean)
+            reading_spread = np.maximum(found.std(axis=0), _LEAST_SPREAD)
+            reading_spread = _everywhere(problem, reading_spread)
+        if unit is not None:
+            scale = SignedLog(scale.floor / unit, scale.mean, scale.std)
         return cls(
             scale,
             spread,
-            *_axis(problem),
+            reading_scale,
+            reading_spread,
+            scaled.min(axis=0),
+            scaled.max(axis=0),
             *_log_range(problem),
-            problem.channel_index,
-            problem.sensors.size,
+            Slots.of(problem),
         )
 
     @classmethod
@@ -100,16 +121,23 @@ class Encoder(eqx.Module):
         Returns:
             The placeholder.
         """
-        states = len(problem.model.states)
-        ones = np.ones(states)
+        states, channels = np.ones(len(problem.model.states)), np.ones(len(problem.channels))
+        trajectory = np.ones((len(problem.model.times), len(states)))
         return cls(
-            SignedLog(ones, ones, ones),
-            np.ones((len(problem.model.times), states)),
-            *_axis(problem),
+            SignedLog(states, states, states),
+            trajectory,
+            SignedLog(channels, channels, channels),
+            np.ones((len(problem.model.times), len(channels))),
+            trajectory,
+            trajectory,
             *_log_range(problem),
-            problem.channel_index,
-            problem.sensors.size,
+            Slots.of(problem),
         )
+
+    @property
+    def length(self) -> int:
+        """Number of output times."""
+        return len(self.slots.times)
 
     def parameters(
         self, problem: InverseProblem, z: Float[Array, " parameter"]
@@ -146,31 +174,59 @@ class Encoder(eqx.Module):
         return jnp.where(positive, logs, 2.0 * z - 1.0)
 
     def readings(self, observation: Observation) -> Readings:
-        """Put an observation on the scale of the networks.
+        """Put rows on the scale of the networks, as they are written.
 
         Args:
-            observation: A single observation.
+            observation: A single observation, or on the host a batch of them.
 
         Returns:
             Its scaled readings in float32.
         """
-        mask = jnp.asarray(observation.mask)
-        times = jnp.asarray(observation.times, jnp.float32)
-        values = jnp.asarray(observation.values, jnp.float32)
-        scaled = jnp.asarray(self.scale.take(self.channels).apply(values))
-        axis, where = (jnp.asarray(x, jnp.float32) for x in (self.axis, self.position))
-        return Readings(jnp.where(mask, scaled, 0.0), mask, jnp.interp(times, axis, where))
+        times, values = observation.times, observation.values
+        if isinstance(times, np.ndarray) and isinstance(values, np.ndarray):
+            # In double precision before anything is rounded.
+            times, values = times.astype(np.float64), values.astype(np.float64)
+        place, away = self.slots.locate(times)
+        if self.slots.fixed is not None:
+            xp = np if isinstance(place, np.ndarray) else jnp
+            exact = xp.asarray(self.slots.fixed)[place.astype(int)]
+            place = xp.where(away, self.slots.between(times), exact)
+        return self._scaled(place, values, observation.mask)
 
-    def groups(self, observation: Observation) -> Readings:
-        """Scaled readings of an observation of any length, in groups that fit the networks.
+    def arranged(self, arranged: Arranged) -> Readings:
+        """Put readings in their slots on the scale of the networks.
 
         Args:
-            observation: A single observation.
+            arranged: Readings of one observation or many.
 
         Returns:
-            Readings with a leading axis, one entry if the observation is not too long.
+            Scaled readings in float32, in NumPy where they are.
         """
-        return jax.vmap(self.readings)(grouped(observation, self.slots))
+        return self._scaled(arranged.place, arranged.values, arranged.mask)
+
+    def measured(self, seen: Measured) -> tuple[Readings, Float[Array, "reading channel"]]:
+        """Put a simulated experiment on the scale of the networks, into slots; pure.
+
+        Args:
+            seen: What was measured.
+
+        Returns:
+            Its scaled readings in float32, and the same without noise.
+        """
+        if self.slots.fixed is None:
+            # As an observation would be written: rows without a reading are left out.
+            order = jnp.argsort(~jnp.any(seen.mask, axis=1), stable=True)
+            seen = jax.tree.map(lambda x: x[order], seen)
+        place = seen.rows.astype(jnp.float32)
+        clean = jnp.asarray(self.reading_scale.apply(seen.clean)).astype(jnp.float32)
+        return self._scaled(place, seen.values, seen.mask), clean
+
+    def _scaled(self, place: Any, values: Any, mask: Any) -> Readings:
+        xp = np if isinstance(values, np.ndarray) else jnp
+        scaled = self.reading_scale.apply(xp.asarray(values))
+        scaled = xp.where(mask, scaled, 0.0).astype(np.float32)
+        position = fraction(place, self.length).astype(np.float32)
+        return Readings(scaled, xp.asarray(mask), position)
 
     @property
     def grid(self) -> Float[np.ndarray, "time feature"]:
@@ -178,23 +234,51 @@ class Encoder(eqx.Module):
         return np.asarray(time_features((np.arange(self.length) + 1.0) / self.length), np.float32)
 
     def at_readings(
-        self, trajectory: Float[Array, "time state"], readings: Readings
-    ) -> Float[Array, "reading channel"]:
-        """Read a scaled trajectory at the times of an observation.
+        self, table: Float[Array, "time column"], readings: Readings
+    ) -> Float[Array, "reading column"]:
+        """Look scaled numbers up at the times of an observation.
 
-        Between output times it is interpolated linearly; before the first one it is held,
+        Between output times they are interpolated linearly; before the first one they are held,
         since the scaled start can lie far away.
 
         Args:
-            trajectory: Scaled states at the output times.
-            readings: Where to read.
+            table: Numbers at the output times.
+            readings: Where to look.
 
         Returns:
-            Scaled values of the observed channels.
+            The numbers at each row.
         """
         low, high, weight = self.neighbors(readings)
-        seen = trajectory[:, np.array(self.channels)]
-        return (1.0 - weight)[:, None] * seen[low] + weight[:, None] * seen[high]
+        return (1.0 - weight)[:, None] * table[low] + weight[:, None] * table[high]
+
+    def read(
+        self,
+        problem: InverseProblem,
+        theta: Float[Array, "batch parameter"],
+        scaled: Float[Array, "batch reading state"],
+        readings: Readings,
+    ) -> Float[Array, "batch reading channel"]:
+        """Read scaled states through the sensors of a problem.
+
+        An observable sees states within the range of the simulations at that time: outside of it,
+        where only a surrogate leads, it may have no value.
+
+        Args:
+            problem: The inverse problem.
+            theta: Physical parameter values.
+            scaled: Scaled states at each row of an observation.
+            readings: The observations.
+
+        Returns:
+            Scaled readings.
+        """
+        if problem.sensors.observable is None:
+            return scaled[..., np.array(problem.channel_index)]
+        ends = (jnp.asarray(x, jnp.float32) for x in (self.lowest, self.highest))
+        low, high = (jax.vmap(lambda r, x=x: self.at_readings(x, r))(readings) for x in ends)
+        states = jnp.asarray(self.scale.invert(jnp.clip(scaled, low, high)))
+        found = jnp.asarray(self.reading_scale.apply(jnp.asarray(problem.read(states, theta))))
+        return jnp.where(jnp.isfinite(found), found, 0.0)
 
     def neighbors(
         self, readings: Readings
@@ -234,18 +318,66 @@ class Encoder(eqx.Module):
     @property
     def row_features(self) -> int:
         """Length of one row of `rows`."""
-        return 2 * len(self.channels) + self.grid.shape[1]
+        return 2 * len(self.slots.channels) + self.grid.shape[1]
 
 
-def _axis(
+def clean_readings(
     problem: InverseProblem,
-) -> tuple[Float[np.ndarray, " node"], Float[np.ndarray, " node"], int]:
-    """Times with a known place on the grid, that place, and the number of output times."""
-    times, start = problem.model.times, problem.model.initial_time
-    position = (np.arange(len(times)) + 1.0) / len(times)
-    if start < times[0]:
-        return np.append(start, times), np.append(0.0, position), len(times)
-    return times, position, len(times)
+    states: Float[np.ndarray, "n time state"],
+    thetas: Float[np.ndarray, "n parameter"],
+) -> Float[np.ndarray, "n read channel"]:
+    """What an observable makes of simulations at the times that may be read, in float64.
+
+    Args:
+        problem: The inverse problem.
+        states: Trajectories.
+        thetas: Physical parameter values.
+
+    Returns:
+        Readings without noise.
+
+    Raises:
+        ValueError: If one is not finite.
+    """
+    rows = _read_rows(problem)
+    with jax.enable_x64(True):
+        found = np.asarray(_read_all(problem, states[:, rows], thetas))
+    bad = ~np.isfinite(found)
+    if bad.any():
+        case, row, channel = np.argwhere(bad)[0]
+        raise ValueError(
+            f"`observable` of problem {problem.name!r} is not finite in {bad.any((1, 2)).sum()} of "
+            f"{len(found)} simulations, first in channel {problem.channels[channel]!r} at time "
+            f"{problem.model.times[rows[row]]:.12g} (simulation {case}). Read it at other times, "
+            "or write one that is finite."
+        )
+    return found
+
+
+@eqx.filter_jit
+def _read_all(problem: InverseProblem, states: Any, thetas: Any) -> Array:
+    return jnp.asarray(jax.vmap(problem.read)(jnp.asarray(states), jnp.asarray(thetas)))
+
+
+def _read_rows(problem: InverseProblem) -> list[int]:
+    fixed = Slots.of(problem).fixed
+    return list(range(len(problem.model.times)) if fixed is None else fixed)
+
+
+def _everywhere(
+    problem: InverseProblem, table: Float[np.ndarray, "read channel"]
+) -> Float[np.ndarray, "time channel"]:
+    """The same at all output times; 1 where nothing is read."""
+    whole = np.ones((len(problem.model.times), table.shape[1]))
+    whole[_read_rows(problem)] = table
+    return whole
+
+
+def _measured_scale(
+    values: Float[np.ndarray, "n time channel"],
+) -> tuple[SignedLog, Float[np.ndarray, "n time channel"]]:
+    scale = SignedLog.measured(values)
+    return scale, np.asarray(scale.apply(values))
 
 
 def _log_range(
@@ -276,83 +408,3 @@ def time_features(
     decays = [xp.exp(-rate * p) for rate in _RATES]
     waves = [xp.cos(np.pi * number * p) for number in _WAVES]
     return xp.concatenate([2.0 * p - 1.0, xp.log(p + 0.01) / 2.0 + 1.0, *decays, *waves], axis=1)
-
-
-def thin(
-    observation: Observation, share: float, *, patterns: bool = False, key: Key[Array, ""]
-) -> Observation:
-    """Lose readings of an observation at random, so that networks meet incomplete ones.
-
-    Args:
-        observation: A complete observation.
-        share: Chance that this observation loses anything; then every row and every single
-            reading stays with a chance that is itself drawn from [0, 1].
-        patterns: Whether as many lose one block of rows instead, and as many all rows but every
-            n-th: what is lost at random says little about what is lost together.
-        key: Source of randomness.
-
-    Returns:
-        The observation with fewer readings, at least one.
-    """
-    if share <= 0.0:
-        return observation
-    any_key, chance_key, row_key, reading_key = jr.split(key, 4)
-    rows, channels = observation.mask.shape
-    row_chance, reading_chance = jr.uniform(chance_key, (2,))
-    luck = jr.uniform(reading_key, (rows, channels))
-    kept = (luck < reading_chance) & (jr.uniform(row_key, (rows, 1)) < row_chance)
-    mask = jnp.asarray(observation.mask)
-    # The luckiest reading stays: an observation of nothing cannot be inverted.
-    luckiest = jnp.where(mask, luck, 2.0)
-    luckiest = luckiest == jnp.min(luckiest)
-    kept = kept | luckiest
-    if patterns:
-        kept = _patterned(kept, key=row_key)
-        kept = kept | (luckiest & ~jnp.any(kept & mask))
-    kept = mask & (kept | (jr.uniform(any_key, ()) >= share))
-    values = jnp.where(kept, jnp.asarray(observation.values), 0.0)
-    return dataclasses.replace(observation, values=values, mask=kept)
-
-
-def _patterned(
-    kept: Bool[Array, "row channel"], *, key: Key[Array, ""]
-) -> Bool[Array, "row channel"]:
-    """Rows that stay: those given, all but a block, or every n-th, by equal chances."""
-    kind_key, start_key, length_key, step_key = jr.split(jr.fold_in(key, 1), 4)
-    row = jnp.arange(len(kept))[:, None]
-    place = row / len(kept) - jr.uniform(start_key)
-    block = (place < 0.0) | (place > jr.uniform(length_key))
-    step = jnp.exp(jr.uniform(step_key, minval=np.log(2.0), maxval=np.log(_RAREST + 1.0)))
-    step = jnp.floor(step).astype(int)
-    regular = (row - jr.randint(start_key, (), 0, step)) % step == 0
-    kind = jr.randint(kind_key, (), 0, 3)
-    return jnp.where(kind == 0, kept, jnp.where(kind == 1, block, regular))
-
-
-def grouped(observation: Observation, slots: int) -> Observation:
-    """Deal the rows of a long observation into groups that fit the networks.
-
-    Args:
-        observation: A single observation with any number of rows.
-        slots: Rows of a group.
-
-    Returns:
-        A batch of observations with `slots` rows each, every n-th row in the same group;
-        padding repeats the last time.
-    """
-    rows = observation.mask.shape[0]
-    groups = max(1, -(-rows // slots))
-    extra = groups * slots - rows
-
-    def deal(leaf: Array | np.ndarray, fill: str) -> Array:
-        x = jnp.asarray(leaf)
-        tail = jnp.repeat(x[-1:], extra, axis=0)
-        x = jnp.concatenate([x, tail if fill == "edge" else jnp.zeros_like(tail)])
-        return jnp.swapaxes(x.reshape(slots, groups, *x.shape[1:]), 0, 1)
-
-    return dataclasses.replace(
-        observation,
-        times=deal(observation.times, "edge"),
-        values=deal(observation.values, "zero"),
-        mask=deal(observation.mask, "zero"),
-    )

@@ -1,8 +1,8 @@
 """New simulations inside the training loop."""
 
 from collections.abc import Callable
+from functools import partial
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -23,6 +23,7 @@ _CHECKED, _MOST_SUBSTEPS = 64, 64
 _TOLERANCE = 2e-3
 # In so large a share of the sample; spikes that nearly fail to come are hard for any solver.
 _ENOUGH = 0.95
+_CONSTANT = 1e-6
 
 
 def fresh_simulator(problem: InverseProblem, count: int) -> Simulator:
@@ -52,7 +53,7 @@ def fresh_simulator(problem: InverseProblem, count: int) -> Simulator:
     def simulate(pool: Pool, key: Key[Array, ""]) -> Pool:
         number, z, states = pool
         fresh = jr.uniform(key, (count, z.shape[1]))
-        new = _solve(problem, fresh, substeps)
+        new = _solve(problem, fresh, substeps=substeps)
         # Where explicit steps fail, what was there stays.
         row = (number * count + jnp.arange(count)) % z.shape[0]
         good = jnp.all(jnp.isfinite(new), axis=(1, 2))
@@ -63,15 +64,17 @@ def fresh_simulator(problem: InverseProblem, count: int) -> Simulator:
     return simulate
 
 
-def _solve(problem: InverseProblem, z: Array, substeps: int) -> Float[Array, "batch time state"]:
+def _solve(problem: InverseProblem, z: Array, *, substeps: int) -> Float[Array, "batch time state"]:
     thetas, model = jnp.asarray(problem.parameters.from_unit(z)), problem.model
     assert isinstance(model, ODEModel)
+    start = model.initial_time
     return solve_explicit(
-        model.slope,
+        lambda t, y, theta: model.slope(start + t, y, theta),
         jax.vmap(model.start)(thetas),
         thetas,
-        model.times,
-        initial_time=model.initial_time,
+        # From the start on, since steps far from zero would vanish in single precision.
+        problem.model.times - start,
+        initial_time=0.0,
         substeps=substeps,
     )
 
@@ -89,13 +92,17 @@ def _substeps(problem: InverseProblem) -> int:
         )
     exact = np.asarray(solution.states)[solved]
     unit = np.asarray(problem.parameters.to_unit(thetas), np.float32)[solved]
-    scale = np.maximum(exact.std(axis=(0, 1)), 1e-12)
+    peak = np.abs(exact).max(axis=(0, 1))
+    # A state that is constant but for rounding is compared in units of its size.
+    scale = np.maximum(exact.std(axis=(0, 1)), _CONSTANT * peak)
+    scale = np.where(scale > 0.0, scale, 1.0)
     substeps = 1
     while substeps <= _MOST_SUBSTEPS:
         with jax.enable_x64(False):
-            rough = np.asarray(_compiled_solve(problem, jnp.asarray(unit), substeps))
+            solve = jax.jit(partial(_solve, problem, substeps=substeps))
+            rough = np.asarray(solve(jnp.asarray(unit)))
         with np.errstate(over="ignore", invalid="ignore"):  # steps that are too long explode
-            error = np.sqrt(np.mean(np.square((rough - exact) / scale), axis=(1, 2)))
+            error = np.sqrt(np.mean(np.square((rough - exact) / scale[None, None]), axis=(1, 2)))
         if np.mean(error < _TOLERANCE) >= _ENOUGH:
             return substeps
         substeps *= 2
@@ -104,6 +111,3 @@ def _substeps(problem: InverseProblem) -> int:
         f"than {_MOST_SUBSTEPS} between two output times: it is stiff. Use `fresh=0` and a larger "
         "data set."
     )
-
-
-_compiled_solve = eqx.filter_jit(_solve)

@@ -13,14 +13,16 @@ from jax import lax
 from jaxtyping import Array, Float, Key
 
 from .._estimate import Estimate
-from .._inverse_problem import InverseProblem
+from .._inverse_problem import InverseProblem, measure
 from .._observation import Observation
 from ..nn import UnitNormal
 from ..train import TrainLog
 from ._amortized import AbstractAmortizedMethod, TrainingSession
-from ._base import AbstractNetworkInverter, estimate_from_cloud, in_float32
+from ._amortized_inverter import AbstractAmortizedInverter
+from ._base import estimate_from_cloud
 from ._checks import check_counts, describe_settings
 from ._encoding import Encoder, Readings
+from ._familiar import Familiar
 from ._ino_drift import Drift, DriftSettings, drift_loss, new_pool, residual_of
 from ._ino_surrogate import (
     Surrogate,
@@ -29,15 +31,17 @@ from ._ino_surrogate import (
     surrogate_error,
     surrogate_loss,
 )
+from ._slots import Arranged, Slots
 from ._training_data import SimulatedData
 
 
-class INOInverter(AbstractNetworkInverter):
+class INOInverter(AbstractAmortizedInverter):
     """A trained INO, from `INO.fit` or `INO.load`.
 
     Attributes:
         problem: The problem it inverts.
         encoder: Scales and features.
+        familiar: Which readings are missing in training.
         surrogate: The C-FNO.
         drift: The drifting model.
         particles: Particles started for each observation.
@@ -49,6 +53,7 @@ class INOInverter(AbstractNetworkInverter):
 
     problem: InverseProblem
     encoder: Encoder
+    familiar: Familiar
     surrogate: Surrogate
     drift: Drift
     particles: int = eqx.field(static=True)
@@ -57,11 +62,17 @@ class INOInverter(AbstractNetworkInverter):
     settings: str = eqx.field(static=True)
     logs: tuple[TrainLog, ...] = ()
 
-    def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        groups = jax.vmap(self.encoder.groups)(observations)
+    @property
+    def _slots(self) -> Slots:
+        return self.encoder.slots
+
+    def _inputs(self, arranged: Arranged) -> Readings:
+        return self.encoder.arranged(arranged)
+
+    def _infer(self, inputs: Readings, keys: Key[Array, " batch"]) -> Estimate:
         size = self.problem.parameters.size
         start = jax.vmap(lambda k: jr.uniform(k, (self.particles, size), jnp.float32))(keys)
-        last, spread = self._travel(start, groups)
+        last, spread = self._travel(start, inputs)
         cloud = jax.vmap(self._draw)(spread, keys)
         make = partial(estimate_from_cloud, self.problem)
         return jax.vmap(make)(jnp.mean(last, axis=1), cloud)
@@ -69,10 +80,10 @@ class INOInverter(AbstractNetworkInverter):
     def _surrogate_readings(
         self, unit_value: Float[np.ndarray, "batch parameter"], observations: Observation
     ) -> Float[np.ndarray, "batch reading channel"]:
+        readings = self.encoder.readings(jax.tree.map(np.asarray, observations))
         with jax.enable_x64(False):
-            scaled = _predicted(self, np.asarray(unit_value, np.float32), in_float32(observations))
-        scale = self.encoder.scale.take(self.encoder.channels)
-        return np.asarray(scale.invert(np.asarray(scaled, np.float64)))
+            scaled = _predicted(self, np.asarray(unit_value, np.float32), readings)
+        return np.asarray(self.encoder.reading_scale.invert(np.asarray(scaled, np.float64)))
 
     def _draw(self, spread: UnitNormal, key: Key[Array, ""]) -> Float[Array, "particle parameter"]:
         keys = jr.split(jr.fold_in(key, 1), self.draws)
@@ -124,10 +135,11 @@ class INOInverter(AbstractNetworkInverter):
 
 @eqx.filter_jit
 def _predicted(
-    inverter: INOInverter, z: Float[Any, "batch parameter"], observations: Observation
+    inverter: INOInverter, z: Float[Any, "batch parameter"], readings: Readings
 ) -> Float[Array, "batch reading channel"]:
-    readings = jax.vmap(inverter.encoder.readings)(observations)
-    return inverter.surrogate.at_readings(inverter.problem, inverter.encoder, z, readings)
+    return inverter.surrogate.at_readings(
+        inverter.problem, inverter.encoder, jnp.asarray(z), readings
+    )
 
 
 class INO(AbstractAmortizedMethod[INOInverter]):
@@ -168,7 +180,9 @@ class INO(AbstractAmortizedMethod[INOInverter]):
         surrogate_key, drift_key = jr.split(key)
         surrogate, first = self._fit_surrogate(session, surrogate_key)
         drift, second = self._fit_drift(session, surrogate, drift_key)
-        return self._inverter(session.problem, session.encoder, surrogate, drift, (first, second))
+        familiar = Familiar.fit(session.problem, session.encoder.slots, thinned=self.drift.thinned)
+        parts = familiar, surrogate, drift
+        return self._inverter(session.problem, session.encoder, *parts, (first, second))
 
     def _fit_surrogate(
         self, session: TrainingSession, key: Key[Array, ""]
@@ -203,7 +217,8 @@ class INO(AbstractAmortizedMethod[INOInverter]):
         key = jr.key(0)
         surrogate = new_surrogate(problem, encoder, self.surrogate, key=key)
         drift = Drift(problem, encoder, self.drift, key=key)
-        return self._inverter(problem, encoder, surrogate, drift, ())
+        familiar = Familiar.blank(encoder.slots)
+        return self._inverter(problem, encoder, familiar, surrogate, drift, ())
 
     def _held_out(
         self, problem: InverseProblem, encoder: Encoder
@@ -214,12 +229,16 @@ class INO(AbstractAmortizedMethod[INOInverter]):
             simulations, surrogate = data
             z, states = simulations.held_z, simulations.held_states
             single = eqx.tree_at(lambda m: m.particles, self, 1)
-            inverter = single._inverter(problem, encoder, surrogate, drift, ())
+            familiar = Familiar.blank(encoder.slots)
+            inverter = single._inverter(problem, encoder, familiar, surrogate, drift, ())
             # The same readings and starts after each chunk, so that errors can be compared.
             keys = jr.split(jr.key(0), z.shape[0])
-            thetas = problem.parameters.from_unit(z)
-            observe = jax.vmap(lambda y, theta, k: problem.observe(y, theta, key=k))
-            estimate = inverter._invert(observe(states, thetas, keys), keys)
+            thetas = jnp.asarray(problem.parameters.from_unit(z))
+            seen = jax.vmap(lambda y, theta, k: measure(problem, y, theta, key=k))
+            readings, _ = jax.vmap(encoder.measured)(seen(states, thetas, keys))
+            # All rows fit into one group.
+            groups = jax.tree.map(lambda x: x[:, None], readings)
+            estimate = inverter._infer(groups, keys)
             return jnp.mean(jnp.square(estimate.unit_value - z))
 
         return error
@@ -228,6 +247,7 @@ class INO(AbstractAmortizedMethod[INOInverter]):
         self,
         problem: InverseProblem,
         encoder: Encoder,
+        familiar: Familiar,
         surrogate: Surrogate,
         drift: Drift,
         logs: tuple[TrainLog, ...],
@@ -235,6 +255,7 @@ class INO(AbstractAmortizedMethod[INOInverter]):
         return INOInverter(
             problem=problem,
             encoder=encoder,
+            familiar=familiar,
             surrogate=surrogate,
             drift=drift,
             particles=self.particles,

@@ -9,13 +9,14 @@ import jax.random as jr
 from jax import lax
 from jaxtyping import Array, Bool, Float, Key
 
-from .._inverse_problem import InverseProblem
+from .._inverse_problem import InverseProblem, measure
 from ..nn import ConditionalMLP, UnitNormal
 from ..train import Loss, shard_batch
 from ._checks import check_counts, check_shares
 from ._drift_fields import AbstractDriftField, ResidualDrift
-from ._encoding import Encoder, Readings, thin
+from ._encoding import Encoder, Readings
 from ._ino_surrogate import Surrogate
+from ._thinning import thin
 from ._training_data import SimulatedData, batch_keys, redraw
 
 # Residuals matter at the size of the prior's spread, at the size of the noise, and between.
@@ -85,10 +86,10 @@ class Drift(eqx.Module):
             settings: Sizes.
             key: Source of the initial weights.
         """
-        parameters, channels = problem.parameters.size, len(encoder.channels)
+        parameters, channels = problem.parameters.size, len(encoder.slots.channels)
         conditions = encoder.parameter_features + 2
         self.network = ConditionalMLP(
-            encoder.slots,
+            encoder.slots.count,
             encoder.row_features + len(_RESIDUAL_SCALES) * channels,
             conditions,
             (parameters, 2 * parameters),
@@ -171,7 +172,7 @@ def residual_of(
 def _relative(
     encoder: Encoder, readings: Readings, predicted: Float[Array, "reading channel"]
 ) -> Float[Array, "reading channel"]:
-    spread = encoder.at_readings(jnp.asarray(encoder.spread, jnp.float32), readings)
+    spread = encoder.at_readings(jnp.asarray(encoder.reading_spread, jnp.float32), readings)
     return jnp.where(readings.mask, (readings.values - predicted) / spread, 0.0)
 
 
@@ -246,9 +247,9 @@ def _fresh(
     index = jr.randint(pick, (groups,), 0, data.z.shape[0])
 
     def one(z: Array, states: Array, observe_key: Array, lose_key: Array) -> tuple[Readings, Array]:
-        observation = problem.observe(states, problem.parameters.from_unit(z), key=observe_key)
-        readings = encoder.readings(thin(observation, settings.thinned, key=lose_key))
-        exact = encoder.at_readings(jnp.asarray(encoder.scale.apply(states)), readings)
+        theta = jnp.asarray(problem.parameters.from_unit(z))
+        seen = measure(problem, states, theta, key=observe_key)
+        readings, exact = encoder.measured(thin(seen, settings.thinned, key=lose_key))
         return readings, _relative(encoder, readings, exact)
 
     truth = redraw(problem, data.z[index], key=rest)

@@ -10,11 +10,12 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from .._inverse_problem import InverseProblem
+from .._inverse_problem import InverseProblem, measure
 from ..nn import MLP, ConditionalFNO, FNOSettings, ResponseSurface, cosine_basis
 from ..train import Loss, shard_batch
 from ._checks import check_counts, check_shares
-from ._encoding import Encoder, Readings, thin
+from ._encoding import Encoder, Readings
+from ._thinning import thin
 from ._training_data import SimulatedData, batch_keys, redraw
 
 # More simulations than these no longer change a response surface, they only cost memory.
@@ -116,7 +117,7 @@ class Surrogate(eqx.Module):
             readings: A batch of observations.
 
         Returns:
-            Scaled predictions of the observed channels.
+            Scaled predictions of what the sensors read.
         """
         parameters = _each(encoder.parameters, problem, z)
         features = self.network.features(jnp.asarray(encoder.grid), parameters)
@@ -131,7 +132,7 @@ class Surrogate(eqx.Module):
             return learned if surface is None else learned + surface[index, examples]
 
         mixed = (1.0 - weight)[..., None] * at(low) + weight[..., None] * at(high)
-        return mixed[..., np.array(encoder.channels)]
+        return encoder.read(problem, jnp.asarray(problem.parameters.from_unit(z)), mixed, readings)
 
     def _surface(
         self, problem: InverseProblem, encoder: Encoder, z: Array, parameters: Array
@@ -228,8 +229,9 @@ def surrogate_loss(
 
     def encode(z: Array, states: Array, observe_key: Array, lose_key: Array) -> tuple[Array, Array]:
         hide_key, thin_key = jr.split(lose_key)
-        observation = problem.observe(states, problem.parameters.from_unit(z), key=observe_key)
-        readings = encoder.readings(thin(observation, thinned, key=thin_key))
+        theta = jnp.asarray(problem.parameters.from_unit(z))
+        seen = measure(problem, states, theta, key=observe_key)
+        readings, _ = encoder.measured(thin(seen, thinned, key=thin_key))
         seen = readings.present & (jr.uniform(hide_key, ()) >= settings.reading_dropout)
         return encoder.rows(readings), seen
 

@@ -12,17 +12,17 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from .._estimate import Estimate
-from .._inverse_problem import InverseProblem
+from .._inverse_problem import InverseProblem, measure
 from .._observation import Observation
 from ..nn import ByLength, NetworkBuilder, Normal
 from ..noise import Gaussian
 from ..train import Loss, TrainLog, shard_batch
 from ._amortized import AbstractAmortizedMethod, TrainingSession
+from ._amortized_inverter import AbstractAmortizedInverter
 from ._base import (
-    AbstractNetworkInverter,
     check_batch,
     check_readings,
     estimate_from_cloud,
@@ -35,12 +35,15 @@ from ._checks import (
     check_shares,
     describe_settings,
 )
-from ._encoding import Encoder, thin
+from ._encoding import Encoder
+from ._familiar import Familiar
 from ._fresh import Simulator, fresh_simulator
 from ._laplace_targets import with_targets
 from ._map_examples import Epoch, Examples, MapData
 from ._network_identity import digest_network, say_something
 from ._series import Inputs, Labels, SeriesEncoder, measure_series
+from ._slots import Arranged, Slots
+from ._thinning import thin
 from ._training_data import batch_keys, redraw
 
 
@@ -59,16 +62,17 @@ class Spread(enum.Enum):
     LAPLACE = "laplace"
 
 
-class InverseMapInverter(AbstractNetworkInverter):
+class InverseMapInverter(AbstractAmortizedInverter):
     """A trained inverse map, from `InverseMap.fit` or `InverseMap.load`.
 
-    It takes series read at the times it was trained for. On the host others are refused, with the
-    time that does not fit; inside a transformation only their length can be, and the estimate of a
-    series that does not fit is NaN.
+    It takes series read at the times it was trained for, in any order. On the host others are
+    refused, with the time that does not fit; inside a transformation only those that are too short
+    can be, and the estimate of a series that does not fit is NaN.
 
     Attributes:
         problem: The problem it inverts.
         encoder: Scales of series and unknowns.
+        familiar: Which readings are missing in training.
         network: From a series to numbers.
         probe: What it says about a certain series; a network that says something else on loading
             is another one.
@@ -80,6 +84,7 @@ class InverseMapInverter(AbstractNetworkInverter):
 
     problem: InverseProblem
     encoder: SeriesEncoder
+    familiar: Familiar
     network: Any
     probe: Float[np.ndarray, " output"]
     spread: Spread = eqx.field(static=True)
@@ -96,40 +101,42 @@ class InverseMapInverter(AbstractNetworkInverter):
                 "shapes, but its code is another. Load with the `network` it was trained with."
             )
 
-    def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        return super()._on_host(self.encoder.placed(observations), keys)
+    @property
+    def _slots(self) -> Slots:
+        return self.encoder.slots
 
     def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        rows, expected = observations.mask.shape[1], len(self.encoder.times)
-        if rows != expected:
+        rows, expected = observations.mask.shape[1], self.encoder.slots.count
+        if rows < expected and not self.encoder.masked:
             raise ValueError(
                 f"`observation` has {rows} rows, but this map was trained on series of {expected}."
             )
-        return jax.vmap(self._invert_one)(observations, keys)
+        return super()._invert(observations, keys)
 
-    def _invert_one(self, observation: Observation, key: Key[Array, ""]) -> Estimate:
-        estimate = self._estimate(observation, key)
-        fits = self.encoder.fits(observation)
+    def _fits(self, arranged: Arranged) -> Bool[Array, " batch"]:
+        complete = self.encoder.masked | jnp.all(jnp.asarray(arranged.mask), axis=(1, 2, 3))
+        return jnp.asarray(arranged.fits) & complete
 
-        def blanked(x: Array) -> Array:
-            return jnp.where(fits, x, jnp.nan) if jnp.issubdtype(x.dtype, jnp.inexact) else x
+    def _inputs(self, arranged: Arranged) -> tuple[Any, Any]:
+        self.encoder.check_complete(arranged)
+        # Fixed times make one group.
+        values, mask = arranged.values[:, 0], arranged.mask[:, 0]
+        return self.encoder.standardized(values, mask), mask
 
-        return jax.tree.map(blanked, estimate)
+    def _infer(self, inputs: tuple[Any, Any], keys: Key[Array, " batch"]) -> Estimate:
+        return jax.vmap(self._estimate)(self._features(inputs), keys)
 
-    def _estimate(self, observation: Observation, key: Key[Array, ""]) -> Estimate:
-        labels, normal = predict(
-            self.network, self.encoder, self._features(observation), self.spread
-        )
+    def _features(self, inputs: tuple[Any, Any]) -> Float[Array, "batch row feature"]:
+        return jax.vmap(self.encoder.features)(*(jnp.asarray(x) for x in inputs))
+
+    def _estimate(self, x: Float[Array, "row feature"], key: Key[Array, ""]) -> Estimate:
+        labels, normal = predict(self.network, self.encoder, x, self.spread)
         unit = jnp.clip(self.encoder.to_unit(self.problem, labels), 0.0, 1.0)
         if self.spread is Spread.NONE:
             value = jnp.asarray(self.problem.parameters.from_unit(unit))
             return estimate_from_point(self.problem, value)
         cloud = self.encoder.to_unit(self.problem, normal.sample(self.draws, key=key))
         return estimate_from_cloud(self.problem, unit, _within_the_prior(unit, cloud))
-
-    def _features(self, observation: Observation) -> Float[Array, "row feature"]:
-        values = jnp.asarray(observation.values, jnp.float32)
-        return self.encoder(values, jnp.asarray(observation.mask))
 
     def mean_and_covariance(
         self, observations: Observation
@@ -156,8 +163,9 @@ class InverseMapInverter(AbstractNetworkInverter):
             )
         check_batch(self.problem, observations)
         check_readings(self.problem, observations, "`observations`")
+        inputs = self._inputs(self._slots.arrange(observations))
         with jax.enable_x64(False):
-            found = _moments(self, self.encoder.placed(observations))
+            found = _moments(self, inputs)
         return jax.tree.map(np.asarray, found)
 
 
@@ -176,19 +184,17 @@ def _within_the_prior(
     return jnp.clip(draws, low[None], high[None])
 
 
-def _moments(inverter: InverseMapInverter, observations: Observation) -> tuple[Array, Array]:
+def _moments(inverter: InverseMapInverter, inputs: tuple[Any, Any]) -> tuple[Array, Array]:
     encoder, problem = inverter.encoder, inverter.problem
 
-    def one(observation: Observation) -> tuple[Array, Array]:
-        labels, normal = predict(
-            inverter.network, encoder, inverter._features(observation), inverter.spread
-        )
+    def one(x: Array) -> tuple[Array, Array]:
+        labels, normal = predict(inverter.network, encoder, x, inverter.spread)
         unit = jnp.clip(encoder.to_unit(problem, labels), 0.0, 1.0)
         slopes = encoder.label_slopes(problem, unit)
         covariance = slopes[:, None] * normal.covariance * slopes[None, :]
         return jnp.asarray(problem.parameters.from_unit(unit)), covariance
 
-    return jax.vmap(one)(observations)
+    return jax.vmap(one)(inverter._features(inputs))
 
 
 class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
@@ -343,23 +349,27 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
             held_out=self._held_out(problem) if self.select else None,
             key=train_key,
         )
-        return self._inverter(problem, encoder, trained.model, (trained.log,))
+        familiar = Familiar.fit(problem, encoder.slots, thinned=self.thinned, patterns=True)
+        return self._inverter(problem, encoder, familiar, trained.model, (trained.log,))
 
     def _untrained(self, problem: InverseProblem, encoder: Encoder) -> InverseMapInverter:
         del encoder
         blank = self._encoder(problem)
-        return self._inverter(problem, blank, self._network(problem, blank, jr.key(0)), ())
+        network = self._network(problem, blank, jr.key(0))
+        return self._inverter(problem, blank, Familiar.blank(blank.slots), network, ())
 
     def _inverter(
         self,
         problem: InverseProblem,
         encoder: SeriesEncoder,
+        familiar: Familiar,
         network: Any,
         logs: tuple[TrainLog, ...],
     ) -> InverseMapInverter:
         return InverseMapInverter(
             problem=problem,
             encoder=encoder,
+            familiar=familiar,
             network=network,
             probe=say_something(network, encoder.shape),
             spread=self.spread,
@@ -431,9 +441,9 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
     ) -> Callable[[Array, Array, Array, Array], Array]:
         def example(z: Array, states: Array, observe_key: Array, lose_key: Array) -> Array:
             theta = jnp.asarray(measured.parameters.from_unit(z))
-            observation = measured.observe(states, theta, key=observe_key)
-            observation = thin(observation, self.thinned, patterns=True, key=lose_key)
-            return encoder(jnp.asarray(observation.values), jnp.asarray(observation.mask))
+            seen = measure(measured, states, theta, key=observe_key)
+            seen = thin(seen, self.thinned, patterns=True, key=lose_key)
+            return encoder(seen.values, seen.mask)
 
         return example
 

@@ -9,23 +9,27 @@ import jax.random as jr
 from jaxtyping import Array, Float, Key
 
 from .._estimate import Estimate
-from .._inverse_problem import InverseProblem
-from .._observation import Observation
+from .._inverse_problem import InverseProblem, measure
 from ..nn import ConditionalMLP, UnitNormal
 from ..train import Loss, TrainLog, shard_batch
 from ._amortized import AbstractAmortizedMethod, TrainingSession
-from ._base import AbstractNetworkInverter, estimate_from_cloud
+from ._amortized_inverter import AbstractAmortizedInverter
+from ._base import estimate_from_cloud
 from ._checks import check_counts, check_shares, describe_settings
-from ._encoding import Encoder, Readings, thin
+from ._encoding import Encoder, Readings
+from ._familiar import Familiar
+from ._slots import Arranged, Slots
+from ._thinning import thin
 from ._training_data import SimulatedData, batch_keys, redraw
 
 
-class RegressionInverter(AbstractNetworkInverter):
+class RegressionInverter(AbstractAmortizedInverter):
     """A trained regression, from `Regression.fit` or `Regression.load`.
 
     Attributes:
         problem: The problem it inverts.
         encoder: Scales and features.
+        familiar: Which readings are missing in training.
         network: The dense network.
         draws: Draws from the predicted spread.
         settings: The method that made it, as text.
@@ -34,16 +38,23 @@ class RegressionInverter(AbstractNetworkInverter):
 
     problem: InverseProblem
     encoder: Encoder
+    familiar: Familiar
     network: ConditionalMLP
     draws: int = eqx.field(static=True)
     settings: str = eqx.field(static=True)
     logs: tuple[TrainLog, ...] = ()
 
-    def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        return jax.vmap(self._invert_one)(observations, keys)
+    @property
+    def _slots(self) -> Slots:
+        return self.encoder.slots
 
-    def _invert_one(self, observation: Observation, key: Key[Array, ""]) -> Estimate:
-        groups = self.encoder.groups(observation)
+    def _inputs(self, arranged: Arranged) -> Readings:
+        return self.encoder.arranged(arranged)
+
+    def _infer(self, inputs: Readings, keys: Key[Array, " batch"]) -> Estimate:
+        return jax.vmap(self._infer_one)(inputs, keys)
+
+    def _infer_one(self, groups: Readings, key: Key[Array, ""]) -> Estimate:
         values, outputs = jax.vmap(lambda r: predict(self.network, self.encoder, r))(groups)
         spread = UnitNormal.around(values, outputs)
         known = jnp.any(groups.mask, axis=(1, 2))[:, None]
@@ -91,21 +102,25 @@ class Regression(AbstractAmortizedMethod[RegressionInverter]):
             held_out=self._held_out(problem, encoder),
             key=train_key,
         )
-        return self._inverter(problem, encoder, trained.model, (trained.log,))
+        familiar = Familiar.fit(problem, encoder.slots, thinned=self.thinned)
+        return self._inverter(problem, encoder, familiar, trained.model, (trained.log,))
 
     def _untrained(self, problem: InverseProblem, encoder: Encoder) -> RegressionInverter:
-        return self._inverter(problem, encoder, self._network(problem, encoder, jr.key(0)), ())
+        network = self._network(problem, encoder, jr.key(0))
+        return self._inverter(problem, encoder, Familiar.blank(encoder.slots), network, ())
 
     def _inverter(
         self,
         problem: InverseProblem,
         encoder: Encoder,
+        familiar: Familiar,
         network: ConditionalMLP,
         logs: tuple[TrainLog, ...],
     ) -> RegressionInverter:
         return RegressionInverter(
             problem=problem,
             encoder=encoder,
+            familiar=familiar,
             network=network,
             draws=self.draws,
             settings=describe_settings(self),
@@ -117,7 +132,7 @@ class Regression(AbstractAmortizedMethod[RegressionInverter]):
     ) -> ConditionalMLP:
         size = problem.parameters.size
         return ConditionalMLP(
-            encoder.slots,
+            encoder.slots.count,
             encoder.row_features,
             0,
             (size, 2 * size),
@@ -130,8 +145,9 @@ class Regression(AbstractAmortizedMethod[RegressionInverter]):
         def example(
             model: ConditionalMLP, z: Array, states: Array, observe_key: Array, lose_key: Array
         ) -> Array:
-            observation = problem.observe(states, problem.parameters.from_unit(z), key=observe_key)
-            readings = encoder.readings(thin(observation, self.thinned, key=lose_key))
+            theta = jnp.asarray(problem.parameters.from_unit(z))
+            seen = measure(problem, states, theta, key=observe_key)
+            readings, _ = encoder.measured(thin(seen, self.thinned, key=lose_key))
             return _example_loss(model, encoder, readings, z)
 
         def loss(
@@ -150,8 +166,8 @@ class Regression(AbstractAmortizedMethod[RegressionInverter]):
     ) -> Callable[[ConditionalMLP, SimulatedData], Array]:
         def held_out(model: ConditionalMLP, data: SimulatedData) -> Array:
             def example(z: Array, states: Array, key: Array) -> Array:
-                theta = problem.parameters.from_unit(z)
-                readings = encoder.readings(problem.observe(states, theta, key=key))
+                theta = jnp.asarray(problem.parameters.from_unit(z))
+                readings, _ = encoder.measured(measure(problem, states, theta, key=key))
                 return jnp.mean(jnp.square(predict(model, encoder, readings)[0] - z))
 
             # The same readings after each chunk, so that losses can be compared.

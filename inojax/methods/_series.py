@@ -1,8 +1,8 @@
 """How a whole time series, its spectrum and the unknowns are put to a network."""
 
-import dataclasses
 import enum
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -12,18 +12,22 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from .._inverse_problem import InverseProblem
-from .._observation import Observation
-from .._sensors import FixedTimes, RandomTimes
+from .._inverse_problem import InverseProblem, measure
+from .._x64 import is_traced
 from ..nn import Normal
-from ._encoding import thin
+from ._slots import Arranged, Slots
+from ._thinning import thin
 from ._training_data import SimulatedData
 
 # As many noisy series settle the scales.
 _SOME = 1024
 # Series that are measured and encoded together.
 _BLOCK = 512
+# A channel that varies by less than this share of its size holds rounding errors only.
+_CONSTANT = 1e-8
+# Of the size of a series, its power, or its logarithm: less is rounding.
 _SMALLEST = 1e-8
+_MEASURED = ("center", "spread", "power_floor", "power_center", "power_spread", "low", "high")
 
 
 class Inputs(enum.Enum):
@@ -53,10 +57,10 @@ class SeriesEncoder(eqx.Module):
     """Scales of a series and of what is predicted from it.
 
     Attributes:
-        times: When readings are taken, in every experiment.
-        slack: How far off each of them may be.
+        slots: When readings are taken, in every experiment.
         center: Mean of each channel.
         spread: Standard deviation of each channel.
+        power_floor: Power of each channel below which nothing is told apart.
         power_center: Mean log power of each frequency and channel.
         power_spread: Its standard deviation.
         low: Physical value of each parameter at which its label is 0, if they are ranges.
@@ -68,10 +72,10 @@ class SeriesEncoder(eqx.Module):
         masked: Whether it also sees which readings are there.
     """
 
-    times: Float[np.ndarray, " reading"]
-    slack: Float[np.ndarray, " reading"]
+    slots: Slots
     center: Float[np.ndarray, " channel"]
     spread: Float[np.ndarray, " channel"]
+    power_floor: Float[np.ndarray, " channel"]
     power_center: Float[np.ndarray, "frequency channel"]
     power_spread: Float[np.ndarray, "frequency channel"]
     low: Float[np.ndarray, " parameter"]
@@ -100,18 +104,18 @@ class SeriesEncoder(eqx.Module):
         Raises:
             ValueError: If readings are not taken at the same times in every experiment.
         """
-        times, channels = reading_times(problem), len(problem.channels)
-        frequencies, size = len(times) // 2 + 1, problem.parameters.size
+        slots, channels = series_slots(problem), len(problem.channels)
+        frequencies, size = slots.count // 2 + 1, problem.parameters.size
         numbers = Normal.size(size)
         # Outputs of zero mean a variance of 1/12, that of the prior.
         center = np.where(np.arange(numbers) < size, -np.log(12.0), 0.0)
         arrays = (
-            np.zeros(channels), np.ones(channels),
+            np.zeros(channels), np.ones(channels), np.full(channels, _SMALLEST),
             np.zeros((frequencies, channels)), np.ones((frequencies, channels)),
             np.zeros(size), np.ones(size), center, np.ones(numbers),
         )  # fmt: skip
         floats = [np.asarray(x, np.float32) for x in arrays]
-        return cls(times, _slack(times), *floats, inputs=inputs, labels=labels, masked=masked)
+        return cls(slots, *floats, inputs=inputs, labels=labels, masked=masked)
 
     def fitted(
         self, problem: InverseProblem, data: SimulatedData, *, scaled: bool, key: Key[Array, ""]
@@ -129,40 +133,37 @@ class SeriesEncoder(eqx.Module):
         """
         count = min(_SOME, len(data.z))
         values, mask = measure_series(problem, data.z[:count], data.states[:count], key=key)
-        kept = np.where(mask, values, np.nan)
+        kept = np.where(mask, values.astype(np.float64), np.nan)
         center, spread = np.nanmean(kept, axis=(0, 1)), np.nanstd(kept, axis=(0, 1))
+        size = np.abs(kept).max(axis=(0, 1), where=mask, initial=0.0)
+        # What is constant but for rounding is put in units of its size.
+        spread = np.where(spread > _CONSTANT * size, spread, np.where(size > 0.0, size, 1.0))
         if not scaled:
             center, spread = np.zeros_like(center), np.ones_like(spread)
         thetas = np.asarray(problem.parameters.from_unit(np.asarray(data.z, np.float64)))
-        rough = eqx.tree_at(
-            lambda e: (e.center, e.spread, e.low, e.high),
-            self,
-            tuple(
-                np.asarray(x, np.float32)
-                for x in (
-                    center,
-                    np.maximum(spread, _SMALLEST),
-                    thetas.min(axis=0),
-                    thetas.max(axis=0),
-                )
-            ),
-        )
-        series = np.where(mask, (values - rough.center) / rough.spread, 0.0)
-        power = _log_power(series, axis=1)
-        scales = power.mean(axis=0), np.maximum(power.std(axis=0), _SMALLEST)
+        series = np.where(mask, (values - center) / spread, 0.0)
+        floor = _SMALLEST * np.square(series).mean(axis=(0, 1))
+        # A power of nothing at all has a logarithm, too.
+        floor = np.where(floor > np.finfo(np.float32).tiny, floor, _SMALLEST)
+        power = _log_power(series, floor, axis=1)
+        found = (
+            center, spread, floor,
+            power.mean(axis=0), np.maximum(power.std(axis=0), _SMALLEST),
+            thetas.min(axis=0), thetas.max(axis=0),
+        )  # fmt: skip
         return eqx.tree_at(
-            lambda e: (e.power_center, e.power_spread),
-            rough,
-            tuple(np.asarray(x, np.float32) for x in scales),
+            lambda e: [getattr(e, name) for name in _MEASURED],
+            self,
+            [np.asarray(x, np.float32) for x in found],
         )
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and features of what a network sees."""
         rows = {
-            Inputs.SERIES: len(self.times),
+            Inputs.SERIES: self.slots.count,
             Inputs.SPECTRUM: len(self.power_center),
-            Inputs.BOTH: len(self.times) + len(self.power_center),
+            Inputs.BOTH: self.slots.count + len(self.power_center),
         }
         return rows[self.inputs], len(self.center) * (2 if self.masked else 1)
 
@@ -180,14 +181,46 @@ class SeriesEncoder(eqx.Module):
         Returns:
             The inputs.
         """
-        scaled = (values - self.center[None]) / self.spread[None]
-        series = jnp.where(mask, scaled, 0.0)
+        return self.features(jnp.asarray(self.standardized(values, mask)), mask)
+
+    def standardized(
+        self,
+        values: Float[Array | np.ndarray, "*batch reading channel"],
+        mask: Bool[Array | np.ndarray, "*batch reading channel"],
+    ) -> Float[Array | np.ndarray, "*batch reading channel"]:
+        """Readings on the scale of a network, in float32, 0 where absent.
+
+        Args:
+            values: Readings at all of the times.
+            mask: Which of them are there.
+
+        Returns:
+            The series.
+        """
+        xp = np if isinstance(values, np.ndarray) else jnp
+        shape = (1,) * (values.ndim - 1) + (-1,)
+        center, spread = (xp.asarray(x, values.dtype) for x in (self.center, self.spread))
+        scaled = (values - center.reshape(shape)) / spread.reshape(shape)
+        return xp.where(mask, scaled, 0.0).astype(np.float32)
+
+    def features(
+        self, series: Float[Array, "reading channel"], mask: Bool[Array, "reading channel"]
+    ) -> Float[Array, "row feature"]:
+        """Put a standardized series to a network.
+
+        Args:
+            series: What `standardized` returns.
+            mask: Which readings are there.
+
+        Returns:
+            The inputs.
+        """
         parts, masks = [], []
         if self.inputs is not Inputs.SPECTRUM:
             parts.append(series)
             masks.append(mask.astype(series.dtype))
         if self.inputs is not Inputs.SERIES:
-            power = jnp.asarray(_log_power(series, axis=0))
+            power = jnp.asarray(_log_power(series, self.power_floor, axis=0))
             parts.append((power - self.power_center) / self.power_spread)
             share = jnp.mean(mask.astype(series.dtype), axis=0)
             masks.append(jnp.broadcast_to(share, power.shape))
@@ -244,71 +277,26 @@ class SeriesEncoder(eqx.Module):
         from_unit = problem.parameters.from_unit
         return jax.jvp(lambda u: jnp.asarray(from_unit(u)), (inside,), (jnp.ones_like(z),))[1]
 
-    def fits(self, observation: Observation) -> Bool[Array, ""]:
-        """Whether a series was read at these times, and is complete if it must be; pure."""
-        mask, times = jnp.asarray(observation.mask), jnp.asarray(observation.times)
-        grid = jnp.asarray(self.times, times.dtype)
-        near = (jnp.abs(times - grid) <= jnp.asarray(self.slack, times.dtype)) | ~jnp.any(
-            mask, axis=-1
-        )
-        complete = True if self.masked else jnp.all(mask)
-        return jnp.all(near) & complete
-
-    def placed(self, observations: Observation) -> Observation:
-        """Put a batch of observations on the times of the series, on the host.
+    def check_complete(self, arranged: Arranged) -> None:
+        """Refuse series that lack a reading which a network without masks needs.
 
         Args:
-            observations: What was measured, with a leading axis.
-
-        Returns:
-            The same with a row for each of the times.
+            arranged: Series in their slots, traced or not.
 
         Raises:
-            ValueError: If a reading was taken at another time, or one is missing that a network
-                without masks needs.
+            ValueError: If one is missing; where series are traced, if none of them can be complete.
         """
-        times, mask = (np.asarray(x) for x in (observations.times, observations.mask))
-        middles = 0.5 * (self.times[1:] + self.times[:-1])
-        nearest = np.searchsorted(middles, times)
-        away = np.abs(times - self.times[nearest]) > self.slack[nearest]
-        if np.any(away & mask.any(axis=-1)):
-            wrong = float(times[away & mask.any(axis=-1)][0])
-            raise ValueError(
-                f"`observation` has a reading at time {wrong:g}, but this map was trained on "
-                f"{len(self.times)} readings from {self.times[0]:g} to {self.times[-1]:g} in steps "
-                f"of {np.median(np.diff(self.times)):g}. Interpolating readings would change their "
-                "noise: train a map for these times."
-            )
-        shape = (*times.shape[:-1], len(self.times), mask.shape[-1])
-        values, kept = np.zeros(shape, np.float32), np.zeros(shape, bool)
-        real = mask.any(axis=-1)
-        if mask.all() and nearest.shape == shape[:-1] and np.all(nearest == np.arange(shape[-2])):
-            values = np.asarray(observations.values, np.float32)
-            everywhere = np.broadcast_to(self.times.astype(np.float32), shape[:-1])
-            return dataclasses.replace(observations, times=everywhere, values=values, mask=mask)
-        case = np.arange(len(times))[:, None]
-        rows = np.broadcast_to(case, times.shape)[real], nearest[real]
-        if np.bincount(rows[0] * len(self.times) + rows[1]).max(initial=0) > 1:
-            raise ValueError("`observation` has two rows at the same time; combine them to one.")
-        values[rows], kept[rows] = np.asarray(observations.values)[real], mask[real]
-        if not self.masked and not kept.all():
-            case, row, _ = np.argwhere(~kept)[0]
-            raise ValueError(
-                f"`observation` lacks {np.sum(~kept[case])} of {kept[case].size} readings, the "
-                f"first at time {self.times[row]:g}, but this map was trained on complete series. "
-                "Train one that knows gaps, `InverseMap(thinned=0.5)`."
-            )
-        everywhere = np.broadcast_to(self.times.astype(np.float32), shape[:-1])
-        return dataclasses.replace(observations, times=everywhere, values=values, mask=kept)
-
-
-def _slack(times: Float[np.ndarray, " reading"]) -> Float[np.ndarray, " reading"]:
-    """How far off each time may be: a little of the way to its neighbors, and rounding."""
-    rounding = 2.0**-21 * np.abs(times)  # of single precision, twice
-    if len(times) == 1:
-        return 1e-6 + rounding
-    steps = np.diff(times)
-    return 1e-3 * np.minimum(np.append(np.inf, steps), np.append(steps, np.inf)) + rounding
+        if self.masked or is_traced(arranged.mask):
+            return
+        kept = np.asarray(arranged.mask)[:, 0]
+        if kept.all():
+            return
+        case, row, _ = np.argwhere(~kept)[0]
+        raise ValueError(
+            f"`observation` lacks {np.sum(~kept[case])} of {kept[case].size} readings, the "
+            f"first at time {self.slots.read[row]:.12g}, but this map was trained on complete "
+            "series. Train one that knows gaps, `InverseMap(thinned=0.5)`."
+        )
 
 
 def measure_series(
@@ -332,9 +320,9 @@ def measure_series(
         Readings, and which of them are there.
     """
     keys = np.asarray(jr.key_data(jr.split(key, (len(z), 2))))
-    return in_blocks(
-        lambda *rows: _measure(problem, thinned, *rows), np.asarray(z), np.asarray(states), keys
-    )
+    # Compiled for this problem, not with it as an argument, which would round its times.
+    block = jax.jit(jax.vmap(partial(_measure, problem, thinned)))
+    return in_blocks(block, np.asarray(z), np.asarray(states), keys)
 
 
 def in_blocks(block: Callable[..., Any], *rows: np.ndarray) -> Any:
@@ -356,18 +344,14 @@ def in_blocks(block: Callable[..., Any], *rows: np.ndarray) -> Any:
     return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
 
 
-@eqx.filter_jit
 def _measure(
     problem: InverseProblem, thinned: float, z: Array, states: Array, keys: Array
 ) -> tuple[Array, Array]:
-    def one(z: Array, states: Array, keys: Array) -> tuple[Array, Array]:
-        observe_key, lose_key = jr.wrap_key_data(keys)
-        theta = jnp.asarray(problem.parameters.from_unit(z))
-        seen = problem.observe(states, theta, key=observe_key)
-        seen = thin(seen, thinned, patterns=True, key=lose_key)
-        return jnp.asarray(seen.values), jnp.asarray(seen.mask)
-
-    return jax.vmap(one)(z, states, keys)
+    observe_key, lose_key = jr.wrap_key_data(keys)
+    theta = jnp.asarray(problem.parameters.from_unit(z))
+    seen = measure(problem, states, theta, key=observe_key)
+    seen = thin(seen, thinned, patterns=True, key=lose_key)
+    return seen.values, seen.mask
 
 
 @eqx.filter_jit
@@ -375,23 +359,21 @@ def _encode(encoder: SeriesEncoder, values: Array, mask: Array) -> Array:
     return jax.vmap(encoder)(values, mask)
 
 
-def reading_times(problem: InverseProblem) -> Float[np.ndarray, " reading"]:
-    """The times of a problem that are read in every experiment.
+def series_slots(problem: InverseProblem) -> Slots:
+    """The slots of a problem that is read at the same times in every experiment.
 
     Args:
         problem: The inverse problem.
 
     Returns:
-        The times.
+        The slots.
 
     Raises:
-        ValueError: If they differ from one experiment to the next.
+        ValueError: If times differ from one experiment to the next.
     """
-    times, grid = problem.sensors.times, np.asarray(problem.model.times, np.float64)
-    if isinstance(times, FixedTimes):
-        return np.asarray(times.times)
-    if isinstance(times, RandomTimes) and times.least == len(grid):
-        return grid
+    slots = Slots.of(problem)
+    if slots.fixed is not None:
+        return slots
     raise ValueError(
         f"`problem` {problem.name!r} draws other times for each experiment; an inverse map needs a "
         "series at fixed ones. Use sensors with `FixedTimes`, or a method for irregular readings, "
@@ -399,7 +381,8 @@ def reading_times(problem: InverseProblem) -> Float[np.ndarray, " reading"]:
     )
 
 
-def _log_power(series: Any, axis: int) -> Any:
+def _log_power(series: Any, floor: Any, axis: int) -> Any:
     xp = np if isinstance(series, np.ndarray) else jnp
     power = xp.square(xp.abs(xp.fft.rfft(series, axis=axis)))
-    return xp.log(power / series.shape[axis] + _SMALLEST).astype(xp.float32)
+    floor = xp.asarray(floor).reshape((1,) * (series.ndim - 1) + (-1,))
+    return xp.log(power / series.shape[axis] + floor).astype(xp.float32)

@@ -23,9 +23,13 @@ from ..data import (
     some_of,
 )
 from ._checks import describe_settings
-from ._encoding import Encoder
+from ._encoding import Encoder, clean_readings
 
 _HELD_OUT = 512
+# As many simulations show how large states are.
+_ENOUGH = 512
+# Squares aside, single precision leaves this room for readings, their noise and their differences.
+_SMALLEST, _LARGEST = 1e-30, 1e30
 
 
 class SimulatedData(NamedTuple):
@@ -33,7 +37,8 @@ class SimulatedData(NamedTuple):
 
     Attributes:
         z: Unit coordinates of the training simulations.
-        states: Their trajectories in physical units.
+        states: Their trajectories in physical units; a state that is not read, and too large or
+            small for single precision, in a unit of its own, see `units_of`.
         held_z: Unit coordinates of the held-out simulations.
         held_states: Their trajectories.
     """
@@ -87,7 +92,8 @@ def prepare(
         The encoder, and training and held-out simulations.
 
     Raises:
-        ValueError: If the data set is not of this problem or has too few usable simulations.
+        ValueError: If the data set is not of this problem or has too few usable simulations, or if
+            readings are not finite, or too large or small for single precision.
     """
     check_dataset(problem, dataset, accept=accept)
     usable = dataset.usable()
@@ -98,12 +104,58 @@ def prepare(
         )
     held = min(_HELD_OUT, len(usable) // 10)
     train, held_out = usable.split(held) if hold_out else (usable, None)
-    encoder = Encoder.fit(problem, train) if scaled else Encoder.blank(problem)
-    z, states = float32(train.unit), float32(train.gathered())
+    unit = units_of(problem, train)
+    encoder = Encoder.fit(problem, train, unit) if scaled else Encoder.blank(problem)
+    z, states = float32(train.unit), _divided(train, unit)
     if held_out is None:
         return encoder, SimulatedData(z, states, z[:0], states[:0])
-    held_z, held_states = float32(held_out.unit), float32(held_out.gathered())
+    held_z, held_states = float32(held_out.unit), _divided(held_out, unit)
     return encoder, SimulatedData(z, states, held_z, held_states)
+
+
+def units_of(problem: InverseProblem, dataset: Dataset) -> Float[np.ndarray, " state"]:
+    """What states are divided by to be held in single precision.
+
+    Args:
+        problem: The inverse problem.
+        dataset: Usable simulations of it.
+
+    Returns:
+        1, or for a state that is too large or too small a power of two near its largest value.
+
+    Raises:
+        ValueError: If such a state is read, or what an observable makes of states is as large or
+            small, or not finite.
+    """
+    every = max(1, len(dataset) // _ENOUGH)
+    some = dataset.gathered(np.float64, every=every)
+    peak = np.abs(some).max(axis=(0, 1))
+    wrong = (peak > 0.0) & ((peak < _SMALLEST) | (peak > _LARGEST))
+    names = problem.model.states
+    read = np.array([name in problem.channels for name in names])
+    if problem.sensors.observable is not None:
+        read[:] = True
+        clean = clean_readings(problem, some, dataset.thetas[::every])
+        values = np.abs(clean).max(axis=(0, 1))
+        names = (*names, *problem.channels)
+        peak, read = np.append(peak, values), np.append(read, np.ones(len(values), bool))
+        wrong = np.append(wrong, (values > 0.0) & ((values < _SMALLEST) | (values > _LARGEST)))
+    for index in np.flatnonzero(wrong & read):
+        raise ValueError(
+            f"`problem` {problem.name!r} has values of {names[index]!r} up to {peak[index]:.3g}, "
+            f"but networks run in single precision, which is good for {_SMALLEST:g} to "
+            f"{_LARGEST:g}. Choose another unit for it."
+        )
+    count = some.shape[2]
+    exponent = np.round(np.log2(np.where(peak > 0.0, peak, 1.0)))[:count]
+    return np.where(wrong[:count], np.exp2(exponent), 1.0)
+
+
+def _divided(dataset: Dataset, unit: Float[np.ndarray, " state"]) -> Float[Array, "n time state"]:
+    if np.all(unit == 1.0):
+        return float32(dataset.gathered())
+    blocks = [np.asarray(block / unit, np.float32) for block in dataset.blocks()]
+    return float32(np.concatenate(blocks))
 
 
 def _check_origin(problem: InverseProblem, dataset: Dataset, accept: bool) -> None:

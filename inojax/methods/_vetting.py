@@ -94,6 +94,9 @@ class VettedInverter(AbstractInverter):
     def _check_loaded(self) -> None:
         self.inner._check_loaded()
 
+    def _unfamiliar(self, observations: Observation) -> Int[np.ndarray, "*batch"]:
+        return self.inner._unfamiliar(observations)
+
     def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
         return self.inner._invert(observations, keys)
 

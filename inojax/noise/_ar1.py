@@ -89,6 +89,11 @@ class AR1(AbstractNoise):
         """Whether `inner` needs positive readings."""
         return self.inner.positive
 
+    @property
+    def needs_differences_only(self) -> bool:
+        """Correlations depend on the time between readings."""
+        return True
+
     def bound(self, names: tuple[str, ...]) -> "AR1":
         """Look up the parameters that correlation and scale name.
 
@@ -259,7 +264,11 @@ class AR1(AbstractNoise):
     def _links(self, like: Array, theta: Any, mask: Any, times: Any) -> _Links:
         if times is None:
             raise ValueError("`times` are needed: this noise depends on the time between readings.")
-        before, first, gap = _neighbors(jnp.asarray(times, like.dtype)[:, None], like, mask)
+        # Differences first: rounded to single precision, times far from zero would be equal.
+        xp = np if isinstance(times, np.ndarray) else jnp
+        times = xp.asarray(times)
+        times = jnp.asarray(times - times[:1], like.dtype)
+        before, first, gap = _neighbors(times[:, None], like, mask)
         rho = value_of(self.correlation, jnp.asarray(theta, like.dtype), self._names, "correlation")
         valid = (rho >= 0.0) & (rho < 1.0)
         # Innocent where it is none, so that gradients stay finite.

@@ -96,6 +96,15 @@ class AbstractNoise(eqx.Module):
         zero = clean - jax.lax.stop_gradient(clean) if xp is jnp else xp.zeros_like(clean)
         return xp.where((clean < 0.0) & (clean >= -slack), zero, clean).astype(clean.dtype)
 
+    @property
+    def needs_differences_only(self) -> bool:
+        """Whether of times only their differences matter, so that they may count from anywhere.
+
+        Networks train in single precision, in which calendar times are hardly told apart. Noise
+        that says True gets times from the model's start there; other noise gets them as they are.
+        """
+        return False
+
     def stabilized(
         self, clean: Float[Array | np.ndarray, "reading channel"]
     ) -> Float[Array, "reading channel"] | None:

@@ -9,9 +9,10 @@ import pytest
 
 import inojax as ij
 from inojax.data import simulate
-from inojax.methods._encoding import Encoder, grouped, thin
+from inojax.methods._encoding import Encoder
+from inojax.methods._slots import Slots
+from inojax.methods._thinning import thin
 from tests.helpers import LINEAR_TIMES, linear_gaussian
-from tests.refuses import refuses
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,8 @@ def test_what_is_absent_stays_absent(problem):
 @pytest.mark.parametrize(("rows", "groups"), [(1, 1), (3, 1), (4, 2), (7, 3)])
 def test_long_observations_are_dealt_into_groups(problem, rows, groups):
     observation = observation_at(problem, np.linspace(0.1, 1.0, rows))
-    dealt = grouped(observation, 3)
+    batch = jax.tree.map(lambda x: x[None], observation)
+    dealt = jax.tree.map(lambda x: x[0], Slots.of(problem).arrange(batch))
     assert dealt.mask.shape == (groups, 3, 3)
     # Every reading is in exactly one group, at its own time.
     mask = np.asarray(dealt.mask)
@@ -75,7 +77,8 @@ def test_long_observations_are_dealt_into_groups(problem, rows, groups):
     )
     for time, value in zip(observation.times, observation.values, strict=True):
         group, row = np.argwhere(np.isclose(dealt.values[..., 1], value[1]) & mask[..., 1])[0]
-        np.testing.assert_allclose(dealt.times[group, row], time, rtol=1e-6)
+        # Output times are a tenth apart, from 0.1 on.
+        np.testing.assert_allclose(dealt.place[group, row], 10.0 * time - 1.0, rtol=1e-6)
 
 
 def test_trajectories_are_read_at_output_times_and_between(problem, encoder):
@@ -106,15 +109,3 @@ def test_positive_priors_have_logarithms_and_others_have_none():
     np.testing.assert_allclose(features[3], 0.5 / 0.98, rtol=1e-4)
     low, high = np.log([0.51, 1.49])
     np.testing.assert_allclose(features[4], -(low + high) / (high - low), rtol=1e-4)
-
-
-def test_readings_that_are_no_states_are_refused_before_anything_is_simulated(problem):
-    sensors = ij.Sensors(
-        problem.sensors.times, channels=("sum",), observable=lambda y, theta: jnp.sum(y)[None]
-    )
-    noise = ij.noise.Gaussian(0.1)
-    observed = ij.InverseProblem("sum", problem.parameters, problem.model, sensors, noise)
-    with refuses(ValueError, "channels sum of problem 'sum'.*`observable`.*states are needed"):
-        ij.methods.Regression().fit(observed, progress=False, key=jr.key(0))
-    with refuses(ValueError, "`observable`"):
-        Encoder.blank(observed)

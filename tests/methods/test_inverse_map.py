@@ -13,7 +13,7 @@ from flax import linen, nnx
 
 import inojax as ij
 from inojax import methods, nn
-from inojax.methods import InverseMap, Labels, Spread, _series as series, invert_batch
+from inojax.methods import InverseMap, Labels, Spread, invert_batch
 from inojax.methods._inverse_map import _within_the_prior
 from inojax.methods._map_examples import Epoch
 from inojax.methods._series import Inputs
@@ -507,10 +507,11 @@ def test_times_in_single_precision_fit(problem, brief):
         brief(near, key=KEY).value, brief(observation(problem), key=KEY).value
     )
     times = np.array([0.0, 1e-3, 11.0, 11.0 + 1e-3])
-    encoder = dataclasses.replace(brief.encoder, times=times, slack=series._slack(times))
     rounded = times.astype(np.float32).astype(np.float64)
-    assert (np.abs(rounded - times) <= encoder.slack).all()
-    assert (encoder.slack < 1e-5).all()  # a hundredth of the narrow steps
+    for dtype in (np.float32, np.float64):
+        slack = methods._slots.slack(times, 11.0, dtype)
+        assert (np.abs(rounded - times) <= slack).all()
+        assert (slack < 1e-5).all()  # a hundredth of the narrow steps
 
 
 def test_irregular_sensors_are_refused():
@@ -636,7 +637,7 @@ def test_series_lose_readings_at_random_in_blocks_and_in_patterns(problem):
     whole = measured(problem, np.ones((1, 10, 3)), np.zeros((1, 2)))
     one = jax.tree.map(lambda x: jnp.asarray(x[0], jnp.float32), whole)
     one = dataclasses.replace(one, mask=jnp.ones((10, 3), bool))
-    lose = jax.vmap(lambda k: methods._encoding.thin(one, 1.0, patterns=True, key=k).mask)
+    lose = jax.vmap(lambda k: methods._thinning.thin(one, 1.0, patterns=True, key=k).mask)
     masks = np.asarray(lose(jr.split(KEY, 600)))
     assert masks.any(axis=(1, 2)).all()
     rows = masks.any(axis=2)

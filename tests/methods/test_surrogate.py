@@ -13,6 +13,7 @@ import scipy.fft
 from inojax.data import simulate
 from inojax.methods import INO, SurrogateSettings
 from inojax.methods._encoding import Encoder
+from inojax.methods._familiar import Familiar
 from inojax.methods._ino_drift import Drift, drift_loss, new_pool, residual_of
 from inojax.methods._ino_surrogate import (
     Surrogate,
@@ -204,6 +205,7 @@ def test_inference_works_without_a_derivative_of_the_surrogate(setting, guard):
     method = UNTRAINED["INO"]
     assert isinstance(method, INO)
     drift = Drift(problem, encoder, method.drift, key=jr.key(2))
-    inverter = method._inverter(problem, encoder, guard, drift, ())
+    familiar = Familiar.blank(encoder.slots)
+    inverter = method._inverter(problem, encoder, familiar, guard, drift, ())
     observation = problem.simulate(np.array([0.4, -0.6]), key=jr.key(4))
     assert np.isfinite(inverter(observation, key=jr.key(5)).value).all()
