@@ -18,6 +18,7 @@ from ._estimate import (
 )
 from ._estimate_status import EstimateStatus as EstimateStatus
 from ._inverse_problem import InverseProblem as InverseProblem
+from ._multi_start import MultiStart as MultiStart
 from ._observation import Observation as Observation
 from ._parameters import (
     Design as Design,

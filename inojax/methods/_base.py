@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Array, Float, Int, Key
-from scipy.special import chdtr, chdtrc
+from scipy.special import chdtr
 
 from .._estimate import Diagnostics, Estimate
 from .._estimate_status import EstimateStatus
@@ -17,7 +17,7 @@ from .._inverse_problem import InverseProblem
 from .._observation import Observation, check_times
 from .._trust import P_VALUE, TrustTicket
 from .._x64 import is_traced
-from ..noise import NoDensityError
+from ..noise import NoDensityError, misfit_p_value
 from ..train import TrainLog
 
 # Optima of less weight are no explanations worth a warning.
@@ -114,10 +114,11 @@ class AbstractInverter(eqx.Module):
         if estimate.ticket is not None:
             return estimate
         checked = resimulate(self.problem, estimate, observation)
-        ticket = issue_ticket(self, checked, observation)
+        clean = _clean(self.problem, checked, observation)
+        ticket = issue_ticket(self, checked, observation, clean)
         if self._is_exact and float(ticket.p_value) < P_VALUE:
             least = _least_chi2(self.problem, checked, observation)
-            best = chdtrc(np.sum(observation.mask), least)
+            best = misfit_p_value(self.problem.noise, least, clean, observation.mask)
             ticket = eqx.tree_at(lambda t: t.best_p_value, ticket, np.asarray(best))
         return eqx.tree_at(lambda e: e.ticket, checked, ticket, is_leaf=lambda x: x is None)
 
@@ -294,12 +295,20 @@ def resimulate(problem: InverseProblem, estimate: Estimate, observation: Observa
     count = int(np.sum(observation.mask))
     if np.isfinite(chi2):
         before = EstimateStatus(int(estimate.status))
-        poor = chdtrc(count, chi2) < P_VALUE
+        clean = _clean(problem, estimate, observation)
+        poor = misfit_p_value(problem.noise, chi2, clean, observation.mask) < P_VALUE
         fits = EstimateStatus.POOR_FIT if poor else EstimateStatus.OK
         return _with_verdict(estimate, chi2 / count, before if before in MORE_URGENT else fits)
     status = _why_infinite(problem, estimate, observation)
     chi2 = np.inf if status is EstimateStatus.POOR_FIT else np.nan
     return _with_verdict(estimate, chi2, status)
+
+
+def _clean(problem: InverseProblem, estimate: Estimate, observation: Observation) -> Any:
+    """Predictions at a single estimate, where what they leave of counts depends on them."""
+    if problem.noise.counts:
+        return problem.predict(np.asarray(estimate.value, np.float64), observation)
+    return None
 
 
 def _why_infinite(
@@ -334,7 +343,7 @@ def _with_verdict(estimate: Estimate, reduced: float, status: EstimateStatus) ->
 
 
 def issue_ticket(
-    inverter: AbstractInverter, estimate: Estimate, observations: Observation
+    inverter: AbstractInverter, estimate: Estimate, observations: Observation, clean: Any = None
 ) -> TrustTicket:
     """The trust ticket of checked estimates, without what held-out simulations would add.
 
@@ -342,6 +351,7 @@ def issue_ticket(
         inverter: What made them.
         estimate: One estimate, or a batch, with its misfit.
         observations: The readings, one for each.
+        clean: What is predicted at the estimates; needed for counts only.
 
     Returns:
         A ticket for each.
@@ -365,7 +375,9 @@ def issue_ticket(
     return TrustTicket(
         status=np.asarray(estimate.status),
         reduced_chi2=reduced,
-        p_value=np.asarray(chdtrc(count, reduced * count)),
+        p_value=np.asarray(
+            misfit_p_value(inverter.problem.noise, reduced * count, clean, observations.mask)
+        ),
         best_p_value=unknown,
         explanations=explanations,
         solver_power=known(found.solver_power),

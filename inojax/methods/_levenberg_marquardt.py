@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -32,9 +31,9 @@ class Local(NamedTuple):
         hessian: A positive semi-definite approximation of its second derivatives.
     """
 
-    value: Float[Array | np.ndarray, "*batch row"]
-    gradient: Float[Array | np.ndarray, "*batch row parameter"]
-    hessian: Float[Array | np.ndarray, "*batch row parameter parameter"]
+    value: Float[Array, "*batch row"]
+    gradient: Float[Array, "*batch row parameter"]
+    hessian: Float[Array, "*batch row parameter parameter"]
 
 
 class Minimum(NamedTuple):
@@ -48,11 +47,11 @@ class Minimum(NamedTuple):
         left: What a step without damping would gain.
     """
 
-    x: Float[Array | np.ndarray, "*batch row parameter"]
+    x: Float[Array, "*batch row parameter"]
     local: Local
-    converged: Bool[Array | np.ndarray, "*batch row"]
-    steps: Int[Array | np.ndarray, "*batch row"]
-    left: Float[Array | np.ndarray, "*batch row"] | float = math.inf
+    converged: Bool[Array, "*batch row"]
+    steps: Int[Array, "*batch row"]
+    left: Float[Array, "*batch row"] | float = math.inf
 
     @property
     def arrived(self) -> Any:

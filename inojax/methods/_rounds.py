@@ -28,7 +28,7 @@ class Ended(NamedTuple):
     """
 
     minimum: Minimum
-    chi2: Float[np.ndarray, "batch start"]
+    chi2: Float[Any, "batch start"]
 
 
 class Rounds(NamedTuple):
@@ -65,7 +65,7 @@ class Limits(NamedTuple):
 class _Pool(NamedTuple):
     """Different points where the starts of one observation ended, the best first."""
 
-    minimum: Minimum
+    minimum: Any  # a `Minimum` of NumPy arrays
     chi2: Float[np.ndarray, " point"]
     starts: Int[np.ndarray, " point"]
     taken: int
@@ -131,7 +131,7 @@ def with_search(estimate: Estimate, rounds: Rounds) -> Estimate:
     assert estimate.optima is not None
     assert estimate.diagnostics is not None
 
-    def told(e: Estimate) -> Any:
+    def told(e: Any) -> Any:
         return e.optima.starts, e.diagnostics.search
 
     def pick(all_of_them: np.ndarray, first: np.ndarray) -> np.ndarray:
@@ -224,7 +224,7 @@ def _together(first: Ended, pools: dict[int, _Pool]) -> Rounds:
     return Rounds(minimum, more, starts, MultiStart(*numbers))
 
 
-def _put(minimum: Minimum, row: int, pool: _Pool, many: int) -> None:
+def _put(minimum: Any, row: int, pool: _Pool, many: int) -> None:
     """Write the best points of a pool where an observation's first ones were."""
     index = np.minimum(np.arange(many), len(pool.chi2) - 1)
     for leaf, part in zip(*map(jax.tree.leaves, (minimum, pool.minimum)), strict=True):
@@ -233,5 +233,5 @@ def _put(minimum: Minimum, row: int, pool: _Pool, many: int) -> None:
     minimum.local.value[row, len(pool.chi2) :] = np.inf
 
 
-def _rows(minimum: Minimum, index: int | list[int] | np.ndarray) -> Minimum:
+def _rows(minimum: Any, index: int | list[int] | np.ndarray) -> Any:
     return jax.tree.map(lambda leaf: np.asarray(leaf)[index], minimum)

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
-from scipy.special import chdtrc
 
 from .._estimate import Estimate
 from .._estimate_status import EstimateStatus
@@ -19,6 +18,7 @@ from .._trust import P_VALUE, Vetting
 from .._x64 import in_x32
 from ..data import Dataset
 from ..models import compiled, in_calls
+from ..noise import misfit_p_value
 from ..train import TrainLog
 from ._amortized import AbstractAmortizedMethod
 from ._base import MORE_URGENT, AbstractInverter, issue_ticket
@@ -103,8 +103,8 @@ class VettedInverter(AbstractInverter):
     def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
         estimate = self.inner._on_host(observations, keys)
         found = _examine(self.inner, estimate, observations)
-        estimate = _with_status(estimate, found, observations)
-        ticket = issue_ticket(self.inner, estimate, observations)
+        estimate = _with_status(self.problem, estimate, found, observations)
+        ticket = issue_ticket(self.inner, estimate, observations, found.clean)
         cases = len(self.misfits)
         nothing = np.full(found.chi2.shape, np.nan)
         vetting = Vetting(
@@ -211,6 +211,7 @@ class _Found(eqx.Module):
     gap: Float[np.ndarray, " batch"] | None
     count: Int[np.ndarray, " batch"]
     impossible: Bool[np.ndarray, " batch"]  # though solved
+    clean: Float[np.ndarray, "batch reading channel"]
 
 
 def _examine(inverter: AbstractInverter, estimate: Estimate, observations: Observation) -> _Found:
@@ -229,7 +230,7 @@ def _examine(inverter: AbstractInverter, estimate: Estimate, observations: Obser
     surprise = (_finite(surprise) - count) / np.sqrt(2.0 * count)
     read = np.where(np.asarray(observations.mask), np.isfinite(clean), True).all(axis=(1, 2))
     impossible = read & np.isposinf(chi2)
-    return _Found(_finite(chi2) / count, _finite(left), surprise, gap, count, impossible)
+    return _Found(_finite(chi2) / count, _finite(left), surprise, gap, count, impossible, clean)
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
@@ -315,9 +316,12 @@ def _distance(
 _chi2_compiled = eqx.filter_jit(_chi2)
 
 
-def _with_status(estimate: Estimate, found: _Found, observations: Observation) -> Estimate:
+def _with_status(
+    problem: InverseProblem, estimate: Estimate, found: _Found, observations: Observation
+) -> Estimate:
     """The estimates with misfit and status, as `resimulate` gives them to a single one."""
-    p_value = chdtrc(found.count, found.chi2 * found.count)
+    total = found.chi2 * found.count
+    p_value = misfit_p_value(problem.noise, total, found.clean, observations.mask)
     before = np.asarray(estimate.status)
     status = np.where(p_value < P_VALUE, int(EstimateStatus.POOR_FIT), int(EstimateStatus.OK))
     status = np.where(np.isin(before, MORE_URGENT), before, status)

@@ -168,9 +168,8 @@ def _in_blocks(
         some = np.arange(start, start + _BLOCK) % count
         meant = min(_BLOCK, count - start)
         with jax.enable_x64(True):
-            part = _observed(
-                problem, *(jnp.asarray(x[some]) for x in rows), observation, noisy=noisy
-            )
+            states, thetas, sensitivities, keys = (jnp.asarray(x[some]) for x in rows)
+            part = _observed(problem, states, thetas, sensitivities, keys, observation, noisy=noisy)
             found.append([np.array(x)[:meant] for x in part])
     return tuple(np.concatenate(column) for column in zip(*found, strict=True))
 

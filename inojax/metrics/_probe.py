@@ -63,8 +63,8 @@ class Probe(NamedTuple):
         steps = (_REACH[:, None] * move[None])[None]
         moved = cases[:, None] * np.exp(steps) if logarithmic else cases[:, None] + steps
         inside = np.asarray(self.problem.parameters.to_unit(moved))
-        allowed = ((inside > 0.0) & (inside < 1.0)).all(axis=-1)
-        return self._largest(cases, np.where(allowed[..., None], moved, cases[:, None]))
+        allowed = np.all((inside > 0.0) & (inside < 1.0), axis=-1, keepdims=True)
+        return self._largest(cases, np.where(allowed, moved, cases[:, None]))
 
     def _largest(self, cases: np.ndarray, moved: np.ndarray) -> float:
         many, size = moved.shape[1:]

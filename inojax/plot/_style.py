@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib as mpl
 from cycler import cycler
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, FigureBase
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.legend import Legend
 
 # Okabe and Ito's palette, which color-blind readers tell apart.
@@ -69,7 +69,7 @@ def hide(axes: Axes) -> None:
 
 
 def legend_above(
-    figure: FigureBase, handles: Sequence[Any], labels: Sequence[str], most: int = 4
+    figure: Figure | SubFigure, handles: Sequence[Any], labels: Sequence[str], most: int = 4
 ) -> None:
     """Put a legend above all panels, whole: in as many columns as fit, and long names wrapped.
 
@@ -98,11 +98,13 @@ def legend_above(
         figure.set_size_inches(width, height + max(0.0, inches))
 
 
-def _legend(figure: FigureBase, handles: Sequence[Any], labels: list[str], columns: int) -> Legend:
+def _legend(
+    figure: Figure | SubFigure, handles: Sequence[Any], labels: list[str], columns: int
+) -> Legend:
     return figure.legend(list(handles), labels, loc="outside upper center", ncols=columns)
 
 
-def _legend_width(figure: FigureBase, handles: Sequence[Any], labels: list[str]) -> float:
+def _legend_width(figure: Figure | SubFigure, handles: Sequence[Any], labels: list[str]) -> float:
     legend = _legend(figure, handles, labels, 1)
     width = legend.get_window_extent().width
     legend.remove()
