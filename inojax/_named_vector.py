@@ -200,6 +200,8 @@ class NamedVector:
 
     def _positions(self, index: Any) -> Any:
         """An index of the array, after a look at what is known of it."""
+        if type(index) is int and 0 <= index < len(self):  # nearly all of them
+            return index
         if isinstance(index, str):
             if self._names is None or index not in self._names:
                 self._named(index)  # which raises
