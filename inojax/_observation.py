@@ -210,6 +210,25 @@ class Observation(eqx.Module):
             coordinate=self.coordinate,
         )
 
+    def in_order(self) -> "Observation":
+        """The same with its rows in order of time, on the host.
+
+        Rows of one time stay in the order they have. `from_arrays` and `from_csv` do this already.
+
+        Returns:
+            The observation, or batch of observations; itself if nothing is out of order.
+        """
+        times = np.asarray(self.times)
+        if not np.any(np.diff(times) < 0.0):
+            return self
+        order = np.argsort(times, axis=-1, kind="stable")
+
+        def sort(rows: Array | np.ndarray) -> np.ndarray:
+            index = order.reshape(*order.shape, *(1,) * (np.ndim(rows) - order.ndim))
+            return np.take_along_axis(np.asarray(rows), index, axis=order.ndim - 1)
+
+        return jax.tree.map(sort, self)
+
     def _require_single(self, what: str) -> None:
         if np.ndim(self.times) != 1:
             raise ValueError(

@@ -169,9 +169,16 @@ def describe_measurement(problem: InverseProblem) -> Manifest:
         found["noise"] = _part_of_noise(problem, probes, keys)
     if sensors.observable is not None:
         found["observable"] = part_of(
-            lambda y, theta: problem.read(y[None], theta)[0], probes.states, probes.thetas
+            lambda y, theta: sensors.observed(
+                y,
+                problem.parameters.complete(theta),
+                state_names=model.states,
+                parameter_names=problem.parameters.all_names,
+            ),
+            probes.states,
+            probes.thetas,
         )
-        shapes = (len(model.states), problem.parameters.size, count)
+        shapes = (len(model.states), problem.parameters.binding, count)
         _check_unchanged("observable", sensors.observable, found["observable"], shapes)
     if isinstance(model, PDEModel):
         found["collocation"] = described(model.collocation)

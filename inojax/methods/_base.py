@@ -76,6 +76,8 @@ class AbstractInverter(eqx.Module):
             TypeError: If `observation` is not an `Observation`.
             ValueError: If it belongs to another problem, is a batch, or holds no reading.
         """
+        if isinstance(observation, Observation) and not is_traced(observation):
+            observation = observation.in_order()
         self.problem.check_observation(observation)
         if is_traced(observation, key, self):
             batch, keys = jax.tree.map(lambda x: jnp.asarray(x)[None], (observation, key))
@@ -195,6 +197,7 @@ def invert_batch(
     keys = jax.random.split(key, observations.mask.shape[0])
     if is_traced(observations, key, inverter):
         return inverter._invert(observations, keys)
+    observations = observations.in_order()
     check_readings(inverter.problem, observations, "`observations`")
     return inverter._on_host(observations, keys)
 

@@ -9,7 +9,7 @@ import pytest
 
 from inojax.data import Dataset, _simulate, _store, simulate
 from inojax.data._store import Store
-from inojax.models import _ode
+from inojax.models import _ode_solve
 from inojax.solvers import SolveStatus
 
 
@@ -49,13 +49,13 @@ def test_bits_depend_neither_on_devices_nor_on_the_store(decay, key, chunk_size,
 
 
 def test_devices_take_turns(decay, key, monkeypatch):
-    seen, in_calls = [], _ode.in_calls
+    seen, in_calls = [], _ode_solve.in_calls
 
     def spied(*args, mesh, **kwargs):
         seen.extend(mesh.local_devices)
         return in_calls(*args, mesh=mesh, **kwargs)
 
-    monkeypatch.setattr(_ode, "in_calls", spied)
+    monkeypatch.setattr(_ode_solve, "in_calls", spied)
     mesh = jax.make_mesh((2,), ("simulation",))
     simulate(decay(), 60, chunk_size=8, mesh=mesh, progress=False, key=key)
     # Every other chunk on the other device, whichever is done first.

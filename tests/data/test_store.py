@@ -169,7 +169,7 @@ def slightly_other(t, y, theta):
         ({"vector_field": reverse}, {}, "vector field"),
         ({"vector_field": slightly_other}, {}, "vector field"),
         ({"rtol": 1e-7}, {}, r"solver settings \(rtol 1e-06 instead of 1e-07\)"),
-        ({"atol": 1e-11}, {}, r"solver settings \(atol 1e-10 instead of 1e-11\)"),
+        ({"atol": 1e-11}, {}, r"solver settings \(atol None instead of 1e-11\)"),
         ({"atol": np.array([1e-10, 1e-11])}, {}, r"solver settings \(atol"),
         ({"max_steps": 99}, {}, r"solver settings \(max_steps 10000 instead of 99\)"),
         ({}, {"n": 101}, r"`n` \(100 instead of 101\)"),
