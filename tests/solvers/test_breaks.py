@@ -34,6 +34,28 @@ def test_inputs_that_jump_or_bend_are_met_and_differentiated(name):
     np.testing.assert_allclose(derivatives[0, :, 0], expected, atol=10 * CLOSE)
 
 
+@pytest.mark.parametrize("tolerances", [{}, {"rtol": 1e-12, "atol": 1e-14}])
+def test_a_quarter_of_an_hour_twice_a_day(tolerances):
+    """The state of `solve` and `solve_ensemble` is the closed form, whatever is asked for."""
+    starts, length, k = 12.0 * np.arange(6), 0.25, 0.2
+    times = np.array([0.5, 11.5, 12.5, 23.5, 24.5, 36.0, 48.5, 60.5])
+
+    def field(t, y, theta):
+        on = jnp.asarray(starts)
+        rate = jnp.sum(jnp.where((t >= on) & (t < on + length), 1.0 / length, 0.0))
+        return jnp.stack([rate - theta[0] * y[0]])
+
+    since = np.maximum(times[:, None] - starts, 0.0)
+    within = np.minimum(since, length)
+    exact = np.sum(-np.expm1(-k * within) * np.exp(-k * (since - within)), axis=1) / (length * k)
+    model = ODEModel(field, [0.0], times=times, states=("c",)).replace(**tolerances)
+    for found in (
+        model.solve(np.array([k])).states,
+        model.solve_ensemble(np.array([[k]])).states[0],
+    ):
+        np.testing.assert_allclose(found[:, 0], exact, rtol=1e-5)
+
+
 def test_given_breakpoints_serve_what_tracing_cannot_look_into():
     model = driven(lambda t, p: looped(t, p[1]), breakpoints=lambda p: p[1:3])
     found, derivatives = model.sensitivities(THETA[None])
