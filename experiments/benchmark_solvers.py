@@ -126,7 +126,7 @@ class Case:
 
     def at(self, rtol: float) -> ij.ODEModel:
         """The model with other tolerances, in their usual proportion."""
-        return self.model.replace(rtol=rtol, atol=self.model.atol * rtol / self.model.rtol)
+        return self.model.with_rtol(rtol)
 
     def error(self, states: np.ndarray) -> float:
         """Largest error of any state at any time, relative to its largest value."""
@@ -241,6 +241,7 @@ def numpy_solver(method: str, pool: ProcessPoolExecutor) -> Solver:
 def tasks_of(case: Case, thetas: np.ndarray, method: str, rtol: float) -> Iterator[Task]:
     """One task for each trajectory."""
     model = case.at(rtol)
+    assert model.atol is not None
     with jax.enable_x64(True):
         starts = [np.asarray(model.start(jnp.asarray(theta))) for theta in thetas]
     span = (model.initial_time, model.horizon)

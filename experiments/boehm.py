@@ -133,7 +133,7 @@ def experiment(arguments: Boehm, size: Size) -> Row:
 def with_tolerance(problem: ij.InverseProblem, rtol: float) -> ij.InverseProblem:
     """The problem with another tolerance of the solver."""
     assert isinstance(problem.model, ij.ODEModel)
-    model = problem.model.replace(rtol=rtol, atol=problem.model.atol * rtol / problem.model.rtol)
+    model = problem.model.with_rtol(rtol)
     parts = problem.parameters, model, problem.sensors, problem.noise
     return ij.InverseProblem(problem.name, *parts)
 

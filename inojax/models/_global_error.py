@@ -27,8 +27,7 @@ def with_global_tolerance(model: Any, thetas: Float[ArrayLike, "batch parameter"
         rtol, steps = local.rtol * factor, int(local.max_steps / factor**0.25)
         if rtol < _LEAST_RTOL:
             break
-        atol = None if local.atol is None else local.atol * factor
-        local = local.replace(rtol=rtol, atol=atol, max_steps=steps)
+        local = local.with_rtol(rtol).replace(max_steps=steps)
     raise ValueError(
         f"The global error of these trajectories could not be brought to `rtol` = {model.rtol:g}, "
         f"`atol` = {_said(model.atol)} by tolerances that float64 allows: small errors grow too "

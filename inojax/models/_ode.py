@@ -114,8 +114,10 @@ class ODEModel(eqx.Module):
         self.atol = None if atol is None else _number_or_vector(atol)
         self.max_steps = int(max_steps)
         self.max_step = float(max_step)
-        given = breakpoints is None or callable(breakpoints)
-        self.breakpoints = breakpoints if given else np.array(breakpoints, np.float64).ravel()
+        if breakpoints is None or callable(breakpoints):
+            self.breakpoints = breakpoints
+        else:
+            self.breakpoints = np.array(breakpoints, np.float64).ravel()
         self.time_unit = time_unit
         self.state_unit = state_unit
         self._binding = _binding
@@ -175,6 +177,15 @@ class ODEModel(eqx.Module):
         rtol = min(self.rtol, max(self.rtol * _RETRY_TOLERANCE, 1e-13))
         atol = None if self.atol is None else self.atol * _RETRY_TOLERANCE
         return self.replace(rtol=rtol, atol=atol, max_steps=self.max_steps * _RETRY_STEPS)
+
+    def with_rtol(self, rtol: float) -> "ODEModel":
+        """The same model with another relative tolerance, and `atol` in proportion.
+
+        Args:
+            rtol: Relative tolerance of each step.
+        """
+        atol = None if self.atol is None else self.atol * rtol / self.rtol
+        return self.replace(rtol=rtol, atol=atol)
 
     def with_global_tolerance(self, thetas: Float[ArrayLike, "batch parameter"]) -> "ODEModel":
         """The same model with tolerances at which whole trajectories are as exact as asked.
@@ -299,10 +310,8 @@ class ODEModel(eqx.Module):
             require_x64("`solve`")
             return solve_one_traced(self, jnp.asarray(theta, float), jnp.asarray(grid, float))
         many = self.solve_ensemble(np.asarray(theta, np.float64)[None], grid)
-        return ODESolution(
-            np.asarray(grid, np.float64),
-            *(np.asarray(x[0]) for x in (many.states, many.status, many.steps)),
-        )
+        states, status, steps = (np.asarray(x[0]) for x in (many.states, many.status, many.steps))
+        return ODESolution(np.asarray(grid, np.float64), states, status, steps)
 
     def solve_ensemble(
         self,

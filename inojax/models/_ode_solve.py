@@ -85,7 +85,8 @@ def solve_many(
     settled = with_traced_settings(model)
     ensemble = in_calls(call, settled, rows, mesh=mesh, sensitivities=sensitivities)
     ensemble = _without_hidden(ensemble)
-    return _solution(times, ensemble), ensemble.tangents
+    tangents = None if ensemble.tangents is None else np.asarray(ensemble.tangents)
+    return _solution(times, ensemble), tangents
 
 
 def solve_many_traced(model: Solvable, thetas: Array, times: Array) -> ODESolution:

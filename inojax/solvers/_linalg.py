@@ -113,7 +113,8 @@ def row_sizes(
     for j in range(n):
         column[plan.colors[j], plan.pattern[:, j]] = j
     padded = jnp.concatenate([sizes, jnp.zeros_like(sizes[:1])])
-    terms = sum(jnp.abs(row) * padded[which] for row, which in zip(jacobian, column, strict=True))
+    rows = zip(jacobian, column, strict=True)
+    terms = sum((jnp.abs(row) * padded[which] for row, which in rows), jnp.zeros_like(sizes))
     return terms, jnp.abs(jacobian[plan.colors, np.arange(n)])
 
 
