@@ -59,7 +59,7 @@ class InverseProblem(eqx.Module):
         self.sensors = sensors
         self.noise = noise
         self._check_types()
-        self.model = model.bound(parameters.binding) if hasattr(model, "bound") else model
+        self.model = getattr(model, "bound", lambda _: model)(parameters.binding)
         self.noise = noise.bound_to(parameters.binding)
 
     def _check_types(self) -> None:

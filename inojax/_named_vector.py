@@ -12,7 +12,6 @@ from jaxtyping import Array
 
 from ._x64 import is_traced
 
-
 # Attributes of arrays that JAX asks for as well as users.
 _ASKED_FOR = "shape", "dtype", "ndim", "size"
 
