@@ -297,10 +297,6 @@ def test_fits_say_what_was_fixed(key):
 
 # --- Ordinary differential equations ---------------------------------------------------------
 
-needs_binding = pytest.mark.skipif(
-    not hasattr(ij.ODEModel, "bound"), reason="`ODEModel` sees the unknowns only"
-)
-
 
 def decay(*, y0=7.0, field=None, start=None, states=("a", "b")):
     """da/dt = -k a from y0, db/dt = -rate b from 1, with `rate` fixed at 2."""
@@ -324,7 +320,6 @@ def decay(*, y0=7.0, field=None, start=None, states=("a", "b")):
     )
 
 
-@needs_binding
 def test_vector_fields_see_fixed_parameters():
     problem = decay()
     times = problem.model.times
@@ -343,7 +338,6 @@ def test_vector_fields_see_fixed_parameters():
     np.testing.assert_allclose(tight.solve(np.array([0.5])).states, exact, rtol=1e-8)
 
 
-@needs_binding
 def test_data_sets_see_fixed_parameters(key):
     problem = decay()
     dataset = ij.simulate(problem, 16, key=key)
@@ -351,7 +345,6 @@ def test_data_sets_see_fixed_parameters(key):
     np.testing.assert_allclose(dataset.trajectories[:, :, 0], exact, rtol=1e-4)
 
 
-@needs_binding
 def test_shapes_are_never_broadcast_and_positions_never_moved():
     with refuses(ValueError, r"`initial_state` must return one value for each.*a, b.*\(1,\)"):
         decay(start=lambda theta: theta[2:3])
@@ -364,7 +357,6 @@ def test_shapes_are_never_broadcast_and_positions_never_moved():
         decay(field=lambda t, y, theta: table[9] * y)
 
 
-@needs_binding
 def test_a_model_without_a_problem_knows_no_names():
     model = ij.ODEModel(
         lambda t, y, theta: -theta.k * y, np.ones(2), times=np.ones(1), states=("a", "b")
