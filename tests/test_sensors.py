@@ -27,6 +27,15 @@ def test_fixed_times_are_looked_up(key):
     assert sensors.size == 3
 
 
+@pytest.mark.parametrize("origin", [0.0, 2459000.5, -1e9])
+def test_fixed_times_are_told_apart_far_from_zero(key, origin):
+    """Minutes of a Julian day are a tenth of a thousandth of what single precision tells apart."""
+    grid = origin + GRID / 1440.0
+    sensors = Sensors(FixedTimes(grid[[0, 4, 99]]))
+    index, _ = draws(sensors, 1, 1, key, grid=grid)
+    np.testing.assert_array_equal(index[0], [0, 4, 99])
+
+
 def test_random_times_are_distinct_sorted_and_uniform(key):
     index, mask = draws(Sensors(RandomTimes(3)), 20, 4000, key)
     assert (np.diff(index, axis=1) > 0).all()

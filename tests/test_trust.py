@@ -108,6 +108,11 @@ CASES = {
         {"status": np.array(int(EstimateStatus.NOT_MIXED))}, Verdict.CHECK, "chains"
     ),
     "two explanations": ({"explanations": np.array(2)}, Verdict.CHECK, "2 different"),
+    "nothing unfamiliar": ({"unfamiliar": np.array(0)}, Verdict.TRUST, "explains"),
+    "more rows than slots": ({"unfamiliar": np.array(1)}, Verdict.CHECK, "dealt into groups"),
+    "between output times": ({"unfamiliar": np.array(2)}, Verdict.CHECK, "between output times"),
+    "readings lost": ({"unfamiliar": np.array(4)}, Verdict.CHECK, "than is usual in training"),
+    "all of it": ({"unfamiliar": np.array(7)}, Verdict.CHECK, "dealt into groups"),
     "estimated noise": ({"noise_known": False}, Verdict.TRUST, "explains"),
     "too close": ({"closer_p_value": np.array(1e-9)}, Verdict.CHECK, "noise is too high"),
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """How parameters, times and readings are put to the networks of every amortized method."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -214,9 +214,12 @@ class Encoder(eqx.Module):
             Its scaled readings in float32, and the same without noise.
         """
         if self.slots.fixed is None:
-            # As an observation would be written: rows without a reading are left out.
-            order = jnp.argsort(~jnp.any(seen.mask, axis=1), stable=True)
-            seen = jax.tree.map(lambda x: x[order], seen)
+            # As an observation would be put there: rows without a reading do not count.
+            slot = self.slots.spread(seen.rows.astype(jnp.float32), jnp.any(seen.mask, axis=1))
+            from_row = slot[None] == jnp.arange(self.slots.count)[:, None]
+            order = jnp.argmax(from_row, axis=1)
+            kept = seen.mask[order] & jnp.any(from_row, axis=1)[:, None]
+            seen = jax.tree.map(lambda x: x[order], seen)._replace(mask=kept)
         place = seen.rows.astype(jnp.float32)
         clean = jnp.asarray(self.reading_scale.apply(seen.clean)).astype(jnp.float32)
         return self._scaled(place, seen.values, seen.mask), clean
@@ -226,7 +229,7 @@ class Encoder(eqx.Module):
         scaled = self.reading_scale.apply(xp.asarray(values))
         scaled = xp.where(mask, scaled, 0.0).astype(np.float32)
         position = fraction(place, self.length).astype(np.float32)
-        return Readings(scaled, xp.asarray(mask), position)
+        return Readings(*(cast(Array, x) for x in (scaled, xp.asarray(mask), position)))
 
     @property
     def grid(self) -> Float[np.ndarray, "time feature"]:

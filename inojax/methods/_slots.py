@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -37,9 +38,10 @@ class Slots(eqx.Module):
     """The rows in which networks of one problem see readings.
 
     Where sensors read the same output times in every experiment, each time has a slot, and a
-    reading goes to that of its time. Where they draw times, slots are filled in order of time, and
-    more rows than slots are dealt into groups. Either way the set of readings decides: order of
-    rows, rows without a reading and rows of one time that read different channels do not matter.
+    reading goes to that of its time. Where they draw times, rows stand in order of time, each near
+    the slot that its time mostly has, and more rows than slots are dealt into groups. Either way
+    the set of readings decides: order of rows, rows without a reading and rows of one time that
+    read different channels do not matter.
 
     On the host times are compared in double precision, and what has no slot is refused. Inside a
     transformation nothing can be refused: `fits` is False there.
@@ -113,10 +115,11 @@ class Slots(eqx.Module):
         if self.fixed is not None:
             self._refuse_away(times[away & real])
         case, row = np.nonzero(real)
+        place = np.asarray(place)[real]
         if self.fixed is None:
-            group, slot = self._dealt(case, place[real], len(mask))
+            group, slot = self._dealt(case, place, len(mask))
         else:
-            group, slot = np.zeros_like(case), np.asarray(place[real], int)
+            group, slot = np.zeros_like(case), place.astype(int)
         shape = (len(mask), 1 + int(group.max(initial=0)), self.count, mask.shape[-1])
         cell = np.ravel_multi_index((case, group, slot), shape[:3])
         which, channel = np.nonzero(mask[real])
@@ -127,7 +130,7 @@ class Slots(eqx.Module):
         kept.reshape(-1)[target] = True
         places = np.zeros(shape[:3])
         if self.fixed is None:
-            places.reshape(-1)[cell] = place[real]
+            places.reshape(-1)[cell] = place
         else:
             places[:] = np.array(self.fixed, float)
         return Arranged(places, values, kept, np.ones(len(mask), bool))
@@ -252,7 +255,42 @@ class Slots(eqx.Module):
                 "that solves the model, such as `LeastSquares`."
             )
         groups = np.maximum(1, -(-rows // self.count))
-        return rank % groups[case], rank // groups[case]
+        group, number = rank % groups[case], rank // groups[case]
+        dense = np.zeros((cases, groups.max(initial=1), self.count))
+        where = case, group, number
+        dense[where] = place
+        size = np.zeros(dense.shape[:2], int)
+        np.maximum.at(size, where[:2], number + 1)
+        there = np.arange(self.count) < size[..., None]
+        return group, np.asarray(self.spread(dense, there))[where]
+
+    def spread(
+        self, place: Float[Array | np.ndarray, "*batch slot"], there: Any
+    ) -> Int[Array | np.ndarray, "*batch slot"]:
+        """Slots of rows in order of time where times are drawn.
+
+        If none is missing they have the slots in order. Else each goes to the slot of the row that
+        is mostly drawn near its time, or as near to it as the others allow.
+
+        Args:
+            place: Place of each row among the output times.
+            there: Which rows there are.
+
+        Returns:
+            The slot of each row, beyond the last one for those that are not there.
+        """
+        xp: Any = np if isinstance(place, np.ndarray) else jnp
+        rank = xp.cumsum(there, axis=-1) - 1
+        # The k-th of S uniform numbers is k / (S + 1) on average. Whole numbers do not round.
+        middle = 2 * xp.floor(place).astype(int) + 1
+        usual = (middle * (self.count + 1) + len(self.times)) // (2 * len(self.times)) - 1
+        ahead = xp.where(there, usual - rank, -self.count)
+        if xp is np:
+            ahead = np.maximum.accumulate(ahead, axis=-1)
+        else:
+            ahead = jax.lax.cummax(ahead, axis=ahead.ndim - 1)
+        free = self.count - rank[..., -1:] - 1
+        return xp.where(there, rank + xp.clip(ahead, 0, free), self.count)
 
     def _traced_slots(self, place: Array, groups: int) -> tuple[Array, Array]:
         """The same as rows of all groups one below the other, and how many times there are."""
@@ -263,7 +301,14 @@ class Slots(eqx.Module):
         number = jnp.cumsum(real & (ordered - before > _SAME)) - 1
         rows = number[-1] + 1
         used = jnp.maximum(1, -(-rows // self.count))
-        slot = (number % used) * self.count + number // used
+        group, number = number % used, number // used
+        # Rows of one time are one.
+        beyond = jnp.where(real, group * self.count + number, groups * self.count)
+        dense = jnp.full(groups * self.count, jnp.inf, place.dtype)
+        dense = dense.at[beyond].set(ordered, mode="drop").reshape(groups, self.count)
+        there = jnp.isfinite(dense)
+        slots = self.spread(jnp.where(there, dense, 0.0), there).reshape(-1)
+        slot = group * self.count + slots[jnp.minimum(beyond, len(slots) - 1)]
         slot = jnp.where(real, slot, groups * self.count)
         return jnp.zeros_like(slot).at[order].set(slot), rows
 

@@ -95,3 +95,17 @@ def test_take_picks_channels_in_their_order(trajectories):
     np.testing.assert_array_equal(
         part.apply(trajectories[..., [2, 0]]), scale.apply(trajectories)[..., [2, 0]]
     )
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e-40, 1e-12, 1e12, 1e40, 1e150])
+def test_the_unit_does_not_matter(trajectories, unit):
+    plain, other = (SignedLog.from_dataset(dataset(x * trajectories)) for x in (1.0, unit))
+    expected = plain.apply(trajectories)
+    # Float64 rounding of the unit, beside logarithms near ten.
+    np.testing.assert_allclose(other.apply(unit * trajectories), expected, atol=1e-11)
+    np.testing.assert_allclose(other.floor, unit * plain.floor, rtol=1e-12)
+    # Constants, too: what is constant but for rounding is so in any unit.
+    constant = np.full_like(trajectories, unit)
+    constant[0, 0] *= 1.0 + 1e-15
+    scale = SignedLog.from_dataset(dataset(constant))
+    np.testing.assert_allclose(scale.apply(constant), 0.0, atol=1e-9)

@@ -93,6 +93,17 @@ def test_networks_stay_in_float32():
             assert np.isfinite(mapped).all()
 
 
+@pytest.mark.parametrize("unit", [1e-40, 1e-12, 1e12, 1e40])
+def test_the_unit_does_not_matter(unit):
+    values = random_trajectories() / SCALES
+    plain, other = (Standardizer.from_dataset(make(x * values)) for x in (1.0, unit))
+    # Float64 rounding of the unit; the last channel's mean is 1e3 standard deviations away.
+    np.testing.assert_allclose(other.apply(unit * values), plain.apply(values), atol=1e-11)
+    if unit == 1e-40:
+        with pytest.raises(ValueError, match="`values` are float32, which does not hold"):
+            other.apply(jnp.ones((3, 4), jnp.float32))
+
+
 def test_bad_input_is_named():
     standardizer = Standardizer.from_dataset(make(random_trajectories()))
     with pytest.raises(ValueError, match="`values` must end in an axis of 4 channels"):

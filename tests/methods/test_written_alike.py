@@ -19,7 +19,7 @@ from inojax import methods, nn
 from inojax._inverse_problem import measure
 from inojax._unfamiliar import Unfamiliar
 from inojax.methods import invert_batch
-from inojax.methods._encoding import Readings
+from inojax.methods._encoding import Encoder, Readings
 from inojax.methods._familiar import Familiar
 from inojax.methods._slots import Slots
 from inojax.methods._training_data import prepare
@@ -87,7 +87,7 @@ def make(sensors, units=PLAIN, observable=None, noise=None):
         initial_time=units.origin,
         atol=1e-9 * size,
     )
-    channels = None if observable is None else ("first", "second")
+    channels = ("A", "B")
     times = {"fixed": ij.FixedTimes(units.times(READ)), "drawn": ij.RandomTimes(5)}[sensors]
     noise = ij.noise.Gaussian(LEVEL * size) if noise is None else noise
     sensors = ij.Sensors(times, channels=channels, missing=0.1, observable=observable)
@@ -127,9 +127,18 @@ CASES = [
 ]
 
 
+# These two read through an observable where times are fixed.
+THROUGH = ("INO", "InverseMap")
+
+
+def doubled(y, k):
+    return jnp.stack([y[0], 2.0 * y[1]])
+
+
 @functools.cache
 def fitted(name, sensors, units=PLAIN):
-    problem, data = make(sensors, units)
+    through = doubled if sensors == "fixed" and name in THROUGH else None
+    problem, data = make(sensors, units, observable=through)
     return BRIEF[name].fit(problem, data, progress=False, key=KEY)
 
 
@@ -250,8 +259,7 @@ def test_a_batch_is_its_members(trained):
     [
         ("Regression", "fixed", "calendar"),
         ("Regression", "drawn", "long"),
-        ("Regression", "drawn", "short"),
-        ("InverseMap", "fixed", "long"),
+        ("InverseMap", "fixed", "short"),
         ("INO", "drawn", "calendar"),
     ],
 )
@@ -262,18 +270,19 @@ def test_units_and_origin_do_not_matter(name, sensors, units):
     found = alone(other, written(other.problem, rows, values, OTHER[units]))
     # Rounding in float32, after a few steps of an optimizer that divides by gradients.
     np.testing.assert_allclose(found, expected, atol=2e-3)
+    if units != "calendar" or name == "INO":
+        return
     # Inside a transformation, where times need double precision.
     one = written(other.problem, rows, values, OTHER[units])
     key = jr.split(KEY, 1)[0]
     with jax.enable_x64(True):
         traced = jax.jit(lambda o: other(o, key=key))(one)
         np.testing.assert_allclose(traced.unit_value, found[0], atol=2e-5)
-    if units == "calendar":
-        with refuses(RuntimeError, "too close to each other for float32.*`invert_batch` outside"):
-            jax.jit(lambda o: other(o, key=key))(one)
-        rounded = dataclasses.replace(one, times=one.times.astype(np.float32))
-        with refuses(ValueError, "`observation` has times .*double precision"):
-            other(rounded, key=key)
+    with refuses(RuntimeError, "too close to each other for float32.*`invert_batch` outside"):
+        jax.jit(lambda o: other(o, key=key))(one)
+    rounded = dataclasses.replace(one, times=one.times.astype(np.float32))
+    with refuses(ValueError, "`observation` has times .*double precision"):
+        other(rounded, key=key)
 
 
 # --- What networks were not trained for ------------------------------------------------------
@@ -301,13 +310,15 @@ def test_a_reading_without_a_slot_is_refused():
         batch = jax.tree.map(lambda x: np.asarray(x)[None], one)
         with refuses(ValueError, "reading at time 1.25"):
             invert_batch(inverter, batch, key=KEY)
-        traced = jax.jit(inverter)(one, key=KEY)
-        assert np.isnan(traced.value).all()
-        assert np.isnan(traced.samples).all()
+        if name == "INO":
+            continue  # it takes longest to compile, and shares this with regression
+        traced = jax.jit(inverter)
+        assert np.isnan(traced(one, key=KEY).value).all()
+        assert np.isnan(traced(one, key=KEY).samples).all()
         # Where nothing was read, a time does not matter.
         less = dataclasses.replace(one, mask=one.mask & (rows != 4)[:, None])
         assert np.isfinite(alone(inverter, less)).all()
-        assert np.isfinite(jax.jit(inverter)(less, key=KEY).value).all()
+        assert np.isfinite(traced(less, key=KEY).value).all()
 
 
 @pytest.mark.parametrize("sensors", ["fixed", "drawn"])
@@ -343,8 +354,8 @@ def test_more_rows_than_slots_are_told():
 
 def test_groups_of_correlated_rows_are_refused():
     noise = ij.noise.AR1(ij.noise.Gaussian(LEVEL), 0.5, step=0.25)
-    problem, data = make("drawn", noise=noise)
-    inverter = BRIEF["Regression"].fit(problem, data, progress=False, key=KEY)
+    problem, _ = make("drawn", noise=noise)
+    inverter = BRIEF["Regression"]._untrained(problem, Encoder.blank(problem))
     rows = np.array([0, 2, 3, 5, 7, 8])
     many = written(problem, rows, full(rows))
     with refuses(
@@ -475,7 +486,7 @@ def test_calendar_times_cost_no_accuracy():
         trajectories=states,
         status=np.zeros(2000, np.int32),
     )
-    method = methods.Regression(width=64, depth=2, steps=600, batch=128, learning_rate=3e-3)
+    method = methods.Regression(width=48, depth=2, steps=500, batch=64, learning_rate=4e-3)
     inverter = method.fit(problem, data, progress=False, key=KEY)
     rng = np.random.default_rng(1)
     truth = rng.uniform(0.1, 3.0, 256)
@@ -515,8 +526,7 @@ def observable(y, k):
     return jnp.stack([k[0] * y[0], jnp.log(y[1])])
 
 
-@pytest.mark.parametrize("name", ["Regression", "InverseMap"])
-def test_observables_are_read_like_states_of_the_same_values(name):
+def test_observables_are_read_like_states_of_the_same_values():
     problem, data = make("fixed", observable=observable)
     k, (a, b) = data.thetas[:, 0, None], np.moveaxis(data.trajectories, 2, 0)
     states = ij.Dataset(
@@ -529,10 +539,16 @@ def test_observables_are_read_like_states_of_the_same_values(name):
     rows, values = readings()
     found = []
     for one, solved in ((problem, data), (make("fixed")[0], states)):
-        inverter = BRIEF[name].fit(one, solved, progress=False, key=KEY)
-        found.append(alone(inverter, written(one, rows, values)))
-    # Rounding in float32, after a few steps of an optimizer that divides by gradients.
-    np.testing.assert_allclose(*found, atol=2e-3)
+        encoder, prepared = prepare(one, solved)
+        theta = jnp.asarray(one.parameters.from_unit(prepared.z[0]))
+        seen = measure(one, prepared.states[0], theta, key=KEY)
+        batch = jax.tree.map(lambda x: np.asarray(x)[None], written(one, rows, values))
+        held = encoder.arranged(encoder.slots.arrange(batch))
+        found.append(
+            (encoder.measured(seen)[0], held, encoder.reading_spread[list(encoder.slots.fixed)])
+        )
+    for one, other in zip(*(jax.tree.leaves(x) for x in found), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_surrogates_are_read_through_observables():
@@ -556,19 +572,20 @@ def test_surrogates_are_read_through_observables():
     # A surrogate may predict what has no logarithm.
     wild = encoder.read(problem, theta, scaled - 100.0, readings)
     assert np.isfinite(wild).all()
-    inverter = BRIEF["INO"].fit(problem, data, progress=False, key=KEY)
-    one = written(problem, *(x[:3] for x in readings_of_observable()))
-    assert np.isfinite(alone(inverter, one)).all()
-    predicted = inverter._surrogate_readings(
-        np.full((1, 2), 0.5, np.float32), jax.tree.map(lambda x: x[None], one)
-    )
-    assert predicted.shape == (1, 3, 2)
-    assert np.isfinite(predicted).all()
 
 
-def readings_of_observable():
+def test_a_surrogate_is_compared_where_readings_were_taken():
+    """In the order of their rows, whatever the slots."""
+    inverter = fitted("INO", "fixed")
     rows, values = readings()
-    return rows, np.nan_to_num(values) - np.array([0.0, 1.0])
+    unit = np.full((1, 2), 0.5)
+    found = []
+    for order in (np.arange(4), np.array([2, 0, 3, 1])):
+        one = written(inverter.problem, rows[order], values[order])
+        batch = jax.tree.map(lambda x: np.asarray(x)[None], one)
+        found.append(inverter._surrogate_readings(unit, batch)[0])
+    assert np.isfinite(found[0]).all()
+    np.testing.assert_allclose(found[1], found[0][order], rtol=1e-5)
 
 
 def test_observables_without_a_value_are_refused():

@@ -51,6 +51,21 @@ def test_density_is_that_of_the_dense_covariance(noise, levels, mask, readings):
     np.testing.assert_allclose(actual, expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("mask", [None, MASK], ids=["complete", "with gaps"])
+def test_the_origin_of_time_does_not_matter(mask, readings):
+    """Neither in double precision nor where only clean values are in single precision."""
+    noise = AR1(Gaussian(0.5), 0.8, step=0.2)
+    # Quarters, which double precision holds exactly there.
+    times = np.round(4.0 * TIMES) / 4.0 + 0.25 * np.arange(6)
+    far = times + 2459000.5
+    with jax.enable_x64(True):
+        expected = noise.log_prob(readings, CLEAN, THETA, mask, times=times)
+        found = noise.log_prob(readings, CLEAN, THETA, mask, times=far)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    single = [jnp.asarray(x, jnp.float32) for x in (readings, CLEAN)]
+    np.testing.assert_allclose(noise.log_prob(*single, THETA, mask, times=far), expected, rtol=1e-5)
+
+
 def test_padding_reaches_neither_density_nor_gradients(readings):
     """Padding repeats the last time, after which no time has passed."""
     noise = AR1(Gaussian("sigma"), "rho", step=0.2).bound(NAMES)
