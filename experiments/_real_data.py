@@ -397,7 +397,8 @@ def sampler_table(
             name,
             number(row[mean][name], 4),
             number(row[std][name], 2),
-            *(number(end, 4) for end in row["interval_90"][name]),
+            # Of few draws there is no such interval.
+            *(number(end, 4) for end in row["interval_90"][name] or (None, None)),
             "-" if row["r_hat"][name] is None else f"{row['r_hat'][name]:.4f}",
             number(row["effective_samples"][name], 4),
             number(row["tail_samples"][name], 4),

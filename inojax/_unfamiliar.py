@@ -24,9 +24,9 @@ _SENTENCES = {
         "Train with more `RandomTimes`, or refine the estimate on the real solver."
     ),
     Unfamiliar.BETWEEN_TIMES: (
-        "A reading was taken between output times of the model, where the network was not trained: "
-        "it interpolates. Add its time to the model's `times` and train again, or refine the "
-        "estimate on the real solver."
+        "A reading was taken between output times of the model, or before the first of them, where "
+        "the network was not trained: it interpolates. Add its time to the model's `times` and "
+        "train again, or refine the estimate on the real solver."
     ),
     Unfamiliar.FEWER_READINGS: (
         "Other readings are missing than is usual in training, or more of them, such as a whole "

@@ -2,12 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import numpyro.distributions as dist
 import pytest
 
 import inojax as ij
 from inojax._binding import Binding
+from inojax.data import describe_measurement
 from inojax.methods._base import estimate_from_cloud, estimate_from_point
 from inojax.models import Collocation, PDEModel, partial
 from inojax.noise import AR1, AbstractNoise, Gaussian, LogNormal, Poisson
@@ -367,3 +369,37 @@ def test_a_model_without_a_problem_knows_no_names():
     np.testing.assert_allclose(
         model.solve(np.array([0.5])).states, np.exp([[-0.5, -0.5]]), rtol=1e-5
     )
+
+
+NOISES = {
+    "gaussian": ij.noise.Gaussian("s"),
+    "per channel": ij.noise.Gaussian((0.1, "s")),
+    "log-normal": ij.noise.LogNormal("s"),
+    "ar1": ij.noise.AR1(ij.noise.Gaussian("s"), 0.5, step=1.0),
+    "correlation": ij.noise.AR1(ij.noise.Gaussian(0.1), "s", step=1.0),
+}
+
+
+@pytest.mark.parametrize("name", NOISES)
+def test_a_level_that_was_fixed_is_bound_anew(name):
+    """Another value, or an unknown, in a problem made from the parts of the first."""
+
+    def field(t, y, theta):
+        return [-theta.k * y.a, theta.k * y.a]
+
+    def problem(parameter, noise, model=None):
+        space = ij.ParameterSpace((ij.Parameter("k", dist.Uniform(0.1, 3.0)), parameter))
+        times = np.array([0.2, 0.4, 0.8])
+        model = model or ij.ODEModel(field, [1.0, 0.5], times=times, states=("a", "b"))
+        return ij.InverseProblem("p", space, model, ij.Sensors(ij.FixedTimes(times)), noise)
+
+    first = problem(ij.Parameter("s", 0.05), NOISES[name])
+    observation = first.simulate(np.array([1.0]), key=jr.key(0))
+    again = problem(ij.Parameter("s", 0.5), first.noise, first.model)
+    fresh = problem(ij.Parameter("s", 0.5), NOISES[name])
+    unknown = problem(ij.Parameter("s", dist.Uniform(0.0, 1.0)), first.noise, first.model)
+    expected = fresh.log_likelihood(np.array([1.0]), observation)
+    assert again.log_likelihood(np.array([1.0]), observation) == expected
+    assert unknown.log_likelihood(np.array([1.0, 0.5]), observation) == expected
+    assert first.log_likelihood(np.array([1.0]), observation) != expected
+    assert describe_measurement(first) != describe_measurement(again)

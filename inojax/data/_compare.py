@@ -121,6 +121,7 @@ _LABELS = {
     "missing": "share of missing readings",
     "observable": "observable",
     "noise": "noise",
+    "fixed": "fixed parameters",
     "collocation": "collocation points",
 }
 

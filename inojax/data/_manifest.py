@@ -161,6 +161,7 @@ def describe_measurement(problem: InverseProblem) -> Manifest:
         "missing": float(sensors.missing),
         "schedule": described(sensors.times),
         "noise": described(problem.noise),
+        "fixed": {name: repr(value) for name, value in problem.parameters.binding.values.items()},
     }
     # What is not ours may compute anything.
     if not is_plain(sensors.times):
@@ -178,7 +179,7 @@ def describe_measurement(problem: InverseProblem) -> Manifest:
             probes.states,
             probes.thetas,
         )
-        shapes = (len(model.states), problem.parameters.binding, count)
+        shapes = (model.states, problem.parameters.binding, problem.channels)
         _check_unchanged("observable", sensors.observable, found["observable"], shapes)
     if isinstance(model, PDEModel):
         found["collocation"] = described(model.collocation)
@@ -236,7 +237,7 @@ class _Probes:
 def _parts_of_ode(model: ODEModel, probes: _Probes) -> Manifest:
     slope = _program_of_vector_field(model, probes)
     # Fixed parameters are numbers in the program; another problem may have others.
-    seen = (len(model.states), probes.thetas.shape[1], model._binding)
+    seen = (model.states, probes.thetas.shape[1], model._binding)
     _check_unchanged("vector_field", model.vector_field, slope, seen)
     start = part_of(model.start, probes.thetas)
     _check_unchanged("initial_state", model.initial_state, start, seen)

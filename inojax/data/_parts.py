@@ -173,7 +173,18 @@ def is_known_prior(prior: Any) -> bool:
 
 
 def _public(value: Any) -> dict[str, Any]:
-    return {name: one for name, one in sorted(vars(value).items()) if not name.startswith("_")}
+    """What an object holds, with the distributions that mixtures keep for themselves."""
+    return {
+        name: one
+        for name, one in sorted(vars(value).items())
+        if not name.startswith("_") or _holds_numpyro(one)
+    }
+
+
+def _holds_numpyro(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return len(value) > 0 and all(map(_holds_numpyro, value))
+    return _is_numpyro(value)
 
 
 def _is_numpyro(value: Any) -> bool:

@@ -212,7 +212,8 @@ class LeastSquaresInverter(AbstractExactInverter):
             return in_calls(_minimize_block, alone, (observations, guesses), sensitivities=True)
 
         readings = np.asarray(observations.mask).sum(axis=(-2, -1))
-        known = not estimates_noise(self.problem)
+        # The p-value of counts is not that of their squares, which this search goes by.
+        known = not (estimates_noise(self.problem) or self.problem.noise.counts)
         limits = Limits(self.method.max_starts, readings, known)
         return all_rounds(descend(guesses), descend, limits, key_data.reshape(len(key_data), -1))
 

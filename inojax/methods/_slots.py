@@ -393,7 +393,7 @@ def _fixed_rows(problem: InverseProblem) -> tuple[int, ...] | None:
 
 def is_between(place: Float[np.ndarray, "*batch"]) -> Bool[np.ndarray, "*batch"]:
     """Whether places are no output times."""
-    return place != np.round(place)
+    return (place != np.round(place)) | (place < 0.0)  # the start may be no output time
 
 
 def quarter(place: Float[np.ndarray, "*batch"], length: int) -> Int[np.ndarray, "*batch"]:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Key
 from .._binding import Binding
 from ._base import AbstractNoise
 from ._independent import AbstractIndependentNoise
-from ._levels import Level, as_level, check_names, settled, value_of
+from ._levels import Level, as_level, check_names, value_of
 
 
 class _Links(NamedTuple):
@@ -56,7 +56,7 @@ class AR1(AbstractNoise):
     inner: AbstractIndependentNoise
     correlation: Level = eqx.field(static=True)
     step: float = eqx.field(static=True)
-    _names: tuple[str, ...] | None = eqx.field(static=True, default=None, repr=False)
+    _binding: Binding | None = eqx.field(static=True, default=None, repr=False)
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class AR1(AbstractNoise):
         correlation: Level,
         *,
         step: float,
-        _names: tuple[str, ...] | None = None,
+        _binding: Binding | None = None,
     ) -> None:
         """Check correlation and step.
 
@@ -82,7 +82,7 @@ class AR1(AbstractNoise):
         if not (math.isfinite(step) and step > 0.0):
             raise ValueError(f"`step` must be a positive time; got {step!r}.")
         self.step = float(step)
-        self._names = _names
+        self._binding = _binding
 
     @property
     def positive(self) -> bool:
@@ -106,17 +106,14 @@ class AR1(AbstractNoise):
         Raises:
             ValueError: If one of them is not there.
         """
-        check_names((self.correlation,), names, "correlation")
-        return dataclasses.replace(self, inner=self.inner.bound(names), _names=tuple(names))
+        return self.bound_to(Binding(tuple(names)))
 
-    def bound_to(self, binding: Binding) -> AbstractNoise:
-        """Levels that name fixed parameters become numbers; see `AbstractNoise.bound_to`."""
-        if not binding.fixed:
-            return self.bound(binding.names)
-        inner = dataclasses.replace(self.inner, scale=settled(self.inner.scale, binding.values))
-        correlation = settled(self.correlation, binding.values)
-        known = dataclasses.replace(self, inner=inner, correlation=correlation)
-        return known.bound(binding.unknown)
+    def bound_to(self, binding: Binding) -> "AR1":
+        """Look up the parameters that correlation and scale name; see `AbstractNoise.bound_to`."""
+        check_names((self.correlation,), binding, "correlation")
+        if isinstance(self.correlation, str) and self.correlation in binding.values:
+            _as_correlation(binding.values[self.correlation])
+        return dataclasses.replace(self, inner=self.inner.bound_to(binding), _binding=binding)
 
     def check(self, n_channels: int) -> None:
         """Raise unless `inner` has one level or one for each channel.
@@ -269,7 +266,9 @@ class AR1(AbstractNoise):
         times = xp.asarray(times)
         times = jnp.asarray(times - times[:1], like.dtype)
         before, first, gap = _neighbors(times[:, None], like, mask)
-        rho = value_of(self.correlation, jnp.asarray(theta, like.dtype), self._names, "correlation")
+        rho = value_of(
+            self.correlation, jnp.asarray(theta, like.dtype), self._binding, "correlation"
+        )
         valid = (rho >= 0.0) & (rho < 1.0)
         # Innocent where it is none, so that gradients stay finite.
         none = (rho == 0.0) | ~valid

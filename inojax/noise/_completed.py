@@ -33,6 +33,26 @@ class Completed(AbstractNoise):
         """As `inner`."""
         return self.inner.counts
 
+    @property
+    def negligible(self) -> float:
+        """As `inner`."""
+        return self.inner.negligible
+
+    @property
+    def needs_differences_only(self) -> bool:
+        """As `inner`."""
+        return self.inner.needs_differences_only
+
+    def settled(
+        self,
+        clean: Float[Array | np.ndarray, "*batch reading channel"],
+        *,
+        relative: float | Float[Array | np.ndarray, ""] = 0.0,
+        absolute: float | Float[Array | np.ndarray, "..."] = 0.0,
+    ) -> Float[Array | np.ndarray, "*batch reading channel"]:
+        """As `inner`."""
+        return self.inner.settled(clean, relative=relative, absolute=absolute)
+
     def stabilized(
         self, clean: Float[Array | np.ndarray, "reading channel"]
     ) -> Float[Array, "reading channel"] | None:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
+from .._binding import Binding
 from ._independent import AbstractIndependentNoise
 from ._levels import Scale, as_scale
 
@@ -22,7 +23,7 @@ class Gaussian(AbstractIndependentNoise):
     """
 
     scale: Scale = eqx.field(static=True, converter=as_scale)
-    _names: tuple[str, ...] | None = eqx.field(static=True, default=None, repr=False, kw_only=True)
+    _binding: Binding | None = eqx.field(static=True, default=None, repr=False, kw_only=True)
 
     @classmethod
     def standardized(cls, level: float, spread: Float[ArrayLike, " channel"]) -> "Gaussian":

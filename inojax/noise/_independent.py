@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from .._binding import Binding
 from ._base import AbstractNoise, NoDensityError
-from ._levels import Level, Scale, check_names, settled, value_of
+from ._levels import Level, Scale, check_names, value_of
 
 
 class AbstractIndependentNoise(AbstractNoise):
@@ -29,7 +29,7 @@ class AbstractIndependentNoise(AbstractNoise):
 
     scale: AbstractVar[Scale]
     # Names of the problem's parameters, once known.
-    _names: AbstractVar[tuple[str, ...] | None]
+    _binding: AbstractVar[Binding | None]
 
     @abc.abstractmethod
     def _difference(self, readings: Array, clean: Array) -> Array:
@@ -55,15 +55,12 @@ class AbstractIndependentNoise(AbstractNoise):
         Raises:
             ValueError: If the scale names a parameter that is not there.
         """
-        check_names(self._unknowns, names, "scale")
-        return dataclasses.replace(self, _names=tuple(names)) if self._unknowns else self
+        return self.bound_to(Binding(tuple(names)))
 
-    def bound_to(self, binding: Binding) -> AbstractNoise:
-        """Levels that name fixed parameters become numbers; see `AbstractNoise.bound_to`."""
-        if not binding.fixed:
-            return self.bound(binding.names)
-        known = dataclasses.replace(self, scale=settled(self.scale, binding.values))
-        return known.bound(binding.unknown)
+    def bound_to(self, binding: Binding) -> "AbstractIndependentNoise":
+        """Look up the parameters that the scale names; see `AbstractNoise.bound_to`."""
+        check_names(self._unknowns, binding, "scale")
+        return dataclasses.replace(self, _binding=binding) if self._unknowns else self
 
     def check(self, n_channels: int) -> None:
         """Raise unless the scale is one level or has one for each channel.
@@ -262,7 +259,7 @@ class AbstractIndependentNoise(AbstractNoise):
         self.check(values.shape[-1])
         if self._unknowns:
             theta = jnp.asarray(theta, values.dtype)
-            each = [value_of(level, theta, self._names, "scale") for level in self._levels]
+            each = [value_of(level, theta, self._binding, "scale") for level in self._levels]
             scale = jnp.stack(each) if isinstance(self.scale, tuple) else each[0]
         else:
             scale = jnp.asarray(self.scale, values.dtype)

@@ -1,13 +1,14 @@
 """Levels of noise: numbers, or names of parameters that are unknown."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from .._binding import Binding
 from .._x64 import is_traced
 
 Level = float | str
@@ -61,17 +62,24 @@ def as_level(level: Any) -> Level | None:
     return value if math.isfinite(value) and value >= 0.0 else None
 
 
-def check_names(levels: Sequence[Level], names: tuple[str, ...], argument: str) -> None:
+def check_names(levels: Sequence[Level], binding: Binding, argument: str) -> None:
     """Raise unless every level that is a name is that of a parameter.
 
     Args:
         levels: Levels.
-        names: Names of the problem's parameters.
+        binding: Names of the problem's parameters, with the values of fixed ones.
         argument: What the levels are called.
 
     Raises:
-        ValueError: If a name is not there.
+        ValueError: If a name is not there, or a fixed one is no level.
     """
+    names = binding.names
+    for level in levels:
+        if isinstance(level, str) and as_level(binding.values.get(level, 0.0)) is None:
+            raise ValueError(
+                f"`{argument}` of the noise is the parameter {level!r}, fixed at "
+                f"{binding.values[level]}; it must be a finite number, zero or more."
+            )
     unknown = [level for level in levels if isinstance(level, str) and level not in names]
     if unknown:
         raise ValueError(
@@ -80,28 +88,13 @@ def check_names(levels: Sequence[Level], names: tuple[str, ...], argument: str) 
         )
 
 
-def settled(scale: Scale, values: Mapping[str, float]) -> Scale:
-    """Put numbers in place of the names of fixed parameters.
-
-    Args:
-        scale: A level, or one for each channel.
-        values: Value of each fixed parameter by its name.
-
-    Returns:
-        The same with those numbers.
-    """
-    if isinstance(scale, tuple):
-        return tuple(values[x] if isinstance(x, str) and x in values else x for x in scale)
-    return values[scale] if isinstance(scale, str) and scale in values else scale
-
-
-def value_of(level: Level, theta: Array, names: tuple[str, ...] | None, argument: str) -> Array:
+def value_of(level: Level, theta: Array, binding: Binding | None, argument: str) -> Array:
     """The number that a level stands for.
 
     Args:
         level: A number or the name of a parameter.
-        theta: Physical parameter values.
-        names: Names of the parameters, once known.
+        theta: Physical values of the unknowns.
+        binding: Names of the parameters with the values of fixed ones, once known.
         argument: What the level is called.
 
     Returns:
@@ -112,9 +105,11 @@ def value_of(level: Level, theta: Array, names: tuple[str, ...] | None, argument
     """
     if not isinstance(level, str):
         return jnp.asarray(level, theta.dtype)
-    if names is None:
+    if binding is None:
         raise ValueError(
             f"`{argument}` names the parameter {level!r}, but this noise belongs to no problem "
             "yet. Use the `noise` of an `InverseProblem` made with it, or `noise.bound(names)`."
         )
-    return theta[names.index(level)]
+    if level in binding.values:
+        return jnp.asarray(binding.values[level], theta.dtype)
+    return theta[binding.unknown.index(level)]

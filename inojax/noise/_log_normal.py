@@ -4,6 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from .._binding import Binding
 from ._independent import AbstractIndependentNoise
 from ._levels import Scale, as_scale
 
@@ -21,7 +22,7 @@ class LogNormal(AbstractIndependentNoise):
     """
 
     scale: Scale = eqx.field(static=True, converter=as_scale)
-    _names: tuple[str, ...] | None = eqx.field(static=True, default=None, repr=False, kw_only=True)
+    _binding: Binding | None = eqx.field(static=True, default=None, repr=False, kw_only=True)
 
     @property
     def positive(self) -> bool:

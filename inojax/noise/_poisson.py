@@ -17,6 +17,8 @@ _NO_COUNT = 1e-9
 # Expected counts below these are taken for these where a root would have an infinite slope: the
 # residual of a count of zero, of which half the square is the expected count, and the information.
 _LEAST_MEAN, _LEAST_INFORMED = 1e-16, 1e-6
+# Counts above this are drawn from the normal distribution, a ten-thousandth of it wide.
+_MANY = 1e8
 # Relative distances below which the series is more exact than the formula, and its terms.
 _CLOSE = 0.05
 _TERMS = 10
@@ -88,8 +90,11 @@ class Poisson(AbstractNoise):
         """
         del theta, times
         mean = self._mean(clean, None)
-        drawn = jr.poisson(key, jnp.maximum(jnp.nan_to_num(mean), 0.0)).astype(mean.dtype)
-        return jnp.where(jnp.isnan(mean), jnp.nan, drawn)
+        known = jnp.maximum(jnp.nan_to_num(mean), 0.0)
+        drawn = jr.poisson(key, jnp.minimum(known, _MANY)).astype(mean.dtype)
+        # More of them are normal, and would not fit into the integers of single precision.
+        normal = jnp.round(known + jnp.sqrt(known) * jr.normal(key, known.shape, known.dtype))
+        return jnp.where(jnp.isnan(mean), jnp.nan, jnp.where(known > _MANY, normal, drawn))
 
     def log_prob(
         self,

@@ -16,6 +16,7 @@ import pytest
 
 import inojax as ij
 from inojax.data import compare, describe_measurement, describe_problem, simulate
+from inojax.data._parts import prior_text
 from inojax.methods import LeastSquares, Regression
 from inojax.methods._storage import load as load_inverter
 from inojax.methods._training_data import check_dataset
@@ -495,3 +496,14 @@ def test_a_solver_of_ones_own_is_traced():
         "values of the solver: its constants differ: 9.869604401089358 instead of 10.0"
     ]
     assert not any(compare(found[0], found[2]))
+
+
+def mixture(second):
+    parts = dist.LogNormal(jnp.log(jnp.array([0.1, second])), jnp.array([0.1, 0.1]))
+    return dist.MixtureSameFamily(dist.Categorical(probs=jnp.array([0.5, 0.5])), parts)
+
+
+def test_parts_of_mixtures_belong_to_a_prior():
+    one, other = prior_text(mixture(0.3)), prior_text(mixture(5.0))
+    assert one == prior_text(mixture(0.3))
+    assert one != other

@@ -182,3 +182,13 @@ def test_readings_that_are_no_counts_are_refused(problem):
 def test_bad_exposures_are_refused(exposure):
     with refuses(ValueError, "`exposure` must be a positive number"):
         Poisson(exposure)
+
+
+@pytest.mark.parametrize("mean", [1e7, 3e9, 1e12])
+def test_many_counts_are_drawn_in_single_precision_too(mean):
+    clean = np.full((4096, 1), mean, np.float32)
+    counts = np.asarray(Poisson().sample(clean, np.zeros(1, np.float32), key=jr.key(0)), float)
+    error = np.sqrt(mean / 4096)
+    # Four standard errors, and what single precision rounds.
+    assert abs(counts.mean() - mean) < 4.0 * error + 1e-7 * mean
+    assert 0.9 * mean < counts.var() + (1e-7 * mean) ** 2
