@@ -188,10 +188,12 @@ class Field(eqx.Module):
         """Its coefficients, to be the last parameters of a problem."""
         import numpyro.distributions as dist
 
-        return tuple(
-            Parameter(f"{self.name}{index}", dist.Normal(0.0, 1.0))
-            for index in range(1, self.size + 1)
-        )
+        return tuple(Parameter(name, dist.Normal(0.0, 1.0)) for name in self.parameter_names)
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """Name of each of them."""
+        return tuple(f"{self.name}{index}" for index in range(1, self.size + 1))
 
     def nodal(self, coefficients: Float[ArrayLike, "*batch size"]) -> Float[Array, "*batch node"]:
         """Values at the nodes.

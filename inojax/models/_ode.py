@@ -408,7 +408,8 @@ class ODEModel(eqx.Module):
 
     def _check(self, thetas: np.ndarray, times: np.ndarray, solution: ODESolution) -> None:
         """Warn of what a solve cannot see by itself."""
-        check_time_course(self, thetas[0], float(times.max()))
+        sizes = np.nan_to_num(np.abs(np.asarray(solution.states)[0])).max(axis=0)
+        check_time_course(self, thetas[0], sizes, float(times.max()))
         check_small_states(self, thetas[0], times[0] if times.ndim == 2 else times, solution)
 
 

@@ -2,12 +2,13 @@
 
 import warnings
 import weakref
+from collections import defaultdict
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from ..solvers import SolveStatus, Switches, trace_field
 from ._ode_solution import ODESolution
@@ -17,6 +18,8 @@ _SAMPLES = 8192
 # A stretch shorter than this share of the whole is one that steps may skip; what differs from the
 # rest by less than this share of the largest difference is no stretch.
 _SHORT, _SMALL = 0.05, 0.01
+# What is unlike the rest for more of the time than this is met in any case.
+_OFTEN = 0.2
 
 # An error of so many relative tolerances is one worth a word.
 _WRONG = 1000.0
@@ -24,13 +27,19 @@ _WRONG = 1000.0
 _looked_at: weakref.WeakSet[Any] = weakref.WeakSet()
 _solved_again: weakref.WeakSet[Any] = weakref.WeakSet()
 _differentiated_again: weakref.WeakSet[Any] = weakref.WeakSet()
+_seen_by_number: defaultdict[int, set[int]] = defaultdict(set)
 
 # Derivatives that differ by more than this share of their largest are worth a word; those that move
 # a state by less than this share of its size, for the whole of a parameter, are not.
 _DIFFERENT, _NEGLIGIBLE = 0.01, 1e-6
 
 
-def check_time_course(model: Any, theta: Float[np.ndarray, " parameter"], end: float) -> None:
+def check_time_course(
+    model: Any,
+    theta: Float[np.ndarray, " parameter"],
+    sizes: Float[np.ndarray, " state"],
+    end: float,
+) -> None:
     """Warn if the vector field is at work for short times only, and nothing makes steps end there.
 
     What switches is found by tracing and needs no word. Here the field is sampled where it runs in
@@ -39,16 +48,26 @@ def check_time_course(model: Any, theta: Float[np.ndarray, " parameter"], end: f
     Args:
         model: An `ODEModel`.
         theta: Parameters of a typical trajectory.
+        sizes: The largest that its states have been.
         end: The last time of interest.
 
     Warns:
-        UserWarning: Naming the times.
+        UserWarning: Naming the times; or that choices hide where tracing does not look.
     """
     if model.breakpoints is not None or np.isfinite(model.max_step):
         return
     if _seen(_looked_at, model.vector_field):
         return
-    stretch = _shortest_stretch(model, theta, end)
+    with jax.enable_x64(True):
+        switches = Switches(trace_field(model.slope, len(model.states), len(theta)))
+    if switches.opaque:
+        warnings.warn(
+            f"`vector_field` chooses by time or state inside of {', '.join(switches.opaque)}, "
+            "where tracing does not look: steps may skip what is short there, and derivatives "
+            "miss its jumps. Give their times as `breakpoints`, or write it without.",
+            stacklevel=4,
+        )
+    stretch = _shortest_stretch(model, theta, sizes, end) if switches.smooth else None
     if stretch is None:
         return
     begin, finish = stretch
@@ -60,16 +79,19 @@ def check_time_course(model: Any, theta: Float[np.ndarray, " parameter"], end: f
     )
 
 
-def _shortest_stretch(model: Any, theta: np.ndarray, end: float) -> tuple[float, float] | None:
+def _shortest_stretch(
+    model: Any, theta: np.ndarray, sizes: np.ndarray, end: float
+) -> tuple[float, float] | None:
     with jax.enable_x64(True), jax.debug_nans(False):
-        program = trace_field(model.slope, len(model.states), len(theta))
-        switches = Switches(program)
-        if not (switches.smooth or switches.opaque):
-            return None
         times = np.linspace(model.initial_time, end, _SAMPLES)
         point = jnp.asarray(theta)
-        start = model.start(point)
-        values = jax.jit(jax.vmap(lambda t: model.slope(t, start, point)))(jnp.asarray(times))
+        # What multiplies a state is not seen where that is zero.
+        states = jnp.stack([model.start(point), jnp.asarray(np.where(sizes > 0.0, sizes, 1.0))])
+
+        def slopes(t: Array) -> Array:
+            return jax.vmap(lambda y: model.slope(t, y, point))(states).ravel()
+
+        values = jax.jit(jax.vmap(slopes))(jnp.asarray(times))
     found = [_stretch(times, column) for column in np.asarray(values).T]
     return min(
         (stretch for stretch in found if stretch is not None),
@@ -86,6 +108,8 @@ def _stretch(times: np.ndarray, values: np.ndarray) -> tuple[float, float] | Non
     # Rounding errors are no difference.
     least = max(_SMALL * distance.max(), 1e-12 * np.abs(values).max())
     unlike = distance > least
+    if unlike.mean() > _OFTEN:  # as of a wave: no step is long enough to skip all of them
+        return None
     edges = np.flatnonzero(np.diff(unlike.astype(int)))
     if unlike[0]:  # the first step sees what goes on at the start
         edges = edges[1:]
@@ -186,6 +210,7 @@ def _seen(known: weakref.WeakSet[Any], function: Any) -> bool:
     try:
         found = function in known
         known.add(function)
-    except TypeError:  # without a hash or a weak reference it is looked at each time
-        return False
+    except TypeError:  # without a hash or a weak reference
+        found = id(function) in _seen_by_number[id(known)]
+        _seen_by_number[id(known)].add(id(function))
     return found

@@ -196,7 +196,7 @@ class PDEModel(eqx.Module):
         """The equation without the points."""
         binding = self._binding
         if binding is not None:
-            coefficients = (each.name for field in self.fields for each in field.parameters)
+            coefficients = (name for field in self.fields for name in field.parameter_names)
             binding = binding.without(tuple(coefficients))
         return Formula(
             self.residual,

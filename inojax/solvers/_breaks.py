@@ -11,6 +11,7 @@ and back by the new one: a delay that is zero and has the derivative of t*, so t
 differentiation finds the jump.
 """
 
+import copy
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from ._batch_last import trace_field
 from ._switches import Switches
 
 # Rounding errors of time by which steps keep away from a break.
-_CLEARANCE = 32.0
+_CLEARANCE, _MOST_CLEARANCE = 32.0, 1e-7
 # Switches that do not run straight in time are looked for at so many places.
 _PLACES = 1024
 _BISECTIONS = 60
@@ -57,12 +58,14 @@ class Breaks:
         switches: Found in the traced program.
         of_time: Whether steps must end at certain times.
         of_state: Whether the field can jump where the state passes a threshold.
+        mixed: Whether such a threshold moves in time.
         clearance: How near to a break no field is evaluated.
     """
 
     switches: Switches
     of_time: bool
     of_state: bool
+    mixed: bool
     clearance: Float[Array, ""]
 
     def __init__(
@@ -76,10 +79,41 @@ class Breaks:
         self._run = core.jaxpr_as_fun(program)
         self.switches = Switches(program)
         self._given = breakpoints
-        self.of_state = bool(self.switches.of_state.any())
+        self.of_state = bool(self.switches.held.any())
+        self.mixed = bool(self.switches.mixed.any())
         self.of_time = breakpoints is not None or bool((~self.switches.of_state).any())
         size = jnp.maximum(jnp.abs(start), jnp.abs(end))
         self.clearance = _CLEARANCE * jnp.finfo(size.dtype).eps * size
+
+    def cleared(
+        self, t: Float[Array, " lane"], y: Float[Array, "state lane"], theta: Array, span: Array
+    ) -> "Breaks":
+        """The same with as much clearance as the numbers that are compared need at some places.
+
+        A comparison may be of larger numbers than times are, such as seconds since 1970.
+
+        Args:
+            t: Times.
+            y: States.
+            theta: Parameters.
+            span: The whole time, of which the clearance is a small share at most.
+        """
+
+        def needed(t: Array, y: Array, theta: Array) -> Array:
+            _, slopes = self._margins(t, y, theta)
+            steep = jnp.max(jnp.abs(slopes), axis=1)
+            sizes = self.switches.inspect(t, y, theta).sizes
+            usable = jnp.asarray(self.switches.straight) & (steep > 0.0) & jnp.isfinite(sizes)
+            return jnp.max(
+                jnp.where(usable, sizes / jnp.where(usable, steep, 1.0), 0.0), initial=0.0
+            )
+
+        breaks = copy.copy(self)
+        rounding = _CLEARANCE * jnp.finfo(y.dtype).eps
+        found = rounding * jnp.max(jax.vmap(needed, in_axes=-1)(*lax.stop_gradient((t, y, theta))))
+        most = jnp.minimum(found, _MOST_CLEARANCE * span)
+        breaks.clearance = lax.stop_gradient(jnp.maximum(self.clearance, most))
+        return breaks
 
     def frozen(self, n_state: int, n_parameter: int) -> core.ClosedJaxpr:
         """The vector field with modes as a fourth input; those that are NaN come out by themselves.
@@ -153,6 +187,7 @@ class Breaks:
         y_, theta_ = lax.stop_gradient((y, theta))
         modes = self.switches.inspect(before, y_, theta_).modes
         others = self.switches.inspect(after, y_, theta_).modes
+        # Equalities change for nothing.
         changed = (modes != others) & ~jnp.asarray(self.switches.of_state)
         delays, due = self._delays(before, y_, theta)
         y, modes = self._flip(before, y, theta, modes, others, changed & due, delays)
@@ -225,7 +260,22 @@ class Breaks:
     ) -> Float[Array, " mode"]:
         """How switches that depend on the state come out; NaN for those of time alone."""
         modes = self.switches.inspect(t, y, theta).modes
-        return jnp.where(jnp.asarray(self.switches.of_state), modes, jnp.nan)
+        point = jnp.asarray(self.switches.signs) & (modes == 0.0)
+        return jnp.where(jnp.asarray(self.switches.held) & ~point, modes, jnp.nan)
+
+    def reach(
+        self, t: Float[Array, ""], y: Float[Array, " state"], theta: Float[Array, " parameter"]
+    ) -> Float[Array, ""]:
+        """How long until a threshold that moves in time is met, if all goes on as it does here."""
+
+        def margins(time: Array, state: Array) -> Array:
+            return self.switches.inspect(time, state, theta).margins
+
+        slope = self.switches.inspect(t, y, theta).slope
+        found, slopes = jax.jvp(margins, (t, y), (jnp.ones_like(t), slope))
+        falling = (slopes < 0.0) & jnp.asarray(self.switches.mixed)[:, None] & (found > 0.0)
+        left = jnp.where(falling, -found / jnp.where(falling, slopes, -1.0), jnp.inf)
+        return jnp.min(left, initial=jnp.inf) + 2.0 * self.clearance
 
     def beyond(
         self,
@@ -233,11 +283,9 @@ class Breaks:
         y: Float[Array, " state"],
         theta: Float[Array, " parameter"],
         modes: Float[Array, " mode"],
-        others: Float[Array, " mode"],
     ) -> Bool[Array, ""]:
-        """Whether one of the switches that come out otherwise than before has been passed."""
-        margins = jnp.min(self.switches.inspect(t, y, theta, modes).margins, axis=1)
-        return jnp.any(_changed(modes, others) & (margins < 0.0))
+        """Whether a switch that depends on the state comes out otherwise than by `modes`."""
+        return jnp.any(_changed(modes, self.modes_at(t, y, theta)))
 
     def jump(
         self,

@@ -31,6 +31,8 @@ SHARE_OF_LARGEST, _ROUNDINGS = 1e-3, 256.0
 # A step may go on behind a threshold as long as the wrong field changes the state by less than this
 # share of what is allowed; where that is, is found by so many halvings.
 _BEYOND, _BISECTIONS = 0.1, 40
+# Shares of a step at which thresholds are looked for.
+_LOOKED_AT = (0.25, 0.5, 0.75, 1.0)
 # So many outputs of a trajectory are written at once, where no more lanes than these are.
 _WINDOW, _FEW_LANES = 4, 128
 
@@ -235,6 +237,7 @@ def solve_ensemble(  # noqa: PLR0913 - flat keywords, as in ODEModel
     field = BatchLast(breaks.frozen(y0.shape[0], theta.shape[0]) if breaks.of_state else program)
     begin, stop = jnp.full(y0.shape[1], t0), jnp.full(y0.shape[1], jnp.inf)
     if breaks.of_time:
+        breaks = breaks.cleared(begin, y0, theta, jnp.max(times) - t0)
         stop = _each(breaks.next_break)(begin, y0, theta, times[:, -1])
     segment = Segment(begin, stop)
     modes = _modes(breaks, segment, begin, y0, theta)
@@ -438,6 +441,9 @@ def _step(
     limit = jnp.minimum(end, lanes.segment.stop) if breaks.of_time else end
     running = lanes.which < ensemble.size
     wanted = jnp.minimum(lanes.h, control.max_step)
+    if breaks.mixed:
+        reach = _each(breaks.reach)(*lax.stop_gradient((lanes.t, lanes.curve[0], lanes.theta)))
+        wanted = jnp.minimum(wanted, reach)
     last = lanes.t + 1.0001 * wanted >= limit
     h = jnp.where(last, limit - lanes.t, wanted)
     h = lax.stop_gradient(jnp.where(running, h, 1.0))
@@ -521,39 +527,48 @@ def _threshold(
         return _Threshold(lanes.modes, never, h)
     end, y, theta = lax.stop_gradient((lanes.t + h, attempt.y, lanes.theta))
     modes = _modes(breaks, lanes.segment, end, y, theta)
-    passed = jnp.any((modes != lanes.modes) & ~jnp.isnan(modes), axis=0)
-    passed = passed & ~lanes.loose & (error <= 1.0)
-    piece = _Piece(lanes.t, h, lanes.curve, (attempt.y,), (attempt.dense,))
+    piece = _Piece(lanes.t, h, (lanes.curve[0],), (attempt.y,), (attempt.dense,))
+    piece = lax.stop_gradient(piece)
+
+    def beyond_at(share: Array) -> Array:
+        """Whether a threshold has been passed after a share of the step."""
+        time = piece.t + share * piece.h
+        (state,) = piece.at_each(time)
+        return _each(breaks.beyond)(time, state, theta, lanes.modes)
+
+    # A window of the state may be entered and left within the step.
+    first = jnp.full(h.size, 2.0)
+    for share in reversed(_LOOKED_AT):
+        first = jnp.where(beyond_at(jnp.full(h.size, share)), share, first)
+    passed = (first <= 1.0) & ~lanes.loose & (error <= 1.0)
 
     def locate() -> tuple[Array, Array]:
-        share = _share_before(breaks, lax.stop_gradient(piece), theta, lanes.modes, modes)
-        beyond = (1.0 - share) * h
-        jump = _each(breaks.jump)(end, y, theta, lanes.modes, modes)
-        matters = _norm(beyond[None] * jump, scale) > _BEYOND
+        share = _first_beyond(beyond_at, jnp.minimum(first, 1.0))
+        time = piece.t + jnp.minimum(share * h + breaks.clearance, h)
+        (state,) = piece.at_each(time)
+        others = _modes(breaks, lanes.segment, time, state, theta)
+        jump = _each(breaks.jump)(time, state, theta, lanes.modes, others)
+        matters = _norm(((1.0 - share) * h)[None] * jump, scale) > _BEYOND
         step = share * h + breaks.clearance
-        return passed & matters & (beyond > 2.0 * breaks.clearance) & (step < h), step
+        far = (1.0 - share) * h > 2.0 * breaks.clearance
+        return passed & matters & far & (step < h), step
 
     too_far, step = lax.cond(jnp.any(passed), locate, lambda: (never, h))
     return _Threshold(modes, too_far, lax.stop_gradient(step))
 
 
-def _share_before(
-    breaks: Breaks, piece: "_Piece", theta: Array, modes: Array, others: Array
+def _first_beyond(
+    beyond_at: Callable[[Array], Array], beyond: Float[Array, " lane"]
 ) -> Float[Array, " lane"]:
-    """The share of a step that lies before the threshold, by bisection on its interpolation."""
+    """The share of a step at which a threshold is passed, by bisection before a share beyond."""
 
     def halve(_: Array, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bracket
         middle = 0.5 * (low + high)
-        time = piece.t + middle * piece.h
-        (state,) = piece.at_each(time)
-        beyond = _each(breaks.beyond)(time, state, theta, modes, others)
-        return jnp.where(beyond, low, middle), jnp.where(beyond, middle, high)
+        passed = beyond_at(middle)
+        return jnp.where(passed, low, middle), jnp.where(passed, middle, high)
 
-    _, high = lax.fori_loop(
-        0, _BISECTIONS, halve, (jnp.zeros_like(piece.t), jnp.ones_like(piece.t))
-    )
-    return high
+    return lax.fori_loop(0, _BISECTIONS, halve, (jnp.zeros_like(beyond), beyond))[1]
 
 
 def _passed(

@@ -22,7 +22,7 @@ from ._interpret import alone, called, interpret, opened
 # How a value runs in time between switches, with the state held.
 _CONSTANT, _STRAIGHT, _CURVED = 0, 1, 2
 # A loop of more turns is not written out; the search in a table of a million takes 20.
-_MOST_TURNS = 64
+_MOST_TURNS = 128
 
 _TIME, _STATE, _PARAMETER = "t", "y", "p"
 
@@ -43,6 +43,7 @@ class Switch(NamedTuple):
         begin: Where its modes begin among all.
         end: Where they end.
         of_state: Whether it depends on the state, not on time and parameters alone.
+        of_time: Whether it depends on time.
         straight: Whether its margins run straight in time.
     """
 
@@ -50,6 +51,7 @@ class Switch(NamedTuple):
     begin: int
     end: int
     of_state: bool
+    of_time: bool
     straight: bool
 
 
@@ -61,11 +63,13 @@ class Inspection(NamedTuple):
         modes: How each switch comes out.
         margins: How far each is from coming out otherwise, on either side; infinite where it has
             one side only.
+        sizes: How large the numbers are that it compares, of which margins are differences.
     """
 
     slope: Float[Array, " state"]
     modes: Float[Array, " mode"]
     margins: Float[Array, "mode 2"]
+    sizes: Float[Array, " mode"]
 
 
 class Switches:
@@ -73,7 +77,8 @@ class Switches:
 
     Attributes:
         found: Each of them.
-        opaque: Primitives that depend on time or state and could not be looked into.
+        opaque: Primitives that depend on time or state, turn numbers into choices, and could not
+            be looked into.
         smooth: Whether the field runs in time otherwise than in straight lines from switch to
             switch, with the state held.
     """
@@ -99,6 +104,21 @@ class Switches:
     def of_state(self) -> Bool[np.ndarray, " mode"]:
         """Which modes depend on the state."""
         return self._spread([switch.of_state for switch in self.found])
+
+    @property
+    def held(self) -> Bool[np.ndarray, " mode"]:
+        """Which modes depend on the state and can be held; equality is true at single points."""
+        return self._spread([s.of_state and s.name not in _EQUALITIES for s in self.found])
+
+    @property
+    def signs(self) -> Bool[np.ndarray, " mode"]:
+        """Which modes are signs, of which zero is one at single points."""
+        return self._spread([s.name == "sign" for s in self.found])
+
+    @property
+    def mixed(self) -> Bool[np.ndarray, " mode"]:
+        """Which modes depend on time and on the state."""
+        return self._spread([s.of_state and s.of_time for s in self.found])
 
     @property
     def straight(self) -> Bool[np.ndarray, " mode"]:
@@ -141,6 +161,7 @@ class _Run:
         self.opaque: list[str] = []
         self.modes: list[Array] = []
         self.margins: list[Array] = []
+        self.sizes: list[Array] = []
         self.curve = _CONSTANT
 
     def all(self, program: core.ClosedJaxpr, t: Any, y: Any, theta: Any) -> Inspection:
@@ -154,25 +175,33 @@ class _Run:
         self.curve = slope.curve
         modes = [*self.modes, jnp.zeros(0)]
         margins = [*self.margins, jnp.zeros((0, 2))]
-        return Inspection(slope.array, jnp.concatenate(modes), jnp.concatenate(margins))
+        sizes = jnp.concatenate([*self.sizes, jnp.zeros(0)])
+        return Inspection(slope.array, jnp.concatenate(modes), jnp.concatenate(margins), sizes)
 
     def run(self, jaxpr: core.Jaxpr, consts: list[Any], inputs: list[_Value]) -> list[_Value]:
         return interpret(jaxpr, [_number(c) for c in consts], inputs, self._apply, _number)
 
     def _apply(self, equation: Any, operands: list[_Value], debug_info: Any) -> list[_Value]:
         name = equation.primitive.name
+        if not equation.outvars:
+            return []  # printing and the like
         inner = called(equation)
-        if inner is not None:
+        of_state = any(_STATE in operand.reads for operand in operands)
+        # A derivative of the user's own is kept where there is nothing to look into.
+        kept = name.startswith("custom_") and inner is not None
+        kept = kept and not _switches_inside(inner[0], kinks=not of_state)
+        if inner is not None and not kept:
             return self.run(*inner, operands)
         if name == "cond":
             return self._choose(equation, operands)
         reads = frozenset().union(*(operand.reads for operand in operands))
         moves = bool(reads & {_TIME, _STATE})
-        if name == "scan" and moves and equation.params["length"] <= _MOST_TURNS:
+        short = name == "scan" and equation.params["length"] <= _MOST_TURNS
+        if short and moves and _any_inside(equation):
             return self._turns(equation, operands)
         if moves and _is_switch(equation) and not (name in _KINKS and _STATE in reads):
             return self._switch(equation, operands, reads)
-        if moves and (name in _CLOSED or "callback" in name):
+        if moves and _is_closed(equation):
             self.opaque.append(name)
         run, taken = alone(equation, operands, debug_info)
         results = run(*(value.array for value in taken))
@@ -191,15 +220,18 @@ class _Run:
             given = self.given[begin : begin + size].reshape(shape)
             mode = jnp.where(jnp.isnan(given), mode, given)
         curve = max(operand.curve for operand in operands)
-        straight = curve <= _STRAIGHT and name not in _ARGUMENTS and _STATE not in reads
+        straight = curve <= _STRAIGHT and name not in _SEARCHED and _STATE not in reads
         if name == "rem":
             straight = straight and operands[1].curve == _CONSTANT
-        self.found.append(Switch(name, begin, begin + size, _STATE in reads, straight))
+        kinds = _STATE in reads, _TIME in reads, straight
+        self.found.append(Switch(name, begin, begin + size, *kinds))
         sides = rule.margins(equation.params, mode, *arrays)
         sides = [jnp.broadcast_to(side, shape).ravel() for side in sides]
         sides += [jnp.full(size, jnp.inf)] * (2 - len(sides))
         self.modes.append(mode.ravel())
         self.margins.append(jnp.stack(sides, axis=1))
+        largest = [jnp.max(jnp.abs(x), initial=0.0) for x in lax.stop_gradient(arrays)]
+        self.sizes.append(jnp.full(size, sum(largest, jnp.zeros(()))))
         result = rule.result(mode, *arrays).astype(equation.outvars[0].aval.dtype)
         if not rule.continues or _is_discrete(result):
             curve = _CONSTANT
@@ -359,8 +391,23 @@ def _argument(sign: float) -> _Rule:
     return _Rule(mode, margins, lambda mode, x: mode)
 
 
+def _along(sign: float) -> _Rule:
+    """The largest of some numbers, or the smallest."""
+    argument = _argument(sign)
+
+    def margins(params: Any, mode: Array, x: Array) -> list[Array]:
+        return argument.margins(params, mode, x)
+
+    return _Rule(argument.mode, margins, lambda mode, x: x[mode.astype(int)], continues=True)
+
+
 _ARGUMENTS = {"argmax": _argument(1.0), "argmin": _argument(-1.0)}
+_LARGEST = {"reduce_max": _along(1.0), "reduce_min": _along(-1.0)}
+# The nearest of many margins need not be the first to vanish.
+_SEARCHED = frozenset((*_ARGUMENTS, *_LARGEST))
+_EQUALITIES = frozenset(("eq", "ne"))
 _KINKS = {
+    **_LARGEST,
     "max": _extreme(1.0),
     "min": _extreme(-1.0),
     "abs": _Rule(
@@ -398,8 +445,38 @@ _RULES: dict[str, _Rule] = {
     **_KINKS,
     **_ARGUMENTS,
 }
-# What is inside of these cannot be looked into.
-_CLOSED = frozenset(("while", "scan", "sort", "top_k", "custom_linear_solve"))
+# What is inside of these is not looked into; and these make choices of numbers in other ways.
+_LOOPS = frozenset(("while", "scan"))
+_CHOOSING = frozenset(("sort", "top_k", "bitcast_convert_type", "is_finite"))
+
+
+def _is_closed(equation: Any) -> bool:
+    """Whether choices may hide here."""
+    name = equation.primitive.name
+    if name in _LOOPS:
+        inner = [equation.params[n] for n in ("jaxpr", "body_jaxpr") if n in equation.params]
+        return any(_switches_inside(opened(program)[0]) for program in inner)
+    discrete = any(_is_discrete_aval(variable.aval) for variable in equation.outvars)
+    return "callback" in name or (name in _CHOOSING and discrete)
+
+
+def _switches_inside(jaxpr: core.Jaxpr, *, kinks: bool = True) -> bool:
+    """Whether a program, or one that it calls, turns numbers into choices, or into kinks."""
+
+    def here(equation: Any) -> bool:
+        switch = _is_switch(equation) and (kinks or equation.primitive.name not in _KINKS)
+        return switch or _is_closed(equation) or _any_inside(equation, kinks=kinks)
+
+    return any(map(here, jaxpr.eqns))
+
+
+def _any_inside(equation: Any, *, kinks: bool = True) -> bool:
+    for param in equation.params.values():
+        for inner in param if isinstance(param, tuple | list) else (param,):
+            program = isinstance(inner, core.Jaxpr | core.ClosedJaxpr)
+            if program and _switches_inside(opened(inner)[0], kinks=kinks):
+                return True
+    return False
 
 
 def _is_switch(equation: Any) -> bool:
@@ -409,6 +486,8 @@ def _is_switch(equation: Any) -> bool:
         return False
     if name == "convert_element_type":
         return _is_discrete_aval(equation.outvars[0].aval)
+    if name in _LARGEST:
+        return equation.invars[0].aval.ndim == 1
     return name not in _ARGUMENTS or len(equation.params["axes"]) == 1
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from inojax import ODEModel
+from tests.solvers.inputs import looped
 
 TIMES = np.linspace(0.5, 12.0, 24)
 THETA = np.array([1.0, 0.5, 0.3, 0.8])
@@ -133,6 +134,7 @@ def test_a_narrow_pulse_that_is_no_switch_is_told():
     [
         driven(gaussian(1.0)),
         driven(lambda t, y, p: jnp.sin(t) - p[0] * y),
+        driven(lambda t, y, p: jnp.sin(20.0 * t) - p[0] * y),
         driven(lambda t, y, p: jnp.exp(-t / 0.01) - p[0] * y),
         driven(lambda t, y, p: 1.0 + 1e-14 * jnp.sin(1e3 * t) - p[0] * y),
         driven(gaussian(0.01), max_step=0.02),
@@ -164,3 +166,16 @@ def test_derivatives_that_tolerances_do_not_control_are_told():
     m = ODEModel(field, [1.0, 0.0], times=np.linspace(1.0, 60.0, 20), states=("x", "v"), rtol=1e-2)
     with pytest.warns(UserWarning, match=r"derivatives by parameter 0 are off by up to \d+%"):
         m.sensitivities(np.array([[3.0]]))
+
+
+def test_choices_that_tracing_cannot_look_into_are_told():
+    with pytest.warns(UserWarning, match=r"chooses by time or state inside of while"):
+        driven(lambda t, y, p: looped(t, 5.0) - p[0] * y).solve(np.array([0.2]))
+
+
+def test_a_pulse_that_multiplies_a_state_of_zero_is_told():
+    def field(t, y, p):
+        return p[0] - y * 1000.0 * jnp.exp(-jnp.square((t - 6.1) / 0.005))
+
+    with pytest.warns(UserWarning, match="between the times"):
+        driven(field).solve(np.array([0.2]))

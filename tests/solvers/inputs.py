@@ -141,6 +141,19 @@ INPUTS = {
         lambda t, p: jnp.maximum(0.0, 1.0 - jnp.abs(t - p[1]) / 0.01),
         lambda p: [(0.0, 0.0), (p[1] - 0.01, 0.0), (p[1], 1.0), (p[1] + 0.01, 0.0), (10.0, 0.0)],
     ),
+    "a tent of minima": (
+        lambda t, p: jnp.maximum(
+            0.0, jnp.min(jnp.stack([1.0, (t - p[1]) / 1e-3, (p[1] + 4e-3 - t) / 1e-3]))
+        ),
+        lambda p: [
+            (0.0, 0.0),
+            (p[1], 0.0),
+            (p[1] + 1e-3, 1.0),
+            (p[1] + 3e-3, 1.0),
+            (p[1] + 4e-3, 0.0),
+            (10.0, 0.0),
+        ],
+    ),
     "relu": (
         lambda t, p: jax.nn.relu(t - p[1]),
         lambda p: [(0.0, 0.0), (p[1], 0.0), (10.0, 10.0 - p[1])],

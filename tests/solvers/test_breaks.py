@@ -191,3 +191,81 @@ def test_a_longest_step_is_kept():
     found = model.solve(np.array([0.5])).states[0, 0]
     # The area decays from its middle on, up to the square of its width.
     np.testing.assert_allclose(found, area * np.exp(-0.5 * 2.0), rtol=1e-4)
+
+
+@jax.custom_jvp
+def safe_root(x):
+    return jnp.sqrt(jnp.maximum(x, 0.0))
+
+
+@safe_root.defjvp
+def _(primals, tangents):
+    (x,), (dx,) = primals, tangents
+    root = safe_root(x)
+    return root, jnp.where(x > 0.0, dx * 0.5 / jnp.where(x > 0.0, root, 1.0), 0.0)
+
+
+CLOCK = np.array([2.0, 4.0, 8.0, 10.0])
+# Right-hand sides beside a clock x, and what they add up to.
+BESIDE_A_CLOCK = {
+    "a guard of a division": (
+        lambda t, x, p: jnp.where(x == 0.0, 0.0, x / jnp.where(x == 0.0, 1.0, x)),
+        lambda p: CLOCK,
+    ),
+    "sign from zero on": (lambda t, x, p: jnp.sign(x), lambda p: CLOCK),
+    "a window of the state": (
+        lambda t, x, p: jnp.where((x >= p[0]) & (x < 5.25), 4.0, 0.0),
+        lambda p: 4.0 * np.clip(CLOCK - p[0], 0.0, 5.25 - p[0]),
+    ),
+    "a short window of the state": (
+        lambda t, x, p: jnp.where((x >= p[0]) & (x < p[0] + 0.25), 4.0, 0.0),
+        lambda p: 4.0 * np.clip(CLOCK - p[0], 0.0, 0.25),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE_A_CLOCK)
+def test_states_that_go_through_points_and_windows(name):
+    rate, exact = BESIDE_A_CLOCK[name]
+
+    def field(t, y, p):
+        return jnp.stack([1.0 + 0.0 * y[0], rate(t, y[0], p)])
+
+    model = ODEModel(field, [0.0, 0.0], times=CLOCK, states=("x", "y"))
+    theta = np.array([5.0])
+    found, derivatives = model.sensitivities(theta[None])
+    np.testing.assert_allclose(found.states[0, :, 1], exact(theta), atol=1e-5)
+    slope = (exact(theta + 1e-6) - exact(theta - 1e-6)) / 2e-6
+    np.testing.assert_allclose(derivatives[0, :, 1, 0], slope, atol=1e-4)
+
+
+def test_a_state_may_say_when_an_input_comes():
+    def field(t, y, p):
+        start = y[0] + p[0]
+        return jnp.stack([0.0 * y[0], jnp.where((t >= start) & (t < start + 0.25), 4.0, 0.0)])
+
+    model = ODEModel(field, [2.0, 0.0], times=CLOCK, states=("start", "y"))
+    found, derivatives = model.sensitivities(np.array([[3.1]]))
+    np.testing.assert_allclose(found.states[0, :, 1], [0.0, 0.0, 1.0, 1.0], atol=1e-6)
+    np.testing.assert_allclose(derivatives[0, :, 1, 0], 0.0, atol=1e-6)
+
+
+def test_derivatives_of_the_users_own_are_kept():
+    def field(t, y, p):
+        return jnp.stack([jnp.where(y[1] > 3.0, 1.0, 2.0) - safe_root(y[0]), 1.0 + 0.0 * y[0]])
+
+    model = ODEModel(field, [0.0, 0.0], times=CLOCK, states=("x", "clock"))
+    assert model.solve_ensemble(np.array([[1.0]])).status[0] == 0
+
+
+def test_large_numbers_in_a_comparison_are_rounded_more_coarsely_than_times():
+    seconds = 1.7e9
+
+    def field(t, y, p):
+        return jnp.stack([jnp.where(seconds + t > seconds + p[0], 1.0, 0.0) + 0.0 * y[0]])
+
+    model = ODEModel(field, [0.0], times=CLOCK, states=("y",))
+    found, derivatives = model.sensitivities(np.array([[5.1]]))
+    # Times are known to a quarter of a microsecond.
+    np.testing.assert_allclose(found.states[0, :, 0], [0.0, 0.0, 2.9, 4.9], atol=1e-5)
+    np.testing.assert_allclose(derivatives[0, :, 0, 0], [0.0, 0.0, -1.0, -1.0], atol=1e-5)
