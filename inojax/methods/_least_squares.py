@@ -124,7 +124,7 @@ class LeastSquares(eqx.Module):
         """Make an inverter that starts where another one ends.
 
         The first start is the other's estimate, further ones are samples of it, or of the prior
-        where it has none.
+        where it has none. Where these do not explain the readings, more are taken from the prior.
 
         Args:
             inverter: Any inverter.
@@ -227,8 +227,8 @@ class LeastSquaresInverter(AbstractExactInverter):
             index = np.linspace(0, samples.shape[1] - 1, self.method.starts - 1).astype(int)
             unit = jnp.asarray(self.problem.parameters.to_unit(samples[:, index]))
             guesses = jnp.concatenate([guesses, unit], axis=1)
-        # Where the first inverter failed, starts are at the center.
-        return jnp.where(jnp.isfinite(guesses), guesses, 0.5)
+        # Where the first inverter has nothing to give, starts are those of the prior.
+        return jnp.where(jnp.isfinite(guesses), guesses, self._starts(keys))
 
     def _minimize(self, observations: Observation, guesses: Array, count: Any) -> Ended:
         objective = self._objective

@@ -123,12 +123,10 @@ def minimize(
         steps=jnp.full(rows, -1),
     )
 
-    def propose(state: _State, damping: Array) -> Array:
-        candidates = jax.vmap(_candidate, in_axes=(0, 0, 0, 0, None, None))
-        return candidates(state.x, state.local.gradient, state.local.hessian, damping, *bounds)
-
     def advance(state: _State) -> _State:
-        candidate = propose(state, state.damping)
+        propose = jax.vmap(_candidate, in_axes=(0, 0, 0, 0, None, None))
+        gradient, hessian = state.local.gradient, state.local.hessian
+        candidate = propose(state.x, gradient, hessian, state.damping, *bounds)
         # The start is evaluated by the same code as all steps: another copy of it would take as
         # long to compile again.
         candidate = jnp.where((state.steps < 0)[:, None], state.x, candidate)
@@ -142,9 +140,22 @@ def minimize(
         return jnp.any(~state.done & (state.steps < max_steps))
 
     state = lax.while_loop(unfinished, advance, state)
-    free = propose(state, jnp.full(rows, _LEAST_DAMPING))
-    left = jnp.where(_usable(state.local), _predicted(state, free), jnp.inf)
-    return Minimum(state.x, state.local, state.converged, state.steps, left)
+    left = jax.vmap(_left, in_axes=(0, 0, 0, None, None))
+    gain = left(state.x, state.local.gradient, state.local.hessian, *bounds)
+    gain = jnp.where(_usable(state.local), gain, jnp.inf)
+    return Minimum(state.x, state.local, state.converged, state.steps, gain)
+
+
+def _left(x: Array, gradient: Array, hessian: Array, lower: Array, upper: Array) -> Array:
+    """What a step without damping gains, where what is pushed against a bound stays there."""
+    held = ((x <= lower) & (gradient > 0.0)) | ((x >= upper) & (gradient < 0.0))
+    slope = jnp.where(held, 0.0, gradient)
+    diagonal = jnp.diagonal(hessian)
+    scale = jnp.maximum(diagonal, 1e-12 * jnp.max(diagonal) + 1e-300)
+    matrix = hessian + jnp.diag(_LEAST_DAMPING * scale)
+    both = held[:, None] | held[None, :]
+    system = jnp.where(both, jnp.diag(jnp.where(held, 1.0, 0.0)), matrix)
+    return 0.5 * slope @ solve_positive(system, slope)
 
 
 def _predicted(state: _State, candidate: Array) -> Array:

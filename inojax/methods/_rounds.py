@@ -12,7 +12,7 @@ from scipy.special import chdtrc
 from .._estimate import Estimate
 from .._multi_start import MultiStart
 from .._trust import P_VALUE
-from ._levenberg_marquardt import Minimum
+from ._levenberg_marquardt import NEAR, Minimum
 from ._peaks import SAME
 
 # SciPy's Sobol sequences have no more dimensions.
@@ -179,7 +179,7 @@ def _pool(ended: Ended, row: int) -> _Pool:
     value = np.asarray(minimum.local.value)
     lowest = np.min(value[minimum.arrived & np.isfinite(value)], initial=np.inf)
     # Where a start gave up there is no optimum, unless it is lower than all that are.
-    there = np.flatnonzero(np.isfinite(value) & (minimum.arrived | (value < lowest)))
+    there = np.flatnonzero(np.isfinite(value) & (minimum.arrived | (value < lowest - NEAR)))
     pool = _Pool(_rows(minimum, there), chi2[there], np.ones(len(there), int), len(value))
     return _distinct(pool)
 
@@ -196,7 +196,8 @@ def _distinct(pool: _Pool) -> _Pool:
     minimum = pool.minimum
     value = np.asarray(minimum.local.value)
     lowest = np.min(value[minimum.arrived], initial=np.inf)
-    order = [row for row in np.argsort(value) if minimum.arrived[row] or value[row] < lowest]
+    there = minimum.arrived | (value < lowest - NEAR)
+    order = [row for row in np.argsort(value) if there[row]]
     kept: list[int] = []
     starts = pool.starts.copy()
     for row in order:

@@ -57,9 +57,9 @@ def deviance_moments(mean: Float[np.ndarray, " count"]) -> Float[np.ndarray, "2 
     Returns:
         Both, one row for each.
     """
-    mean = np.nan_to_num(mean, posinf=1e300)
+    mean, place = np.unique(np.nan_to_num(mean, posinf=1e300), return_inverse=True)
     parts = [_summed(mean[i : i + _BLOCK]) for i in range(0, len(mean), _BLOCK)]
-    return np.concatenate([np.zeros((2, 0)), *parts], axis=1)
+    return np.concatenate([np.zeros((2, 0)), *parts], axis=1)[:, place]
 
 
 def _summed(mean: np.ndarray) -> np.ndarray:
