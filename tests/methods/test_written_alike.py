@@ -527,7 +527,7 @@ def observable(y, k):
 
 
 def test_observables_are_read_like_states_of_the_same_values():
-    problem, data = make("fixed", observable=observable)
+    problem, data = make("drawn", observable=observable)
     k, (a, b) = data.thetas[:, 0, None], np.moveaxis(data.trajectories, 2, 0)
     states = ij.Dataset(
         data.thetas,
@@ -538,15 +538,13 @@ def test_observables_are_read_like_states_of_the_same_values():
     )
     rows, values = readings()
     found = []
-    for one, solved in ((problem, data), (make("fixed")[0], states)):
+    for one, solved in ((problem, data), (make("drawn")[0], states)):
         encoder, prepared = prepare(one, solved)
         theta = jnp.asarray(one.parameters.from_unit(prepared.z[0]))
         seen = measure(one, prepared.states[0], theta, key=KEY)
         batch = jax.tree.map(lambda x: np.asarray(x)[None], written(one, rows, values))
         held = encoder.arranged(encoder.slots.arrange(batch))
-        found.append(
-            (encoder.measured(seen)[0], held, encoder.reading_spread[list(encoder.slots.fixed)])
-        )
+        found.append((encoder.measured(seen)[0], held, encoder.reading_spread))
     for one, other in zip(*(jax.tree.leaves(x) for x in found), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
