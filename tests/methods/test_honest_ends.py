@@ -141,7 +141,7 @@ def test_with_enough_steps_it_arrives_and_under_jit_it_says_where_not():
     hurried = dataclasses.replace(method, max_steps=2).fit(problem, key=KEY)
     with jax.enable_x64(True):
         traced = jax.jit(hurried)(jax.tree.map(jnp.asarray, observation), key=KEY)
-    assert traced.status == ij.EstimateStatus.NOT_CONVERGED
+    assert int(traced.status) == ij.EstimateStatus.NOT_CONVERGED
     assert np.isnan(traced.samples).all()
     assert np.isfinite(traced.value).all()
 
