@@ -199,7 +199,7 @@ METHODS: dict[str, Any] = {
     "INO": INO(
         SurrogateSettings(FNO_SETTINGS, steps=400, batch=64, correction=(32, 32)),
         DriftSettings(
-            width=64, depth=2, steps=8000, batch=128, pool=512, learning_rate=3e-3, thinned=0.2
+            width=64, depth=2, steps=12_800, batch=128, pool=512, learning_rate=3e-3, thinned=0.2
         ),
         particles=2,
         moves=4,
