@@ -188,10 +188,10 @@ class _Run:
         inner = called(equation)
         of_state = any(_STATE in operand.reads for operand in operands)
         # A derivative of the user's own is kept where there is nothing to look into.
-        kept = name.startswith("custom_") and inner is not None
-        kept = kept and not _switches_inside(inner[0], kinks=not of_state)
-        if inner is not None and not kept:
-            return self.run(*inner, operands)
+        if inner is not None:
+            own = name.startswith("custom_")
+            if not own or _switches_inside(inner[0], kinks=not of_state):
+                return self.run(*inner, operands)
         if name == "cond":
             return self._choose(equation, operands)
         reads = frozenset().union(*(operand.reads for operand in operands))
