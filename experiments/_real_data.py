@@ -154,8 +154,10 @@ def write_estimate(path: Path, estimate: ij.Estimate) -> None:
     for part in _OPTIONAL:
         inside = getattr(estimate, part)
         if inside is not None:
-            fields = dataclasses.fields(inside)
-            arrays |= {f"{part}.{f.name}": getattr(inside, f.name) for f in fields}
+            held = {f.name: getattr(inside, f.name) for f in dataclasses.fields(inside)}
+            # How a search went is no array.
+            numbers = {n: x for n, x in held.items() if not dataclasses.is_dataclass(x)}
+            arrays |= {f"{part}.{name}": x for name, x in numbers.items()}
     if estimate.ticket is not None:
         arrays |= {f"ticket.{name}": getattr(estimate.ticket, name) for name in _TICKET}
     partial = path.with_suffix(".part.npz")

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ._observation import Observation
-from .solvers import SHARE_OF_LARGEST
+from .solvers import automatic_atol
 
 # A solver's error in one step may be this many times its tolerance, and errors add up.
 _ERRORS = 10.0
@@ -44,9 +44,7 @@ def absolute_errors(model: Any, states: Float[Array | np.ndarray, "*batch time s
         # Tolerances follow each state's size; and rounding errors of one are those of another.
         sizes = xp.where(xp.isfinite(states), xp.abs(states), 0.0)
         own = xp.max(sizes, axis=-2, keepdims=True)
-        errors = (
-            _ERRORS * SHARE_OF_LARGEST * model.rtol * own if hasattr(model, "rtol") else 0 * own
-        )
+        errors = automatic_atol(relative_error(model), own)
         eps = np.finfo(np.float64).eps
         return errors + _ROUNDINGS * eps * xp.max(sizes, axis=(-2, -1), keepdims=True)
     errors = _ERRORS * xp.broadcast_to(xp.asarray(atol, states.dtype), states.shape[-1:])

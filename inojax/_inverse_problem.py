@@ -484,7 +484,10 @@ def measure(
     if problem.noise.positive:
         # A logarithm of less than the solver knows says nothing, and of zero it has no value.
         known = jnp.abs(clean) > _absolute_error(problem, states[rows], theta, clean)
-        mask = mask & ((known & (readings != 0.0)) | jnp.isnan(readings))
+        mask = mask & (known | jnp.isnan(readings))
+        # What is too small for a number is the smallest one: zero would be impossible.
+        least = jnp.finfo(readings.dtype).tiny
+        readings = jnp.where(known & (readings == 0.0), least, readings)
     return Measured(rows, clean, jnp.where(mask, readings, 0.0), mask)
 
 

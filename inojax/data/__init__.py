@@ -7,8 +7,8 @@ from ._manifest import (
     describe_problem as describe_problem,
 )
 from ._second_look import (
-    PROBES as PROBES,
     Trajectories as Trajectories,
+    few_of as few_of,
     probed as probed,
     remember as remember,
     settle as settle,

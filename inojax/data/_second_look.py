@@ -88,6 +88,15 @@ def _solved(problem: InverseProblem, thetas: np.ndarray) -> Trajectories:
     )
 
 
+def few_of(dataset: Dataset) -> "Trajectories":
+    """As many simulations as are kept beside an inverter.
+
+    Args:
+        dataset: Simulations.
+    """
+    return some_of(dataset, PROBES)
+
+
 def some_of(dataset: Dataset, count: int = _ROWS) -> Trajectories:
     """Some simulations of a data set, evenly spread over it."""
     rows = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int))

@@ -13,11 +13,11 @@ from jaxtyping import Array, Float, Key
 
 from .._inverse_problem import InverseProblem
 from ..data import (
-    PROBES,
     Dataset,
     compare,
     describe_measurement,
     describe_problem,
+    few_of,
     remember,
     settle,
     some_of,
@@ -174,7 +174,7 @@ def _check_origin(problem: InverseProblem, dataset: Dataset, accept: bool) -> No
         remedy="Make one with `simulate(problem, n, key=key)`.",
     )
     if wanted.keys() <= dataset.manifest.keys():
-        remember(wanted, some_of(dataset, PROBES))
+        remember(wanted, few_of(dataset))
 
 
 def batch_keys(key: Key[Array, ""], batch: int) -> tuple[Array, Array, Array]:

@@ -12,8 +12,8 @@ from ._elimination import (
     solve_tridiagonal as solve_tridiagonal,
 )
 from ._ensemble import (
-    SHARE_OF_LARGEST as SHARE_OF_LARGEST,
     EnsembleSolution as EnsembleSolution,
+    automatic_atol as automatic_atol,
     solve_ensemble as solve_ensemble,
 )
 from ._explicit import solve_explicit as solve_explicit

@@ -27,7 +27,7 @@ _RUNNING = -1
 _REFILL_SHARE = 16
 # Where no absolute tolerance is given it is this share of the relative one, times the largest value
 # that a state has had; and no less than so many rounding errors of what makes it up.
-SHARE_OF_LARGEST, _ROUNDINGS = 1e-3, 256.0
+_SHARE_OF_LARGEST, _ROUNDINGS = 1e-3, 256.0
 # A step may go on behind a threshold as long as the wrong field changes the state by less than this
 # share of what is allowed; where that is, is found by so many halvings.
 _BEYOND, _BISECTIONS = 0.1, 40
@@ -35,6 +35,16 @@ _BEYOND, _BISECTIONS = 0.1, 40
 _LOOKED_AT = (0.25, 0.5, 0.75, 1.0)
 # So many outputs of a trajectory are written at once, where no more lanes than these are.
 _WINDOW, _FEW_LANES = 4, 128
+
+
+def automatic_atol(rtol: Any, largest: Any) -> Any:
+    """The absolute tolerance of a state where none is given.
+
+    Args:
+        rtol: Relative tolerance.
+        largest: The largest value that the state has had.
+    """
+    return _SHARE_OF_LARGEST * rtol * largest
 
 
 class EnsembleSolution(NamedTuple):
@@ -109,7 +119,7 @@ class _Control(NamedTuple):
         """
         if self.atol is not None:
             return self.atol + self.rtol * y
-        by_size = self.rtol * (y + SHARE_OF_LARGEST * largest)
+        by_size = self.rtol * y + automatic_atol(self.rtol, largest)
         # A state that is zero for all time has no scale, and no error either.
         return by_size + _ROUNDINGS * rounding + jnp.finfo(y.dtype).tiny
 
