@@ -39,6 +39,9 @@ _TICKET = (
     "status", "reduced_chi2", "p_value", "best_p_value", "explanations", "solver_power", "exact",
     "corrected", "noise_known",
 )  # fmt: skip
+# What a ticket may have besides, and how a search for optima went.
+_ADDED = ("closer_p_value", "spare_readings", "solver_draws")
+_SEARCH = ("starts", "arrived", "optima", "best")
 _PLAIN = ("value", "unit_value", "std", "samples", "reduced_chi2", "status")
 
 
@@ -155,11 +158,14 @@ def write_estimate(path: Path, estimate: ij.Estimate) -> None:
         inside = getattr(estimate, part)
         if inside is not None:
             held = {f.name: getattr(inside, f.name) for f in dataclasses.fields(inside)}
-            # How a search went is no array.
+            # How a search went is kept below.
             numbers = {n: x for n, x in held.items() if not dataclasses.is_dataclass(x)}
             arrays |= {f"{part}.{name}": x for name, x in numbers.items()}
     if estimate.ticket is not None:
         arrays |= {f"ticket.{name}": getattr(estimate.ticket, name) for name in _TICKET}
+        arrays |= {f"ticket.{name}": getattr(estimate.ticket, name) for name in _ADDED}
+        if estimate.ticket.search is not None:
+            arrays |= {f"search.{n}": getattr(estimate.ticket.search, n) for n in _SEARCH}
     partial = path.with_suffix(".part.npz")
     known: dict[str, Any] = {name: np.asarray(x) for name, x in arrays.items() if x is not None}
     np.savez(partial, **known)
@@ -185,6 +191,9 @@ def read_estimate(path: Path, problem: ij.InverseProblem) -> ij.Estimate:
     if "ticket.status" in arrays:
         told: dict[str, Any] = {name: arrays[f"ticket.{name}"] for name in _TICKET}
         told |= {name: bool(told[name]) for name in ("exact", "corrected", "noise_known")}
+        told |= {name: arrays.get(f"ticket.{name}") for name in _ADDED}
+        if "search.starts" in arrays:
+            told["search"] = ij.MultiStart(**{name: arrays[f"search.{name}"] for name in _SEARCH})
         parts["ticket"] = ij.TrustTicket(**told)
     space = problem.parameters
     return ij.Estimate(space.names, space.units, **plain, **parts)
