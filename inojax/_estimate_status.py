@@ -37,7 +37,8 @@ _MESSAGES = {
     ),
     EstimateStatus.NOT_CONVERGED: (
         "The steps ended at a point that is no optimum, so that nothing is known of its "
-        "uncertainty: raise `max_steps`."
+        "uncertainty: raise `max_steps`. If that changes nothing, the misfit has a kink or a jump "
+        "there: use `SequentialMonteCarlo`, which takes no derivatives."
     ),
     EstimateStatus.IMPOSSIBLE_READINGS: (
         "The model could be solved, but these readings are impossible under the noise at any "

@@ -1,5 +1,6 @@
 """The one object that every method takes: unknowns, model, sensors and noise together."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -204,6 +205,7 @@ class InverseProblem(eqx.Module):
         Raises:
             ValueError: If `theta` has the wrong shape, or if the noise has no reading for what the
                 model predicts, such as a count at a negative rate.
+            TypeError: If `theta` is a dictionary.
             RuntimeError: If the solve fails; the message says how.
         """
         self._check_theta(theta)
@@ -356,11 +358,24 @@ class InverseProblem(eqx.Module):
         return _on_host(in_x64(_log_posterior)(self, theta, observation))
 
     def _check_theta(self, theta: Any) -> None:
-        if np.shape(theta) != (self.parameters.size,):
-            raise ValueError(
-                f"`theta` must be one value for each of the {self.parameters.size} parameters; got "
-                f"shape {np.shape(theta)}. For many parameter vectors use `jax.vmap`."
+        space = self.parameters
+        each = f"one value for each of the {space.size} parameters {', '.join(space.names)}"
+        if isinstance(theta, Mapping):
+            raise TypeError(
+                f"`theta` must be {each}, an array in this order; got {type(theta).__name__}. "
+                "Write `problem.parameters.from_dict(theta)`."
             )
+        if np.shape(theta) == (space.size,):
+            return
+        if np.shape(theta) == (len(space.all_names),):
+            raise ValueError(
+                f"`theta` must be {each}, without those that are fixed; got shape "
+                f"{np.shape(theta)}."
+            )
+        raise ValueError(
+            f"`theta` must be {each}; got shape {np.shape(theta)}. For many parameter vectors use "
+            "`jax.vmap`."
+        )
 
     def check_observation(self, observation: Observation) -> None:
         """Raise unless an observation is a single one of this problem.

@@ -56,6 +56,14 @@ _PLAIN = (
     "gives `y` or `theta` to a function that takes nothing but JAX arrays: give it "
     "`jnp.asarray(y)` or `jnp.asarray(theta)`"
 )
+_INDEXES = (
+    "takes apart a single number, such as the time, a state `y[0]` or a parameter `theta[0]`, "
+    "which has no entries: look at the order of the arguments"
+)
+_LISTS = (
+    "calculates with a list or a tuple, which is no array: write `jnp.stack([...]) * y` for "
+    "`[...] * y`"
+)
 _UNPACKS = "takes apart `y` or `theta` into another number of values than there are"
 
 # The kind of an error, a part of its message, and what is to be done; the first that fits.
@@ -70,6 +78,11 @@ _REMEDIES: tuple[tuple[type[Exception], str, str], ...] = (
     (TypeError, "unsupported format string passed to", _FORMATS),
     (TypeError, "does not support string indexing", _NAMELESS),
     (AttributeError, "Tracer has no attribute", _NAMELESS),
+    (IndexError, "array is 0-dimensional", _INDEXES),
+    (TypeError, "iteration over a 0-d array", _INDEXES),
+    (TypeError, "len() of unsized object", _INDEXES),
+    *((TypeError, part, _LISTS) for part in ("'list' and '", "' and 'list'")),
+    *((TypeError, part, _LISTS) for part in ("'tuple' and '", "' and 'tuple'")),
     (ValueError, "setting an array element with a sequence", _NUMPY),
     (ValueError, "The truth value of an array", _DECIDES),
 )

@@ -165,7 +165,7 @@ def _words(stored: Part, wanted: Part) -> str:
     gone = [value for value in old["numbers"] if value not in new["numbers"]]
     come = [value for value in new["numbers"] if value not in old["numbers"]]
     if len(gone) == len(come) and 0 < len(gone) <= _FEW:
-        pairs = ", ".join(f"{a} instead of {b}" for a, b in zip(gone, come, strict=True))
+        pairs = ", ".join(f"{b} where {a} is stored" for a, b in zip(gone, come, strict=True))
         return f"its constants differ: {pairs}"
     if gone or come:
         return f"its constants differ: {max(len(gone), len(come))} numbers have other values"
@@ -189,10 +189,10 @@ def _difference(label: str, stored: Any, wanted: Any) -> str:
         return ""
     if isinstance(stored, dict) and isinstance(wanted, dict):
         names = [name for name in wanted if not _same(stored.get(name), wanted[name])]
-        changes = (f"{name} {stored.get(name)} instead of {wanted[name]}" for name in names)
+        changes = (f"{name} {wanted[name]} where {stored.get(name)} is stored" for name in names)
         return f"{label} ({', '.join(changes)})" if names else label
     short = all(len(repr(value)) <= _SHORT for value in (stored, wanted))
-    return f"{label} ({stored!r} instead of {wanted!r})" if short else label
+    return f"{label} ({wanted!r} where {stored!r} is stored)" if short else label
 
 
 def _same(stored: Any, wanted: Any) -> bool:

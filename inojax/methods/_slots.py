@@ -352,7 +352,9 @@ class Slots(eqx.Module):
         one = first[np.argmax(count > 1)]
         raise ValueError(
             f"`observation` has two rows at the same time {float(times[one]):.12g} that both read "
-            f"{self.channels[channel[one]]!r}; combine them to one."
+            f"{self.channels[channel[one]]!r}. Several readings at one time are not supported "
+            "yet: keep one of them. Their mean would have less noise than this network was "
+            "trained on."
         )
 
 

@@ -100,13 +100,12 @@ class ODEModel(eqx.Module):
         """Describe the equation and where its solution is wanted.
 
         Raises:
+            TypeError: If `initial_state` is neither numbers nor a function.
             ValueError: If times are not strictly increasing, names are not unique, shapes
                 disagree, or a tolerance is not positive.
         """
         self.vector_field = vector_field
-        self.initial_state = (
-            initial_state if callable(initial_state) else np.array(initial_state, np.float64)
-        )
+        self.initial_state = initial_state if callable(initial_state) else _state(initial_state)
         self.times = np.array(times, np.float64)
         self.states = tuple(states)
         self.initial_time = float(initial_time)
@@ -443,6 +442,16 @@ def _differentiated(
 
 def _results(solution: ODESolution) -> tuple[Any, Any, Any]:
     return solution.states, solution.status, solution.steps
+
+
+def _state(values: ArrayLike | Sequence[float]) -> np.ndarray:
+    try:
+        return np.array(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            "`initial_state` must be one number for each of the `states`, in their order, or a "
+            f"function of the parameters that returns them; got {type(values).__name__}."
+        ) from error
 
 
 def _number_or_vector(values: ArrayLike | Sequence[float]) -> float | np.ndarray:

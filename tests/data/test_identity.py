@@ -137,7 +137,7 @@ SOLUTIONS = {
     "array of a module": ({"vector_field": Pulse(np.array([0.0, 1e-4]))}, "vector field"),
     "a factor of one": ({"vector_field": functools.partial(field, loss=1.001)}, "vector field"),
     "the last hour": ({"vector_field": late}, "vector field: its program differs"),
-    "start": ({"initial_state": np.array([0.0, 0.5001])}, "initial state.*0.5 instead of 0.5001"),
+    "start": ({"initial_state": np.array([0.0, 0.5001])}, "initial state.*0.5001 where 0.5 is stored"),
     "start by function": ({"initial_state": lambda k: jnp.stack([0.0 * k[0], k[0]])}, "initial"),
     "upper end of a prior": ({"a": dist.Uniform(0.1, 1.0001)}, r"priors \(a .*high=1.0001\)"),
     "prior alike in the middle": ({"a": dist.TruncatedNormal(0.55, 9.0, low=0.1, high=1.0)}, "pri"),
@@ -187,13 +187,13 @@ class Own(AbstractNoise):
 
 
 READINGS = {
-    "level": ({"noise": Gaussian((0.1, 0.2001))}, r"noise \(scale .*0.2\] instead of .*0.2001\]"),
+    "level": ({"noise": Gaussian((0.1, 0.2001))}, r"noise \(scale .*0.2001\] where .*0.2\] is stored"),
     "levels": ({"noise": Gaussian(0.1)}, "noise"),
     "unknown level": ({"noise": Gaussian((0.1, "a"))}, "noise"),
     "kind": ({"noise": LogNormal((0.1, 0.2))}, "noise"),
     "correlated": ({"noise": AR1(Gaussian((0.1, 0.2)), 0.5, step=1.0)}, "noise"),
     "own": ({"noise": Own(lambda x: 0.1 + 0.0 * x)}, "noise"),
-    "observable": ({"observable": scaled(2.001)}, "observable: .*2.0 instead of 2.001"),
+    "observable": ({"observable": scaled(2.001)}, "observable: .*2.001 where 2.0 is stored"),
     "no observable": ({"observable": None, "channels": ("x", "y")}, "channels.*observable"),
     "channels": ({"channels": ("sum", "double")}, "channels"),
     "schedule": ({"schedule": ij.FixedTimes(TIMES[1::2])}, "times of the sensors"),
@@ -238,7 +238,7 @@ def test_a_prior_of_ones_own_is_traced():
 def test_other_noise_of_ones_own_is_told_apart():
     levels = (lambda x: 0.1 + 0.2 * x, lambda x: 0.1 + 0.3 * x, lambda x: 0.2 * x + 0.1)
     first, other, same = (describe_measurement(problem(noise=Own(level))) for level in levels)
-    assert compare(first, other).changed == ["noise: its constants differ: 0.2 instead of 0.3"]
+    assert compare(first, other).changed == ["noise: its constants differ: 0.3 where 0.2 is stored"]
     assert not any(compare(first, same))
 
 
@@ -300,7 +300,7 @@ def test_rewritten_equations_ask_for_a_second_look(kept, rewritten):
         "inverter": lambda **k: load(folder / "inverter", rewritten, **k),
     }
     for action in actions.values():
-        message = refused(action, "vector field: its constants differ: 0.1 instead of 0.0999")
+        message = refused(action, "vector field: its constants differ: 0.0999 where 0.1 is stored")
         assert "solved again are the stored ones" in message
         assert "`accept=True`" in message
     found = actions["store"](accept=True)
@@ -493,7 +493,7 @@ def test_a_solver_of_ones_own_is_traced():
             )
         )
     assert compare(*found[:2]).changed == [
-        "values of the solver: its constants differ: 9.869604401089358 instead of 10.0"
+        "values of the solver: its constants differ: 10.0 where 9.869604401089358 is stored"
     ]
     assert not any(compare(found[0], found[2]))
 

@@ -83,7 +83,7 @@ def test_bad_settings_and_problems_are_refused():
 def test_observations_are_checked_before_they_are_followed(rod, observation):
     inverter = dataclasses.replace(SMALL, pretraining=1, steps=1).fit(rod, key=KEY)
     broken = dataclasses.replace(observation, values=np.full_like(observation.values, np.nan))
-    with refuses(ValueError, "`observation` has readings that are NaN"):
+    with refuses(ValueError, "the reading is NaN, but marked as present"):
         inverter.follow(broken, key=KEY)
     with refuses(ValueError, "belongs to problem 'other'"):
         inverter.follow(dataclasses.replace(observation, problem="other"), key=KEY)

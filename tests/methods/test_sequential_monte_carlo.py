@@ -151,7 +151,9 @@ def test_likelihoods_of_any_size_can_be_tempered():
     with jax.enable_x64(True):
         x = jnp.zeros((1, 8, 8, 1))
         rows = jnp.zeros(1)
-        start = Particles(x, jnp.asarray(value).reshape(1, 8, 8), rows, rows, rows)
+        solved = jnp.ones(1, dtype=bool)
+        log_likelihood = jnp.asarray(value).reshape(1, 8, 8)
+        start = Particles(x, log_likelihood, rows, rows, rows, solved)
         found, _ = _reweighed(start, jr.split(KEY, 1))
         assert 0.0 < found.power[0] < 1e-15
         assert np.isfinite(found.log_evidence[0])

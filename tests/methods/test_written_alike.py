@@ -326,7 +326,7 @@ def test_two_readings_for_one_slot_are_refused(sensors):
     inverter = fitted("Regression", sensors)
     rows = np.array([2, 2, 5])
     twice = written(inverter.problem, rows, full(rows))
-    with refuses(ValueError, "two rows at the same time 0.75 that both read 'A'; combine them"):
+    with refuses(ValueError, "two rows at the same time 0.75 that both read 'A'. Several readings"):
         inverter(twice, key=KEY)
     assert np.isnan(jax.jit(inverter)(twice, key=KEY).value).all()
 

@@ -365,6 +365,11 @@ def test_impossible_models_are_refused(changes, match):
         build(**changes)
 
 
+def test_an_initial_state_by_name_is_refused():
+    with refuses(TypeError, "`initial_state`.*in their order.*got dict"):
+        build(initial_state={"a": 0.0})
+
+
 def test_impossible_calls_are_refused(model):
     for call in (model.solve_ensemble, model.sensitivities):
         with refuses(ValueError, r"`thetas`.*\(2,\)"):
