@@ -47,41 +47,8 @@ ORDER = (
 )
 RANK = {unit: rank for rank, unit in enumerate(sum(ORDER, ()))}
 LONGEST_FUNCTION = 80  # lines of code
-# Files of `methods` that hold no method but what several share, or what is put around any of them.
-SHARED = {
-    "_amortized",
-    "_amortized_inverter",
-    "_base",
-    "_batches",
-    "_checks",
-    "_conformal",
-    "_descent",
-    "_drift_fields",
-    "_encoding",
-    "_equation",
-    "_equation_inverter",
-    "_familiar",
-    "_fresh",
-    "_held_out",
-    "_importance",
-    "_laplace_targets",
-    "_levenberg_marquardt",
-    "_linear_posterior",
-    "_mixing",
-    "_objective",
-    "_peaks",
-    "_unknowns",
-    "_rounds",
-    "_search",
-    "_map_examples",
-    "_network_identity",
-    "_series",
-    "_slots",
-    "_storage",
-    "_thinning",
-    "_training_data",
-    "_vetting",
-}
+# Within `methods` a folder imports itself, the folders that it lies in, and those to its left.
+FOLDERS = ("exact", "amortized", "pde", "calibration")
 HEAVY = ("matplotlib", "numpyro", "zarr", "orbax", "flax", "tyro")
 
 
@@ -125,17 +92,17 @@ def imports(path: Path, root: Path = PACKAGE) -> list[Import]:
     return found
 
 
-def is_other_method(here: tuple[str, ...], target: tuple[str, ...]) -> bool:
-    """Whether one method's file imports from another's, or from all of them.
-
-    A method may spread its stages over files of its name: `_ino.py`, `_ino_drift.py`.
-    """
+def is_method_beside(here: tuple[str, ...], target: tuple[str, ...]) -> bool:
+    """Whether a file in `methods` imports from a folder that stands beside it or to its right."""
     if here[1] != "methods" or here[-1] == "__init__":
         return False
-    if len(target) < 3:
+    if not target[-1].startswith("_"):  # a whole folder, with all that lies in it
         return True
-    method = here[2].strip("_").split("_")[0]
-    return target[2] not in SHARED and target[2].strip("_").split("_")[0] != method
+    folder, other = here[2:-1], target[2:-1]
+    if folder[: len(other)] == other:
+        return False
+    ranks = {name: rank for rank, name in enumerate(FOLDERS)}
+    return not folder or ranks[other[0]] >= ranks[folder[0]]
 
 
 def order_violations(path: Path, root: Path = PACKAGE) -> list[str]:
@@ -145,7 +112,7 @@ def order_violations(path: Path, root: Path = PACKAGE) -> list[str]:
     for target, where in imports(path, root):
         other = target[1] if len(target) > 1 else "__init__"
         if other == unit:
-            if is_other_method(here, target):
+            if is_method_beside(here, target):
                 problems.append(f"{where}: a method imports {'.'.join(target)}")
         elif other not in RANK:
             problems.append(f"{where}: {'.'.join(target)} has no place in ORDER")
@@ -204,19 +171,30 @@ def test_experiments_use_public_names(path: Path):
         ("data/_a.py", "from ..nowhere import x", "has no place in ORDER"),
         ("data/_a.py", "from inojax import ODEModel", "has no place in ORDER"),
         ("data/_a.py", "from numpy import array", None),
-        ("methods/_a.py", "from ._b import B", "a method imports"),
-        ("methods/_a.py", "from . import B", "a method imports"),
         ("methods/_a.py", "from ._base import AbstractMethod", None),
-        ("methods/_a.py", "from ._a_stage import loss", None),
+        ("methods/_a.py", "from . import B", "a method imports"),
+        ("methods/_a.py", "from .exact._b import B", "a method imports"),
+        ("methods/exact/_a.py", "from .._base import AbstractMethod", None),
+        ("methods/exact/_a.py", "from ._b import B", None),
+        ("methods/exact/_a.py", "from ..pde._b import B", "a method imports"),
+        ("methods/pde/_a.py", "from ..exact._b import B", None),
+        ("methods/pde/_a.py", "from ..exact import B", "a method imports"),
+        ("methods/amortized/_a.py", "from .ino._b import B", "a method imports"),
+        ("methods/amortized/ino/_a.py", "from .._b import B", None),
+        ("methods/amortized/ino/_a.py", "from ...exact._b import B", None),
+        ("methods/amortized/ino/_a.py", "from ..inverse_map._b import B", "a method imports"),
         ("methods/_a.py", "from ..problems import pollu", "methods must not import problems"),
         ("problems/_a.py", "from ..methods import INO", "problems must not import methods"),
     ],
 )
 def test_the_order_check_itself(tmp_path: Path, file: str, statement: str, complaint: str | None):
     root = tmp_path / "inojax"
-    for unit in ("noise", "data", "models", "methods", "problems"):
+    for unit in ("noise", "data", "models", "problems"):
         (root / unit).mkdir(parents=True)
-    for module in ("methods/_b.py", "methods/_base.py", "methods/_a_stage.py", "models/_ode.py"):
+    for folder in ("exact", "pde", "amortized", "amortized/ino", "amortized/inverse_map"):
+        (root / "methods" / folder).mkdir(parents=True)
+        (root / "methods" / folder / "_b.py").touch()
+    for module in ("methods/_base.py", "models/_ode.py"):
         (root / module).touch()
     (root / file).write_text(statement)
     found = order_violations(root / file, root)

@@ -232,10 +232,10 @@ def test_foreign_input_is_refused(observation, key):
         lambda theta: setting.simulate(theta, key=key),
         lambda theta: setting.whitened_residual(theta, observation),
     ):
-        with refuses(ValueError, r"`theta`.*2 parameters k, y0; got shape \(3,\)"):
+        with refuses(ValueError, r"`theta`.*2 parameters a, b; got shape \(3,\)"):
             action(np.ones(3))
         with refuses(TypeError, r"`problem.parameters.from_dict\(theta\)`"):
-            action({"k": 1.0, "y0": 1.0})
+            action({"a": 1.0, "b": 1.0})
 
 
 # --- Levels of noise that are unknowns -------------------------------------------------------

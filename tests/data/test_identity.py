@@ -19,7 +19,7 @@ from inojax.data import compare, describe_measurement, describe_problem, simulat
 from inojax.data._parts import prior_text
 from inojax.methods import LeastSquares, Regression
 from inojax.methods._storage import load as load_inverter
-from inojax.methods._training_data import check_dataset
+from inojax.methods.amortized._training_data import check_dataset
 from inojax.models import AbstractDirectSolver, MethodOfLines, ODEModel, PDEModel, partial
 from inojax.noise import AR1, AbstractNoise, Gaussian, LogNormal
 
@@ -137,7 +137,7 @@ SOLUTIONS = {
     "array of a module": ({"vector_field": Pulse(np.array([0.0, 1e-4]))}, "vector field"),
     "a factor of one": ({"vector_field": functools.partial(field, loss=1.001)}, "vector field"),
     "the last hour": ({"vector_field": late}, "vector field: its program differs"),
-    "start": ({"initial_state": np.array([0.0, 0.5001])}, "initial state.*0.5001 where 0.5 is stored"),
+    "start": ({"initial_state": np.array([0.0, 0.5001])}, "initial state.*0.5001 where 0.5 is"),
     "start by function": ({"initial_state": lambda k: jnp.stack([0.0 * k[0], k[0]])}, "initial"),
     "upper end of a prior": ({"a": dist.Uniform(0.1, 1.0001)}, r"priors \(a .*high=1.0001\)"),
     "prior alike in the middle": ({"a": dist.TruncatedNormal(0.55, 9.0, low=0.1, high=1.0)}, "pri"),
@@ -187,7 +187,10 @@ class Own(AbstractNoise):
 
 
 READINGS = {
-    "level": ({"noise": Gaussian((0.1, 0.2001))}, r"noise \(scale .*0.2001\] where .*0.2\] is stored"),
+    "level": (
+        {"noise": Gaussian((0.1, 0.2001))},
+        r"noise \(scale .*0.2001\] where .*0.2\] is stored",
+    ),
     "levels": ({"noise": Gaussian(0.1)}, "noise"),
     "unknown level": ({"noise": Gaussian((0.1, "a"))}, "noise"),
     "kind": ({"noise": LogNormal((0.1, 0.2))}, "noise"),

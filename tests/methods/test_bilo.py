@@ -22,8 +22,8 @@ from inojax.methods import (
     invert_batch,
     save,
 )
-from inojax.methods._descent import Weights
-from inojax.methods._unknowns import Functions
+from inojax.methods.pde._unknowns import Functions
+from inojax.methods.pde._weight_optimizers import Weights
 from inojax.models import Field
 from inojax.nn import LocalOperator
 from inojax.problems import (

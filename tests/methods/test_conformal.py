@@ -14,7 +14,7 @@ from inojax._estimate_status import EstimateStatus
 from inojax._intervals import central_interval
 from inojax.data import Dataset
 from inojax.methods import conformal, invert_batch
-from inojax.methods._conformal import _conformal_quantiles
+from inojax.methods.calibration._conformal import _conformal_quantiles
 from inojax.metrics import coverage, coverage_curve
 from inojax.solvers import SolveStatus
 from tests.helpers import (

@@ -5,7 +5,7 @@ import jax.random as jr
 import numpy as np
 
 from inojax.methods import GaussNewtonDescent
-from inojax.methods._descent import Region, Target, nothing, run_descent
+from inojax.methods.pde._weight_optimizers import Region, Target, nothing, run_descent
 
 REGION = Region(jnp.zeros((1, 1)), jnp.zeros(1), jnp.ones(1))
 

@@ -9,9 +9,9 @@ import pytest
 
 import inojax as ij
 from inojax.data import simulate
-from inojax.methods._encoding import Encoder
-from inojax.methods._slots import Slots
-from inojax.methods._thinning import thin
+from inojax.methods.amortized._encoding import Encoder
+from inojax.methods.amortized._masking import thin
+from inojax.methods.amortized._slots import Slots
 from tests.helpers import LINEAR_TIMES, linear_gaussian
 
 

@@ -14,9 +14,9 @@ from flax import linen, nnx
 import inojax as ij
 from inojax import methods, nn
 from inojax.methods import InverseMap, Labels, Spread, invert_batch
-from inojax.methods._inverse_map import _within_the_prior
-from inojax.methods._map_examples import Epoch
-from inojax.methods._series import Inputs
+from inojax.methods.amortized.inverse_map._examples import Epoch
+from inojax.methods.amortized.inverse_map._method import _within_the_prior
+from inojax.methods.amortized.inverse_map._series import Inputs
 from inojax.noise import Gaussian
 from tests.helpers import LINEAR_TIMES, linear_gaussian, linear_posterior, optimizations
 from tests.refuses import refuses

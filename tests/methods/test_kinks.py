@@ -8,8 +8,8 @@ import pytest
 
 import inojax as ij
 from inojax.methods import PINN, BiLO, GaussNewtonDescent, LeastSquares, Penalty
-from inojax.methods._equation import equation_of
-from inojax.methods._unknowns import Functions, Unknowns
+from inojax.methods.pde._equation import equation_of
+from inojax.methods.pde._unknowns import Functions, Unknowns
 from inojax.problems import particles
 
 KEY = jr.key(6)

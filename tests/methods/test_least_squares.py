@@ -19,11 +19,11 @@ from inojax.methods import (
     invert_batch,
 )
 from inojax.methods._base import estimate_from_cloud, estimate_from_point
-from inojax.methods._importance import resample, temper
-from inojax.methods._levenberg_marquardt import Local, Minimum
-from inojax.methods._linear_posterior import log_mass_in_box, sample_in_box
-from inojax.methods._objective import Objective
-from inojax.methods._peaks import find_peaks
+from inojax.methods.exact._importance import resample, temper
+from inojax.methods.exact._laplace_mixture import find_peaks
+from inojax.methods.exact._levenberg_marquardt import Local, Minimum
+from inojax.methods.exact._linear_posterior import log_mass_in_box, sample_in_box
+from inojax.methods.exact._objective import Objective
 from tests.helpers import (
     HIGHEST,
     LINEAR_NOISE,
@@ -461,7 +461,7 @@ def test_under_jit_readings_in_single_precision_are_fine_also_behind_another(cas
 def test_candidates_are_solved_in_parts_where_they_are_many(
     inverter, estimates, cases, monkeypatch
 ):
-    monkeypatch.setattr("inojax.methods._objective._MOST_STATES", 50_000)
+    monkeypatch.setattr("inojax.methods.exact._objective._MOST_STATES", 50_000)
     parts = invert_batch(inverter, cases[1], key=KEY)
     np.testing.assert_array_equal(parts.samples, estimates.samples)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from inojax.methods._levenberg_marquardt import Local, _candidate, minimize
+from inojax.methods.exact._levenberg_marquardt import Local, _candidate, minimize
 
 ROWS = 6
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from inojax.methods._mixing import mixing
+from inojax.methods.exact._diagnostics import mixing
 
 CHAINS, DRAWS = 4, 1000
 

@@ -10,7 +10,7 @@ import pytest
 
 import inojax as ij
 from inojax.methods import InverseMap
-from inojax.methods._training_data import redraw
+from inojax.methods.amortized._training_data import redraw
 from inojax.nn import Dense
 from inojax.noise import Gaussian
 from tests.helpers import UNTRAINED, linear_gaussian

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from inojax.methods._levenberg_marquardt import Local, Minimum
-from inojax.methods._rounds import Ended, Limits, all_rounds
+from inojax.methods.exact._levenberg_marquardt import Local, Minimum
+from inojax.methods.exact._rounds import Ended, Limits, all_rounds
 
 READINGS = 40
 GOOD = scipy.stats.chi2.isf(0.5, READINGS)

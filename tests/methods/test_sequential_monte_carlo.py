@@ -9,7 +9,7 @@ import pytest
 
 import inojax as ij
 from inojax.methods import LeastSquares, SequentialMonteCarlo, invert_batch
-from inojax.methods._sequential_monte_carlo import Particles, _reweighed
+from inojax.methods.exact._sequential_monte_carlo import Particles, _reweighed
 from tests.helpers import HIGHEST, LOWEST, linear_gaussian, optimizations
 from tests.refuses import refuses
 

@@ -12,17 +12,17 @@ import scipy.fft
 
 from inojax.data import simulate
 from inojax.methods import INO, SurrogateSettings
-from inojax.methods._encoding import Encoder
-from inojax.methods._familiar import Familiar
-from inojax.methods._ino_drift import Drift, drift_loss, new_pool, residual_of
-from inojax.methods._ino_surrogate import (
+from inojax.methods.amortized._encoding import Encoder
+from inojax.methods.amortized._familiar import Familiar
+from inojax.methods.amortized._training_data import prepare
+from inojax.methods.amortized.ino._drift import Drift, drift_loss, new_pool, residual_of
+from inojax.methods.amortized.ino._surrogate import (
     Surrogate,
     new_surrogate,
     roughness,
     surrogate_error,
     surrogate_loss,
 )
-from inojax.methods._training_data import prepare
 from inojax.train import Trainer, one_cycle
 from tests.helpers import FNO_SETTINGS, UNTRAINED, linear_gaussian
 

@@ -12,9 +12,9 @@ import pytest
 import inojax as ij
 from inojax import EstimateStatus
 from inojax.methods import PINN, AdamDescent, BiLO, GaussNewtonDescent, Penalty
-from inojax.methods._descent import Weights
-from inojax.methods._equation import equation_of
-from inojax.methods._unknowns import Functions, Unknowns, diagonal, fitted
+from inojax.methods.pde._equation import equation_of
+from inojax.methods.pde._unknowns import Functions, Unknowns, diagonal, fitted
+from inojax.methods.pde._weight_optimizers import Weights
 from inojax.models import Field, FiniteElements, PDEModel, gradient, partial
 from inojax.problems import heat, variable_poisson
 

@@ -19,10 +19,10 @@ from inojax import methods, nn
 from inojax._inverse_problem import measure
 from inojax._unfamiliar import Unfamiliar
 from inojax.methods import invert_batch
-from inojax.methods._encoding import Encoder, Readings
-from inojax.methods._familiar import Familiar
-from inojax.methods._slots import Slots
-from inojax.methods._training_data import prepare
+from inojax.methods.amortized._encoding import Encoder, Readings
+from inojax.methods.amortized._familiar import Familiar
+from inojax.methods.amortized._slots import Slots
+from inojax.methods.amortized._training_data import prepare
 from tests.helpers import FNO_SETTINGS
 from tests.refuses import refuses
 

@@ -219,7 +219,7 @@ TOLD = {
     "other order": (lambda u, s, p: -u[0] * s, TypeError, "look at the order of the arguments"),
     "entries of the time": (lambda u, s, p: [*u], TypeError, "look at the order"),
     "times a list": (lambda t, y, p: [-p[0], 1.0] * y, TypeError, r"a list or.*`jnp.stack\("),
-    "plus a tuple": (lambda t, y, p: y + (1.0, 2.0), TypeError, r"list or a tuple.*jnp.stack"),
+    "times a tuple": (lambda t, y, p: y * (1.0, 2.0), TypeError, r"list or a tuple.*jnp.stack"),
     "number": (unpacks, TypeError, "expected 3.*`theta` holds 2 parameters: k, y0"),
     "position": (lambda t, y, p: -p[5] * y, IndexError, r"`theta\[5\]`.*2 parameters k, y0"),
     "slice beyond": (lambda t, y, p: -p[1:3] * y, IndexError, r"`theta\[1:3\]`"),

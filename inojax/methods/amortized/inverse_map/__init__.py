@@ -1,0 +1,1 @@
+"""Inverse maps: networks from regular time series to parameters and covariances."""
