@@ -132,9 +132,10 @@ def check_small_states(
 ) -> None:
     """Warn if a state that stays below its absolute tolerance comes out wrong.
 
-    A few trajectories tell: to look at all of many would cost a quarter of their solves. Nothing controls the error of such a state. Where it only follows others, in a
+    Nothing controls the error of such a state. Where it only follows others, in a
     quasi-equilibrium, it is right all the same: one trajectory is solved again with tolerances that
-    follow the size of each state, once for each vector field.
+    follow the size of each state, once for each vector field. A few trajectories tell which states
+    stay small: to look at all of many would cost a quarter of their solves.
 
     Args:
         model: An `ODEModel`.
