@@ -78,7 +78,7 @@ def describe(found: dict[str, Any]) -> str:
 
 
 def _flagged(inverter: VettedInverter, readings: ij.Observation, key: Key[Array, ""]) -> np.ndarray:
-    estimate = invert_batch(inverter, readings, key=key)
+    estimate = invert_batch(inverter, readings, checked=True, key=key)
     assert estimate.ticket is not None
     assert estimate.ticket.vetting is not None
     return estimate.ticket.vetting.novel

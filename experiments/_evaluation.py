@@ -152,7 +152,7 @@ def score(
         "seconds_per_inversion": 0.0,
         "seconds_single": 0.0,
         "coverage_90": float(ij.metrics.coverage(*interval, truth.unit).mean()),
-        "reduced_chi2": float(np.median(reduced_chi2(cases, thetas, states)[good])),
+        "chi2_per_reading": float(np.median(chi2_per_reading(cases, thetas, states)[good])),
         "failed_resimulations": int(np.sum(~good)),
         **split_errors(errors, cases.hidden),
         "parameter_mse_each": errors,
@@ -168,7 +168,7 @@ def split_errors(errors: Float[np.ndarray, " parameter"], hidden: np.ndarray) ->
     }
 
 
-def reduced_chi2(
+def chi2_per_reading(
     cases: Cases,
     thetas: Float[np.ndarray, "case parameter"],
     states: Float[np.ndarray, "case time state"],
@@ -251,7 +251,7 @@ def floor_row(cases: Cases) -> Row:
     floor = cases.floor
     names = (
         "parameter_mae", "trajectory_mse", "fit_seconds", "seconds_per_inversion",
-        "seconds_single", "coverage_90", "reduced_chi2",
+        "seconds_single", "coverage_90", "chi2_per_reading",
     )  # fmt: skip
     return {
         "method": "bayes_floor",

@@ -212,7 +212,7 @@ class Workshop:
 
     def inverter(self, cell: Cell, seed: int) -> InverseMapInverter:
         """A trained map."""
-        return cell.settings.load(self._folder(cell, seed), self._trials(cell).problem)
+        return ij.load(self._folder(cell, seed), self._trials(cell).problem)
 
     def _trials(self, cell: Cell) -> Trials:
         return self.joint if cell.joint else self.neuron

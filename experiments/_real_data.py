@@ -36,13 +36,13 @@ _GRID = 121
 _OPTIONAL = {"optima": ij.Optima, "diagnostics": ij.Diagnostics}
 # What single estimates of exact methods carry: without vetting.
 _TICKET = (
-    "status", "reduced_chi2", "p_value", "best_p_value", "explanations", "solver_power", "exact",
-    "corrected", "noise_known",
+    "status", "chi2_per_reading", "p_value", "best_p_value", "explanations", "solver_power",
+    "exact", "corrected", "noise_known",
 )  # fmt: skip
 # What a ticket may have besides, and how a search for optima went.
 _ADDED = ("closer_p_value", "spare_readings", "solver_draws")
 _SEARCH = ("starts", "arrived", "optima", "best")
-_PLAIN = ("value", "unit_value", "std", "samples", "reduced_chi2", "status")
+_PLAIN = ("value", "unit_value", "std", "samples", "chi2_per_reading", "status")
 
 
 def study(
@@ -90,30 +90,6 @@ class Found:
     problem: ij.InverseProblem
     estimate: ij.Estimate
     seconds: float
-
-
-class Known(AbstractInverter):
-    """Always answers with an estimate that was found before, for methods that refine one.
-
-    Attributes:
-        problem: The problem.
-        estimate: Its single answer.
-        settings: The method behind it.
-        logs: Empty.
-    """
-
-    problem: ij.InverseProblem
-    estimate: ij.Estimate
-    settings: str = "an estimate found before"
-    logs: tuple[ij.train.TrainLog, ...] = ()
-
-    def _invert(self, observations: ij.Observation, keys: Key[Array, " batch"]) -> ij.Estimate:
-        del observations
-        return jax.tree.map(lambda x: jnp.repeat(x[None], len(keys), axis=0), self.estimate)
-
-    def _on_host(self, observations: ij.Observation, keys: Key[Array, " batch"]) -> ij.Estimate:
-        del observations
-        return jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], len(keys), 0), self.estimate)
 
 
 def found(
@@ -244,7 +220,7 @@ def row_of(found: Found, observation: ij.Observation, published: Row | None = No
         "method": found.name,
         "estimates": columns["estimates"],
         "negative_log_likelihood": -float(problem.log_likelihood(theta, observation)),
-        "reduced_chi2": float(chi2) / int(observation.mask.sum()),
+        "chi2_per_reading": float(chi2) / int(observation.mask.sum()),
         "seconds": found.seconds,
         "status": told["status"] if checked else None,
         "message": told["message"] if checked else None,
@@ -293,7 +269,7 @@ def constant_row(observation: ij.Observation, *, in_logs: bool) -> Row:
         "method": "constant",
         "estimates": {},
         "negative_log_likelihood": float(density.sum() + slopes),
-        "reduced_chi2": 1.0,
+        "chi2_per_reading": 1.0,
         **dict.fromkeys((*empty, "r_hat", "effective_samples")),
         "published": {},
     }
@@ -387,7 +363,7 @@ def fits_table(rows: Sequence[Row]) -> str:
             number(goal["value"], 8),
             number(goal["reference"], 8),
             number(row["negative_log_likelihood"], 6),
-            number(row["reduced_chi2"]),
+            number(row["chi2_per_reading"]),
             "-" if row["optima"] is None else str(row["optima"]),
             number(row["seconds"] or None),
             row["status"] or "-",

@@ -50,7 +50,7 @@ def vetted(
     """Vet an inverter, or load it where a finished run left it."""
     folder = out / "vetted"
     if (folder / "manifest.json").exists():
-        return ij.methods.load_vetted(folder, inverter.problem, method=method)
+        return ij.load(folder, inverter.problem)
     stage(f"vet on {len(dataset)} held-out simulations")
     found = ij.methods.vet(inverter, dataset, key=key)
     ij.save(found, folder)
@@ -81,7 +81,7 @@ def trained(
     clock = Stopwatch(folder.with_name(f"{name}_seconds.json"))
     if (folder / "manifest.json").exists():
         stage(f"load {name}, trained before")
-        inverter: Any = method.load(folder, problem)
+        inverter: Any = ij.load(folder, problem)
         return Fit(name, inverter, clock.stored, read_logs(folder))
     stage(f"train {name}")
     with clock:

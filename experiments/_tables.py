@@ -26,7 +26,7 @@ def cells(name: str, row: Row, floor: float | None) -> list[str]:
                 "parameter_mse_determined",
                 "parameter_mse_hidden",
                 "trajectory_mse",
-                "reduced_chi2",
+                "chi2_per_reading",
                 "coverage_90",
                 "fit_seconds",
             )
@@ -39,7 +39,7 @@ _COMPARED = {
     "parameter_mse": "parameter MSE",
     "parameter_mae": "parameter MAE",
     "trajectory_mse": "trajectory MSE",
-    "reduced_chi2": "reduced chi-squared",
+    "chi2_per_reading": "chi-squared per reading",
     "fit_seconds": "training time",
     "seconds_per_inversion": "time per inversion in a batch",
     "seconds_single": "time of one inversion",

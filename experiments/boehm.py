@@ -24,7 +24,6 @@ from _common import Arguments, Preset, main, stage
 from _evaluation import Row
 from _real_data import (
     Found,
-    Known,
     Prediction,
     center,
     constant_row,
@@ -43,7 +42,7 @@ from _real_data import (
 
 import inojax as ij
 from inojax import plot
-from inojax.methods import LeastSquares, Penalty, Posterior
+from inojax.methods import GivenEstimate, LeastSquares, Penalty, Posterior
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,10 +116,10 @@ def experiment(arguments: Boehm, size: Size) -> Row:
     if arguments.preset is not Preset.SMOKE:
         # The likelihood is flat in some directions: the prior's spread pulls to its middle there.
         near = LeastSquares(1, size.max_steps, draws=size.draws)
-        refined = near.refine(Known(problem=problem, estimate=first))
+        refined = near.refine(first, problem)
         fits["laplace"] = found(out, "laplace", refined, observation, key=laplace_key)
         first = fits["laplace"].estimate
-    start = Known(problem=with_tolerance(problem, size.sampler_rtol), estimate=first)
+    start = GivenEstimate(with_tolerance(problem, size.sampler_rtol), first)
     sampler = size.posterior.refine(start)
     sampled = found(out, "posterior", sampler, observation, key=sample_key)
     fits["posterior"] = dataclasses.replace(sampled, problem=problem)

@@ -26,7 +26,6 @@ from _common import Arguments, Preset, main, stage
 from _evaluation import Row
 from _real_data import (
     Found,
-    Known,
     Prediction,
     center,
     constant_row,
@@ -45,7 +44,7 @@ from _real_data import (
 
 import inojax as ij
 from inojax import plot
-from inojax.methods import Coordinates, LeastSquares, Penalty, Posterior
+from inojax.methods import Coordinates, GivenEstimate, LeastSquares, Penalty, Posterior
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +138,7 @@ def experiment(arguments: LynxHare, size: Size) -> Row:
         )
         fits[name] = found(arguments.out, name, method.fit(problem, key=key), observation, key=key)
     best = fits.get(_DENSITY, fits[_LIKELIHOOD])
-    first = Known(problem=best.problem, estimate=best.estimate)
+    first = GivenEstimate(best.problem, best.estimate)
     sampler = size.posterior.refine(first)
     fits["posterior"] = found(arguments.out, "posterior", sampler, observation, key=sample_key)
     stage("predict new readings and draw figures")
@@ -192,7 +191,7 @@ def objective(row: Row, observation: ij.Observation) -> Row | None:
         return None
     name, reference = OBJECTIVES[row["method"]]
     count = int(observation.mask.sum())
-    squares = row["reduced_chi2"] * count
+    squares = row["chi2_per_reading"] * count
     value = {
         _COUNTS: squares * LEVEL_COUNTS**2,
         _LOGS: squares * LEVEL_LOGS**2,

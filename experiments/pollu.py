@@ -68,7 +68,6 @@ from inojax.methods import (
     Regression,
     SurrogateSettings,
     conformal,
-    load_vetted,
 )
 from inojax.nn import FNOSettings
 
@@ -348,9 +347,9 @@ def invert(
     assert arguments.observations is not None
     stage(f"invert {arguments.observations}")
     if size.vetting:
-        inverter = load_vetted(arguments.out / "vetted", problem, method=size.ino)
+        inverter = ij.load(arguments.out / "vetted", problem)
     else:
-        inverter = size.ino.load(arguments.out / "ino", problem)
+        inverter = ij.load(arguments.out / "ino", problem)
     estimate = inverter(observation, key=jr.key(arguments.seed))
     print(f"\n{estimate}\n\n{estimate.ticket}")
     stem = arguments.observations.stem

@@ -28,7 +28,7 @@ from ._parameters import (
 from ._sensors import FixedTimes as FixedTimes, RandomTimes as RandomTimes, Sensors as Sensors
 from ._trust import TrustTicket as TrustTicket, Verdict as Verdict, Vetting as Vetting
 from .data import Dataset as Dataset, simulate as simulate
-from .methods import save as save
+from .methods import load as load, save as save
 from .models import ODEModel as ODEModel, PDEModel as PDEModel
 
 __version__ = "0.1.0"

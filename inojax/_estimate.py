@@ -94,7 +94,7 @@ class Estimate(eqx.Module):
         unit_value: Point estimate in unit coordinates (prior CDF), in [0, 1].
         std: Standard deviation in physical units; NaN if the method gives none.
         samples: Posterior samples or particles in physical units, or None.
-        reduced_chi2: Mean squared whitened residual of the model solved again at the estimate;
+        chi2_per_reading: Mean squared whitened residual of the model solved again at the estimate;
             about 1 for a good fit, NaN until that is done.
         status: An `EstimateStatus` as integer.
         optima: All optima found, from methods that look for more than one.
@@ -109,7 +109,7 @@ class Estimate(eqx.Module):
     unit_value: Float[Array | np.ndarray, "*batch parameter"]
     std: Float[Array | np.ndarray, "*batch parameter"]
     samples: Float[Array | np.ndarray, "*batch particle parameter"] | None = None
-    reduced_chi2: Float[Array | np.ndarray, "*batch"] = eqx.field(
+    chi2_per_reading: Float[Array | np.ndarray, "*batch"] = eqx.field(
         default_factory=lambda: np.array(np.nan)
     )
     status: Int[Array | np.ndarray, "*batch"] = eqx.field(
@@ -229,7 +229,7 @@ class Estimate(eqx.Module):
             `parameters` (name to value, unit, standard deviation, 90 % interval, None where there
             are too few samples for one, and whether it holds the value), `fixed` if some were (name
             to value and unit),
-            `reduced_chi2`, `status` and `message`, and where there are such `optima`, the
+            `chi2_per_reading`, `status` and `message`, and where there are such `optima`, the
             `diagnostics` by name and the trust `ticket`; None where a number is not known.
 
         Raises:
@@ -263,7 +263,7 @@ class Estimate(eqx.Module):
             more["ticket"] = self.ticket.as_dict()
         return {
             "parameters": parameters,
-            "reduced_chi2": _known(float(self.reduced_chi2)),
+            "chi2_per_reading": _known(float(self.chi2_per_reading)),
             "status": status.name,
             "message": status.message,
             **more,
@@ -310,11 +310,11 @@ class Estimate(eqx.Module):
         rows = [header, *self._rows()]
         if self.samples is None:
             rows = [row[:-1] for row in rows]
-        chi2 = float(self.reduced_chi2)
+        chi2 = float(self.chi2_per_reading)
         fit = f"{chi2:.3g}" if math.isfinite(chi2) else "not known"
         message = EstimateStatus(int(self.status)).message
         lines = [*_aligned(rows), *self._outside(), *self._fixed_line(), ""]
-        lines += [f"Reduced chi-squared: {fit}", message]
+        lines += [f"Chi-squared per reading: {fit}", message]
         if self.ticket is not None:
             lines.append(f"Verdict: {self.ticket.verdict} (see `ticket`)")
         return "\n".join([*lines, *self._mixing(), *self._other_optima()])

@@ -26,6 +26,10 @@ else:
     Prior = Any
 
 
+# In unit coordinates every prior is uniform on [0, 1], of variance 1/12.
+UNIT_PRECISION = 12.0
+
+
 class Design(enum.Enum):
     """How `ParameterSpace.design` fills the prior.
 

@@ -53,7 +53,7 @@ class Vetting(eqx.Module):
         misfit_rank: Rank of the estimate's own misfit.
         novelty_rank: Rank of the misfit plus penalty that a fit on the real solver leaves: low
             where no parameters explain the readings as well as simulations of this problem are.
-        unexplained: Reduced chi-squared that this fit leaves.
+        unexplained: Chi-squared per reading that this fit leaves.
         surrogate_gap: Root mean square distance between surrogate and solver at the estimate, over
             the readings, in standard deviations of the noise; NaN without a surrogate.
         surrogate_rank: Rank of that distance; NaN without a surrogate.
@@ -85,9 +85,11 @@ class TrustTicket(eqx.Module):
 
     Attributes:
         status: The `EstimateStatus`.
-        reduced_chi2: Mean squared whitened residual of the model solved again at the estimate.
-        p_value: Chance that the true parameters miss their readings by more. Fitted parameters
-            miss them by less than true ones, so that it errs on the side of trust.
+        chi2_per_reading: Mean squared whitened residual of the model solved again at the estimate.
+        p_value: Chance that an estimate of a correct model misses its readings by more. Fitted
+            parameters miss them by less than true ones: how much less, the samples say, which show
+            how many directions the readings settle. Without samples it is that of true parameters,
+            which errs on the side of trust.
         best_p_value: The same for that of the estimate's samples that fits best; NaN where that was
             not looked for. The mean of a posterior may lie between explanations and fit none.
         explanations: Optima of weight above 0.05, where the method looks for several; else 1.
@@ -98,9 +100,9 @@ class TrustTicket(eqx.Module):
             `methods.conformal`.
         noise_known: Whether the noise level is known rather than estimated, too.
         vetting: The estimate beside held-out simulations, from `methods.vet`.
-        closer_p_value: Chance that a fit of all parameters comes closer to its readings; NaN where
-            there are no more readings than parameters, or where these are counts. A tiny one
-            means that the level of the noise is too high.
+        closer_p_value: Chance that it comes closer to them, 1 - `p_value`; NaN where there are no
+            more readings than parameters, or where these are counts. A tiny one means that the
+            level of the noise is too high.
         spare_readings: How many more readings there are than parameters.
         solver_draws: Independent draws that the samples are worth which the solver has weighed
             (`Diagnostics.solver_draws`); else NaN.
@@ -109,7 +111,7 @@ class TrustTicket(eqx.Module):
     """
 
     status: Int[Array | np.ndarray, "*batch"]
-    reduced_chi2: Float[Array | np.ndarray, "*batch"]
+    chi2_per_reading: Float[Array | np.ndarray, "*batch"]
     p_value: Float[Array | np.ndarray, "*batch"]
     best_p_value: Float[Array | np.ndarray, "*batch"]
     explanations: Int[Array | np.ndarray, "*batch"]
@@ -143,7 +145,7 @@ class TrustTicket(eqx.Module):
         """Verdict, reasons and numbers as plain Python values, ready for `json.dump`."""
         numbers: dict[str, Any] = {
             "status": EstimateStatus(int(self.status)).name,
-            "reduced_chi2": _known(self.reduced_chi2),
+            "chi2_per_reading": _known(self.chi2_per_reading),
             "p_value": _known(self.p_value),
             "best_p_value": _known(self.best_p_value),
             "explanations": int(self.explanations),
@@ -200,10 +202,10 @@ class TrustTicket(eqx.Module):
 
     def _fit(self) -> tuple[Verdict, str]:
         """What the misfit of the estimate itself says."""
-        p_value, chi2 = float(self.p_value), float(self.reduced_chi2)
+        p_value, chi2 = float(self.p_value), float(self.chi2_per_reading)
         if math.isnan(p_value):
             return Verdict.CHECK, EstimateStatus.NOT_CHECKED.message
-        measured = f"reduced chi-squared {chi2:.3g}, p-value {p_value:.2g}"
+        measured = f"chi-squared per reading {chi2:.3g}, p-value {p_value:.2g}"
         if p_value >= P_VALUE:
             return self._good_fit(measured)
         missed = f"The estimate misses the readings by more than their noise: {measured}."
@@ -328,7 +330,7 @@ def _vetted(vetting: Vetting, corrected: bool) -> list[tuple[Verdict, str]]:
 
 def _familiar(vetting: Vetting) -> tuple[Verdict, str]:
     rank, left = float(vetting.novelty_rank), float(vetting.unexplained)
-    after = f"after a fit on the real solver (reduced chi-squared {left:.3g})"
+    after = f"after a fit on the real solver (chi-squared per reading {left:.3g})"
     if rank >= RARE:
         return (
             Verdict.TRUST,

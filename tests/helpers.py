@@ -20,12 +20,25 @@ from inojax._inverse_problem import InverseProblem
 from inojax._observation import Observation
 from inojax._parameters import Parameter, ParameterSpace
 from inojax._sensors import RandomTimes, Sensors
-from inojax.methods import INO, DriftSettings, Regression, SurrogateSettings
+from inojax.methods import (
+    INO,
+    PINN,
+    BiLO,
+    DriftSettings,
+    GaussNewtonDescent,
+    InverseMap,
+    LeastSquares,
+    Posterior,
+    Regression,
+    SequentialMonteCarlo,
+    SurrogateSettings,
+)
 from inojax.models import ODEModel
 from inojax.nn import (
     ConditionalFNO,
     ConditionalMLP,
     Convolutional,
+    Dense,
     FlaxNetwork,
     FNOSettings,
     LocalOperator,
@@ -218,4 +231,32 @@ UNTRAINED: dict[str, Any] = {
         draws=8,
     ),
     "Regression": Regression(width=16, depth=1, steps=4, batch=16, draws=8),
+}
+
+
+def linear_series() -> InverseProblem:
+    """The linear problem, read at all of its ten times in every experiment."""
+    whole = linear_gaussian()
+    sensors = Sensors(RandomTimes(len(LINEAR_TIMES)))
+    return InverseProblem("series", whole.parameters, whole.model, sensors, whole.noise)
+
+
+# Every method at its smallest, with a problem that it takes: for the contract that all share.
+EVERY_METHOD: dict[str, tuple[Callable[[], InverseProblem], Any]] = {
+    **{name: (linear_gaussian, method) for name, method in UNTRAINED.items()},
+    "InverseMap": (linear_series, InverseMap(Dense((8,)), steps=4, batch=16, draws=8)),
+    "LeastSquares": (linear_gaussian, LeastSquares(starts=2, max_starts=2, draws=16)),
+    "Posterior": (linear_gaussian, Posterior(chains=2, warmup=20, draws=20)),
+    "SequentialMonteCarlo": (
+        linear_gaussian,
+        SequentialMonteCarlo(populations=2, particles=64, moves=4, draws=32),
+    ),
+    "BiLO": (
+        problems.scalar_poisson,
+        BiLO(width=8, descent=GaussNewtonDescent(points=16), pretraining=3, steps=3, draws=8),
+    ),
+    "PINN": (
+        problems.scalar_poisson,
+        PINN(width=8, descent=GaussNewtonDescent(points=16), pretraining=3, steps=3),
+    ),
 }

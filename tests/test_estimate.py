@@ -33,7 +33,7 @@ def test_table(estimate):
         "k19          4.4e+11  2.0e+11  ppm^-1 min^-1  [-1.356e+12, 2.244e+12]",
         "ratio      0.0001300  1.0e-06                 [0.0001210, 0.0001390]",
         "",
-        "Reduced chi-squared: 1.03",
+        "Chi-squared per reading: 1.03",
         "The model, solved again at the estimate, agrees with the readings.",
     ]
 
@@ -46,7 +46,7 @@ def test_table_without_samples_spread_or_check():
         "k19        4.440e+11    -  ppm^-1 min^-1",
         "ratio      0.0001300    -",
         "",
-        "Reduced chi-squared: not known",
+        "Chi-squared per reading: not known",
         "The model has not been solved again at the estimate.",
     ]
 
@@ -69,14 +69,14 @@ def test_every_status_has_its_sentence(estimate):
 def test_dictionary_is_json(estimate):
     plain = json.loads(json.dumps(estimate.as_dict(), allow_nan=False))
     assert plain["status"] == "OK"
-    assert plain["reduced_chi2"] == 1.0312
+    assert plain["chi2_per_reading"] == 1.0312
     assert plain["parameters"]["k19"]["value"] == 4.44e11
     assert plain["parameters"]["k1"]["unit"] == "min^-1"
     # One rounding error of the interpolation between order statistics.
     np.testing.assert_allclose(plain["parameters"]["k1"]["interval_90"], [0.242, 0.458], rtol=1e-14)
     unknown = Estimate(NAMES, UNITS, VALUE, VALUE, VALUE * np.nan)
     plain = json.loads(json.dumps(unknown.as_dict(), allow_nan=False))
-    assert plain["reduced_chi2"] is None
+    assert plain["chi2_per_reading"] is None
     assert plain["parameters"]["k1"]["std"] is None
     assert plain["parameters"]["k1"]["interval_90"] is None
 

@@ -10,7 +10,7 @@ import pytest
 import inojax as ij
 from inojax._binding import Binding
 from inojax.data import describe_measurement
-from inojax.methods._base import estimate_from_cloud, estimate_from_point
+from inojax.methods._estimates import estimate_from_cloud, estimate_from_point
 from inojax.models import Collocation, PDEModel, partial
 from inojax.noise import AR1, AbstractNoise, Gaussian, LogNormal, Poisson
 from tests.refuses import refuses

@@ -15,7 +15,7 @@ def ticket(**changes):
     """A ticket that finds nothing wrong, with some numbers changed."""
     numbers = {
         "status": np.array(int(EstimateStatus.OK)),
-        "reduced_chi2": np.array(1.02),
+        "chi2_per_reading": np.array(1.02),
         "p_value": np.array(0.4),
         "best_p_value": np.array(np.nan),
         "explanations": np.array(1),
@@ -41,7 +41,7 @@ def vetting(**changes):
     return Vetting(**(numbers | changes))
 
 
-POOR = {"p_value": np.array(1e-9), "reduced_chi2": np.array(40.0)}
+POOR = {"p_value": np.array(1e-9), "chi2_per_reading": np.array(40.0)}
 FAILED = {"status": np.array(int(EstimateStatus.SOLVER_FAILED)), "p_value": np.array(np.nan)}
 
 # What is wrong, the verdict, and a word of its first reason.

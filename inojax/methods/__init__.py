@@ -1,12 +1,13 @@
 """Methods: from a problem and its simulations to an inverter."""
 
-from ._base import (
+from ._inverter import (
     AbstractInverter as AbstractInverter,
     AbstractNetworkInverter as AbstractNetworkInverter,
     invert_batch as invert_batch,
-    resimulate as resimulate,
 )
-from ._storage import save as save
+from ._method import AbstractMethod as AbstractMethod
+from ._resimulate import resimulate as resimulate
+from ._storage import load as load, save as save
 from .amortized._method import AbstractAmortizedMethod as AbstractAmortizedMethod
 from .amortized._regression import (
     Regression as Regression,
@@ -29,11 +30,9 @@ from .amortized.inverse_map._series import Inputs as Inputs, Labels as Labels
 from .calibration._conformal import (
     ConformalInverter as ConformalInverter,
     conformal as conformal,
-    load_conformal as load_conformal,
 )
 from .calibration._vetting import (
     VettedInverter as VettedInverter,
-    load_vetted as load_vetted,
     vet as vet,
 )
 from .exact._least_squares import (
@@ -47,6 +46,7 @@ from .exact._sequential_monte_carlo import (
     SequentialMonteCarlo as SequentialMonteCarlo,
     SequentialMonteCarloInverter as SequentialMonteCarloInverter,
 )
+from .exact._start import GivenEstimate as GivenEstimate
 from .pde._bilo import BiLO as BiLO, BiLOInverter as BiLOInverter, LocalSolution as LocalSolution
 from .pde._parameter_optimizers import (
     AbstractSearch as AbstractSearch,

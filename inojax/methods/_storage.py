@@ -4,13 +4,15 @@ import json
 import os
 import pathlib
 from itertools import zip_longest
-from typing import Any, TypeVar
+from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .._inverse_problem import InverseProblem
+from .._x64 import in_x32
 from ..data import (
     Trajectories,
     compare,
@@ -21,23 +23,26 @@ from ..data import (
     settle,
 )
 from ..train import TrainLog
-from ._base import AbstractInverter
+from ._checks import describe_settings
+from ._inverter import AbstractInverter
+from ._method import AbstractMethod
+from ._settings import SettingsError, from_json, public_class, to_json
 
 _WEIGHTS, _MANIFEST = "weights.safetensors", "manifest.json"
-_FORMAT = 3
-_KEYS = {"format", "inverter", "settings", "problem", "arrays", "rtol"}
+_FORMAT = 4
+_KEYS = {"format", "inverter", "problem", "arrays", "rtol"}
 # Names of a few solutions of the problem among the arrays; those of an inverter begin with a dot.
 _SOLVED = ("solved thetas", "solved states", "solved status")
-_Inverter = TypeVar("_Inverter", bound=AbstractInverter)
 
 
 def save(inverter: AbstractInverter, folder: str | os.PathLike[str]) -> None:
     """Write an inverter to a folder.
 
-    Weights go to `weights.safetensors`; `manifest.json` says which method and which problem
-    they belong to. Beside the weights there are a few solutions of the problem, for a second look
-    where it is written in another way. The manifest is written last, so a folder that has one is
-    complete.
+    Weights go to `weights.safetensors`; `manifest.json` says which method, with all settings, and
+    which problem they belong to, for `inojax.load`. Of a part of the method that is your own code,
+    such as a network of your own, only its text is kept: then `load` needs the method, too. Beside
+    the weights there are a few solutions of the problem, for a second look where it is written in
+    another way. The manifest is written last, so a folder that has one is complete.
 
     Args:
         inverter: What to save.
@@ -62,8 +67,7 @@ def save(inverter: AbstractInverter, folder: str | os.PathLike[str]) -> None:
     os.replace(partial, path / _WEIGHTS)
     manifest = {
         "format": _FORMAT,
-        "inverter": type(inverter).__name__,
-        "settings": inverter.settings,
+        "inverter": _described(inverter),
         "problem": described | describe_measurement(inverter.problem),
         "rtol": solved.rtol,
         "arrays": {name: [str(a.dtype), list(a.shape)] for name, a in sorted(arrays.items())},
@@ -73,41 +77,37 @@ def save(inverter: AbstractInverter, folder: str | os.PathLike[str]) -> None:
     os.replace(partial, path / _MANIFEST)
 
 
+@in_x32
 def load(
-    like: _Inverter,
     folder: str | os.PathLike[str],
     problem: InverseProblem,
     *,
+    method: AbstractMethod[Any] | None = None,
     accept: bool = False,
-) -> _Inverter:
-    """Read an inverter back.
+) -> AbstractInverter:
+    """Read an inverter back, whatever made it, with the wrappers that were around it.
 
     Args:
-        like: An untrained inverter of the same method and settings, for `problem`.
         folder: Where `save` put it.
-        problem: The problem it was trained for.
-        accept: Whether to accept a problem that is written in another way, if a few trajectories
-            are the same.
+        problem: The problem it was made for.
+        method: The method that made it; needed only where your own code is part of the method. If
+            it is given, its settings must be the stored ones.
+        accept: Whether to accept a problem whose functions are written in another way, if a few
+            trajectories and readings are the same.
 
     Returns:
         The inverter, with the same bits in every array.
 
     Raises:
         FileNotFoundError: If there is no inverter in the folder.
-        ValueError: If it is of another method, of other settings, of another problem, or
-            damaged.
+        ValueError: If it was made for another problem, by another method or with other settings, if
+            it is damaged, or if `method` is needed.
 
     Warns:
         UserWarning: If trajectories alone say that the problem is the same.
     """
     path = pathlib.Path(folder)
     manifest = _read_manifest(path)
-    if manifest["inverter"] != type(like).__name__:
-        raise ValueError(
-            f"`folder` {path} holds a {manifest['inverter']}, not a {type(like).__name__}. "
-            "Load it with the method that made it, a corrected one with `load_conformal`, "
-            "a vetted one with `load_vetted`."
-        )
     arrays = _read_weights(path, manifest["arrays"])
     thetas, states, status = (arrays[name] for name in _SOLVED)
     solved = Trajectories(thetas, states, status, manifest["rtol"])
@@ -117,19 +117,68 @@ def load(
         lambda: solved,
         problem,
         accept=accept,
-        beginning=f"`problem` is not the one that the inverter in {path} was trained for",
-        remedy="Load it with that problem, or train another one.",
+        beginning=f"`problem` is not the one that the inverter in {path} was made for",
+        remedy="Load it with that problem, or make another one.",
     )
-    _check_settings(manifest["settings"], like.settings, path)
-    found = _filled(like, arrays)
+    blank = _blank(manifest["inverter"], problem, method, path)
+    found = _filled(blank, arrays, path)
     found._check_loaded()
     remember(described, solved)
     return found
 
 
-def stored_names(folder: str | os.PathLike[str]) -> frozenset[str]:
-    """Names of the arrays of a stored inverter."""
-    return frozenset(_read_manifest(pathlib.Path(folder))["arrays"])
+def _described(inverter: AbstractInverter) -> dict[str, Any]:
+    """What kind of inverter it is, and what is inside of it."""
+    described: dict[str, Any] = {"kind": type(inverter).__name__}
+    if inverter._wraps:
+        assert inverter._inner is not None
+        return described | {"inner": _described(inverter._inner)}
+    described["settings"] = "" if inverter.method is None else describe_settings(inverter.method)
+    try:
+        described["method"] = None if inverter.method is None else to_json(inverter.method)
+    except SettingsError as error:
+        described["method"], described["own code"] = None, str(error)
+    described |= inverter._parts()
+    if inverter._inner is not None:
+        described["inner"] = _described(inverter._inner)
+    return described
+
+
+def _blank(
+    described: dict[str, Any],
+    problem: InverseProblem,
+    method: AbstractMethod[Any] | None,
+    path: pathlib.Path,
+) -> AbstractInverter:
+    """An inverter like the stored one, with arrays that are yet to be filled in."""
+    inner = None
+    if "inner" in described:
+        inner = _blank(described["inner"], problem, method, path)
+    kind = public_class(described["kind"], AbstractInverter)
+    if kind is not None and "settings" not in described:
+        return kind._around(inner)
+    if kind is not None and not described["settings"]:
+        return kind._from_parts(problem, described)
+    stored = from_json(described["method"]) if described["method"] is not None else None
+    if method is None and stored is None:
+        code = f" ({described['own code']})" if described.get("own code") else ""
+        raise ValueError(
+            f"The inverter in {path} was made by a method that holds code of your own{code}, which "
+            "is not stored. Give that method, `load(folder, problem, method=...)`."
+        )
+    if method is not None:
+        _check_settings(described["settings"], describe_settings(method), path)
+    blank = (method if stored is None else stored)._blank(problem)
+    if type(blank).__name__ != described["kind"]:
+        raise ValueError(
+            f"`folder` {path} holds a {described['kind']}, which `method` does not make: that "
+            f"makes a {type(blank).__name__}."
+        )
+    return (
+        blank
+        if inner is None
+        else eqx.tree_at(lambda i: i.first, blank, inner, is_leaf=lambda x: x is None)
+    )
 
 
 def _check_settings(stored: str, wanted: str, path: pathlib.Path) -> None:
@@ -138,8 +187,8 @@ def _check_settings(stored: str, wanted: str, path: pathlib.Path) -> None:
         if old != new:
             raise ValueError(
                 f"The inverter in {path} was made with other settings of its method: it has "
-                f"`{old.strip()}` where this one has `{new.strip()}`. Load it with the same "
-                "settings."
+                f"`{old.strip()}` where `method` has `{new.strip()}`. Leave `method` out, or give "
+                "that with the same settings."
             )
 
 
@@ -201,13 +250,22 @@ def _is_given(node: Any) -> bool:
     return isinstance(node, InverseProblem | TrainLog)
 
 
-def _filled(like: _Inverter, stored: dict[str, np.ndarray]) -> _Inverter:
-    names = iter(_named_arrays(like))
+def _filled(
+    like: AbstractInverter, stored: dict[str, np.ndarray], path: pathlib.Path
+) -> AbstractInverter:
+    names = _named_arrays(like)
+    missing = sorted(set(names) - set(stored))
+    if missing:
+        raise ValueError(
+            f"`folder` {path} holds an inverter without {missing[0]!r}, which one for this problem "
+            "has: it was made for another problem, or by another method."
+        )
+    order = iter(names)
 
     def fill(leaf: Any) -> Any:
         if not isinstance(leaf, jax.Array | np.ndarray):
             return leaf
-        value = stored[next(names)]
+        value = stored[next(order)]
         return jnp.asarray(value) if isinstance(leaf, jax.Array) else value
 
     return jax.tree.map(fill, like, is_leaf=_is_given)

@@ -9,10 +9,11 @@ from jaxtyping import Array, ArrayLike, Float, Key
 
 from .._inverse_problem import InverseProblem
 from .._observation import Observation
+from .._parameters import UNIT_PRECISION
 from .._sensors import Sensors
 from ..noise import AR1, Gaussian, LogNormal
 from ._bayes_floor import BayesFloor, floor_of
-from ._information import PRIOR_PRECISION, CaseInformation, case_information
+from ._information import CaseInformation, case_information
 from ._probe import Probe
 from ._sloppy import find_sloppy, informative
 from ._sloppy_words import View, sentences
@@ -105,7 +106,7 @@ class IdentifiabilityCard:
 
     def _row(self, i: int) -> list[str]:
         # The prior's 1/√12 in unit coordinates.
-        ratio = self.posterior_std[i] * np.sqrt(PRIOR_PRECISION)
+        ratio = self.posterior_std[i] * np.sqrt(UNIT_PRECISION)
         stds = [f"{x[i]:.3g}" for x in (self.scaled_std, self.prior_std)]
         return [self.names[i], f"{self.contraction[i]:.3f}", f"{100 * ratio:.1f} %", *stds]
 
@@ -203,7 +204,7 @@ def identifiability(
     eigenvalues = np.linalg.eigvalsh(fisher)
     rounding = len(fisher) * np.finfo(np.float64).eps * eigenvalues[-1]
     probe = Probe(problem, information.thetas, observation)
-    view = _view(problem, information, np.sqrt(PRIOR_PRECISION * variance), probe)
+    view = _view(problem, information, np.sqrt(UNIT_PRECISION * variance), probe)
     covariance = np.linalg.inv(view.information + np.eye(len(fisher))).mean(axis=0)
     spreads, directions = np.linalg.eigh(covariance)
     sloppy = find_sloppy(view.information)
@@ -211,7 +212,7 @@ def identifiability(
         problem=problem.name,
         names=problem.parameters.names,
         posterior_std=np.sqrt(variance),
-        contraction=1.0 - PRIOR_PRECISION * variance,
+        contraction=1.0 - UNIT_PRECISION * variance,
         logarithmic=view.logarithmic,
         scaled_std=np.sqrt(np.diag(covariance)) * view.scale,
         prior_std=view.scale,

@@ -13,12 +13,10 @@ from jaxtyping import Array, Float, Key
 from .._inverse_problem import InverseProblem
 from .._linearization import linearize
 from .._observation import Observation
-from .._parameters import Design
+from .._parameters import UNIT_PRECISION, Design
 from .._sensors import FixedTimes
 from ..solvers import SolveStatus
 
-# A uniform unit coordinate has variance 1/12.
-PRIOR_PRECISION = 12.0
 # Enough for the variance of a prior.
 _QUANTILES = 4096
 # Cases that are linearized together.
@@ -221,5 +219,5 @@ def _linearized(
     columns = sensitivities @ slopes
     line = linearize(problem, observation, theta, states, columns, slopes)
     information = line.fisher
-    covariance = jnp.linalg.inv(information + PRIOR_PRECISION * jnp.eye(len(theta)))
+    covariance = jnp.linalg.inv(information + UNIT_PRECISION * jnp.eye(len(theta)))
     return jnp.diag(slopes), information, covariance

@@ -11,6 +11,8 @@ from ._poisson import Poisson
 
 # Above this mean the series in its inverse is exact to four digits.
 _LARGE = 100.0
+# Degrees of freedom that are left in any case.
+_LEAST = 0.5
 # Means that are summed at once.
 _BLOCK = 4096
 
@@ -20,18 +22,24 @@ def misfit_p_value(
     chi2: Float[Any, "*batch"] | float,
     clean: Float[Any, "*batch reading channel"] | None,
     mask: Bool[Any, "*batch reading channel"],
+    fitted: Float[Any, "*batch parameter"] | None = None,
 ) -> Float[Any, "*batch"]:
-    """Chance that readings miss their own prediction by more.
+    """Chance that readings miss a prediction by more, if the model is right.
 
     The squares of whitened readings have mean 1 and variance 2, those of counts, which are
     deviances, others: a count of mean 1 leaves 1.15, one of mean 0.1 only 0.47. So the sum is
     compared with a multiple of a chi-squared variable of the same mean and variance.
+
+    A prediction that was fitted to the readings is nearer to them than the truth: with residuals of
+    covariance I - H, where H has the eigenvalues h, their sum of squares has the mean n - Σ h and
+    the variance 2 (n - Σ h (2 - h)).
 
     Args:
         noise: The noise model.
         chi2: Sum of squared whitened readings.
         clean: Predictions; needed for counts only.
         mask: Which readings count.
+        fitted: The eigenvalues h; by default none, for the true parameters.
 
     Returns:
         The p-value; NaN where `chi2` is.
@@ -43,6 +51,14 @@ def misfit_p_value(
         rates = np.where(mask & (np.asarray(clean) > 0.0), clean, 0.0) * noise.exposure
         moments = deviance_moments(rates.ravel()).reshape(2, *rates.shape)
         mean, variance = np.where(mask, moments, 0.0).sum(axis=(-2, -1))
+    if fitted is not None:
+        count = np.maximum(mask.sum(axis=(-2, -1)), 1)
+        shares = np.asarray(fitted, np.float64)
+        # Where nothing is left over there is nothing to test, and rounding must not look like it.
+        least = _LEAST / count
+        mean = mean * np.maximum(1.0 - shares.sum(axis=-1) / count, least)
+        lost = (shares * (2.0 - shares)).sum(axis=-1) / count
+        variance = variance * np.maximum(1.0 - lost, least)
     scale = np.where(variance > 0.0, variance / np.maximum(2.0 * mean, 1e-300), 1.0)
     degrees = np.maximum(mean / scale, 1e-12)
     return chdtrc(degrees, np.asarray(chi2) / scale)

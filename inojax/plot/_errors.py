@@ -7,9 +7,8 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .._parameters import UNIT_PRECISION
 from ._style import COLORS, GRAY, MARKERS, PALE, house_style, new_figure
-
-_PRIOR_VARIANCE = 1.0 / 12.0
 
 
 def parameter_errors(
@@ -54,7 +53,7 @@ def draw_parameter_errors(
     order = np.argsort(floor)
     place = np.arange(len(names))
     axes.bar(place, np.sqrt(floor[order]), color=PALE, width=0.8, label="Bayes floor")
-    axes.axhline(np.sqrt(_PRIOR_VARIANCE), color=GRAY, linestyle="--", label="prior mean")
+    axes.axhline(np.sqrt(1.0 / UNIT_PRECISION), color=GRAY, linestyle="--", label="prior mean")
     shift = 0.3 * (np.arange(len(errors)) - (len(errors) - 1) / 2.0)
     for number, (label, values) in enumerate(errors.items()):
         axes.plot(
@@ -67,7 +66,7 @@ def draw_parameter_errors(
         )
     axes.set_xticks(place, [names[i] for i in order], rotation=90)
     axes.set_xlim(-0.7, len(names) - 0.3)
-    highest = max(_PRIOR_VARIANCE, *(float(np.max(values)) for values in errors.values()))
+    highest = max(1.0 / UNIT_PRECISION, *(float(np.max(values)) for values in errors.values()))
     axes.set_ylim(0.0, 1.05 * np.sqrt(highest))
     axes.grid(axis="x", visible=False)
     axes.set_ylabel("RMS error (unit coordinate)")

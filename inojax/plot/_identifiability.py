@@ -5,12 +5,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from .._parameters import UNIT_PRECISION
 from ..metrics import IdentifiabilityCard
 from ._style import BLUE, GRAY, INK, ORANGE, PALE, house_style, new_figure
 
 # Directions in the map of loadings.
 _SHOWN = 5
-_PRIOR_PRECISION = 12.0
 
 
 def identifiability(card: IdentifiabilityCard) -> Figure:
@@ -49,7 +49,7 @@ def identifiability(card: IdentifiabilityCard) -> Figure:
 
 def _draw_parameters(axes: Axes, card: IdentifiabilityCard, order: np.ndarray) -> None:
     place = np.arange(len(card.names))
-    ratio = np.sqrt(_PRIOR_PRECISION) * card.posterior_std[order]
+    ratio = np.sqrt(UNIT_PRECISION) * card.posterior_std[order]
     axes.bar(place, np.ones(len(place)), color=PALE, width=0.8, label="prior")
     axes.bar(place, ratio, color=BLUE, width=0.55, label="expected posterior")
     axes.set_xticks(place, [card.names[i] for i in order], rotation=90)
@@ -65,13 +65,13 @@ def _draw_spectrum(axes: Axes, card: IdentifiabilityCard) -> None:
     place = np.arange(1, len(values) + 1)
     # Below this an eigenvalue is rounding error, of either sign.
     least = len(values) * np.finfo(np.float64).eps * values[0]
-    seen = values > _PRIOR_PRECISION
+    seen = values > UNIT_PRECISION
     shown = np.maximum(values, least if least > 0.0 else 1.0)
     axes.plot(place[seen], shown[seen], "o", color=BLUE, markersize=5, label="above the prior's")
     axes.plot(place[~seen], shown[~seen], "o", color=ORANGE, markersize=5, label="below")
-    axes.axhline(_PRIOR_PRECISION, color=GRAY, linestyle="--")
+    axes.axhline(UNIT_PRECISION, color=GRAY, linestyle="--")
     axes.annotate(
-        "prior's precision 12", (1, _PRIOR_PRECISION), (2, 3), color=GRAY, fontsize=9.5,
+        "prior's precision 12", (1, UNIT_PRECISION), (2, 3), color=GRAY, fontsize=9.5,
         textcoords="offset points",
     )  # fmt: skip
     axes.set_yscale("log")

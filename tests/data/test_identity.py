@@ -18,7 +18,6 @@ import inojax as ij
 from inojax.data import compare, describe_measurement, describe_problem, simulate
 from inojax.data._parts import prior_text
 from inojax.methods import LeastSquares, Regression
-from inojax.methods._storage import load as load_inverter
 from inojax.methods.amortized._training_data import check_dataset
 from inojax.models import AbstractDirectSolver, MethodOfLines, ODEModel, PDEModel, partial
 from inojax.noise import AR1, AbstractNoise, Gaussian, LogNormal
@@ -91,7 +90,7 @@ def kept(tmp_path_factory):
 
 def load(folder, which, **arguments):
     """Read an inverter of any kind; one that knows observables needs no training."""
-    return load_inverter(LeastSquares().fit(which, key=jr.key(0)), folder, which, **arguments)
+    return ij.load(folder, which, **arguments)
 
 
 def refused(action, words, error=ValueError):
@@ -303,7 +302,7 @@ def test_rewritten_equations_ask_for_a_second_look(kept, rewritten):
         "inverter": lambda **k: load(folder / "inverter", rewritten, **k),
     }
     for action in actions.values():
-        message = refused(action, "vector field: its constants differ: 0.0999 where 0.1 is stored")
+        message = refused(action, "its constants differ: 0.0999.* where 0.1 is stored")
         assert "solved again are the stored ones" in message
         assert "`accept=True`" in message
     found = actions["store"](accept=True)
@@ -320,8 +319,8 @@ def test_training_and_loading_ask_for_a_second_look(kept, tmp_path):
     refused(lambda: METHOD.fit(rewritten, dataset, **arguments), "`accept=True`")
     inverter = METHOD.fit(rewritten, dataset, accept=True, **arguments)
     ij.save(inverter, tmp_path)
-    refused(lambda: METHOD.load(tmp_path, problem(**STATES)), "`accept=True`")
-    loaded = METHOD.load(tmp_path, problem(**STATES), accept=True)
+    refused(lambda: ij.load(tmp_path, problem(**STATES)), "`accept=True`")
+    loaded = ij.load(tmp_path, problem(**STATES), accept=True)
     theta = np.array([0.5, 0.1])
     observation = problem(**STATES).simulate(theta, key=jr.key(2))
     first, second = (which(observation, key=jr.key(3)) for which in (inverter, loaded))
@@ -329,7 +328,7 @@ def test_training_and_loading_ask_for_a_second_look(kept, tmp_path):
     other = problem(vector_field=with_table(slice(8, 20), 1.1), **STATES)
     for accept in (False, True):
         arguments["accept"] = accept
-        refused(functools.partial(METHOD.load, tmp_path, other, accept=accept), ARRAY)
+        refused(functools.partial(ij.load, tmp_path, other, accept=accept), ARRAY)
         refused(functools.partial(METHOD.fit, other, dataset, **arguments), ARRAY)
 
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "experiments" / "data" / "pollu_example.csv"
 FIELDS = (
     "method", "parameter_mse", "parameter_mae", "trajectory_mse", "fit_seconds",
-    "seconds_per_inversion", "coverage_90", "reduced_chi2",
+    "seconds_per_inversion", "coverage_90", "chi2_per_reading",
 )  # fmt: skip
 FIGURES = ("recovery", "parameter_errors", "trajectories", "overview", "losses")
 
@@ -116,7 +116,7 @@ def test_started_again_it_keeps_its_rows_and_inverts_readings(finished: tuple[Pa
     assert "-- train" not in again.stdout
     assert "-- simulate" not in again.stdout
     assert re.search(r"^k25 .*\[", again.stdout, re.MULTILINE)
-    assert "Reduced chi-squared" in again.stdout
+    assert "Chi-squared per reading" in again.stdout
     estimate = json.loads((out / "pollu_example_estimate.json").read_text())
     assert len(estimate["parameters"]) == 25
     assert (out / "pollu_example_trajectories.png").stat().st_size > 10_000

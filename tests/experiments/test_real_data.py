@@ -13,7 +13,7 @@ from tests.experiments.runs import smoke
 
 ROOT = Path(__file__).parents[2]
 FIELDS = (
-    "method", "estimates", "negative_log_likelihood", "reduced_chi2", "seconds", "status",
+    "method", "estimates", "negative_log_likelihood", "chi2_per_reading", "seconds", "status",
     "message", "ticket", "std", "interval_90", "optima", "r_hat", "effective_samples", "published",
 )  # fmt: skip
 ROWS = {

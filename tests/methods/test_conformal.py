@@ -8,6 +8,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
+import inojax as ij
 from inojax import methods, problems
 from inojax._estimate import Estimate
 from inojax._estimate_status import EstimateStatus
@@ -196,7 +197,7 @@ def test_jit_and_vmap_agree_with_the_batch(corrected, estimates, observations):
 
 
 def test_it_reads_like_its_inner_inverter(corrected, wrong, problem):
-    assert (corrected.problem, corrected.settings, corrected.logs) == (problem, "toy", ())
+    assert (corrected.problem, corrected.settings, corrected.logs) == (problem, "Toy", ())
     assert corrected.quantiles.shape == (DRAWS, 2)
     leaves, structure = jax.tree.flatten(corrected)
     assert isinstance(jax.tree.unflatten(structure, leaves).inner, Toy)
@@ -242,7 +243,8 @@ def test_a_hardly_trained_regression_becomes_honest(
     estimate = inverted(corrected, observations)
     assert (np.abs(covered(estimate, fresh) - 0.9) < 0.022).all()
     methods.save(corrected, tmp_path)
-    loaded = methods.load_conformal(tmp_path, problem, method=regression)
+    loaded = ij.load(tmp_path, problem)
+    assert isinstance(loaded, methods.ConformalInverter)
     assert loaded.problem is problem
     assert loaded.logs == ()
     without_logs = eqx.tree_at(lambda inverter: inverter.inner.logs, corrected, ())
@@ -250,20 +252,10 @@ def test_a_hardly_trained_regression_becomes_honest(
         np.testing.assert_array_equal(one, other)
     assert jax.tree.structure(without_logs) == jax.tree.structure(loaded)
     methods.save(loaded, tmp_path / "again")
-    with refuses(ValueError, "holds a ConformalInverter, not a Regress.*`load_conformal`"):
-        regression.load(tmp_path, problem)
     with refuses(ValueError, "other settings.*draws=64.*draws=8"):
-        methods.load_conformal(tmp_path, problem, method=UNTRAINED["Regression"])
+        ij.load(tmp_path, problem, method=UNTRAINED["Regression"])
     with refuses(ValueError, "`problem` is not the one"):
-        methods.load_conformal(tmp_path, linear_gaussian(name="other"), method=regression)
-
-
-def test_only_a_corrected_inverter_is_loaded_as_one(trained, regression, problem, tmp_path):
-    methods.save(trained, tmp_path)
-    with refuses(ValueError, "holds a RegressionInverter, not a ConformalInverter"):
-        methods.load_conformal(tmp_path, problem, method=regression)
-    with refuses(FileNotFoundError, "`folder` .*holds no inverter"):
-        methods.load_conformal(tmp_path / "nowhere", problem, method=regression)
+        ij.load(tmp_path, linear_gaussian(name="other"))
 
 
 # --- Bad input -----------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from inojax.methods import (
     SequentialMonteCarlo,
     invert_batch,
 )
-from inojax.methods._base import resimulate
+from inojax.methods._resimulate import resimulate
 from tests.helpers import optimizations
 
 KEY = jr.key(3)

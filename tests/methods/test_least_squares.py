@@ -18,7 +18,7 @@ from inojax.methods import (
     Point,
     invert_batch,
 )
-from inojax.methods._base import estimate_from_cloud, estimate_from_point
+from inojax.methods._estimates import estimate_from_cloud, estimate_from_point
 from inojax.methods.exact._importance import resample, temper
 from inojax.methods.exact._laplace_mixture import find_peaks
 from inojax.methods.exact._levenberg_marquardt import Local, Minimum
@@ -151,7 +151,7 @@ def test_alone_it_says_how_well_it_fits(noisy, alone):
     observation = noisy.simulate(np.array([0.5, -0.3]), key=KEY)
     estimate = alone(observation, key=KEY)
     assert ij.EstimateStatus(int(estimate.status)) is ij.EstimateStatus.OK
-    assert 0.1 < estimate.reduced_chi2 < 3.0
+    assert 0.1 < estimate.chi2_per_reading < 3.0
     shifted = ij.Observation(
         observation.times, observation.values + 36.0 * NOISY, observation.mask, observation.channels
     )
@@ -393,7 +393,7 @@ class Guess(AbstractNetworkInverter):
 
     problem: ij.InverseProblem
     answer: np.ndarray = eqx.field(converter=np.float32)
-    settings: str = ""
+    method: None = None
     logs: tuple = ()
 
     def _invert(self, observations, keys):
@@ -409,7 +409,7 @@ def test_refining_starts_where_another_inverter_ends():
     for answer, optimum in ((0.5, 0.7), (-2.0, -0.7)):
         refined = method.refine(Guess(problem, answer))(observation, key=KEY)
         np.testing.assert_allclose(refined.value, [optimum], atol=1e-4)
-    with refuses(TypeError, "`inverter` must be a fitted inverter"):
+    with refuses(TypeError, "`start` must be a fitted inverter or an estimate"):
         LeastSquares().refine(LeastSquares())
 
 

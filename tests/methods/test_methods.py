@@ -11,11 +11,13 @@ import jax.random as jr
 import numpy as np
 import pytest
 
+import inojax as ij
 from inojax import methods, problems
 from inojax._estimate_status import EstimateStatus
 from inojax._observation import Observation
 from inojax.data import Dataset, simulate
-from inojax.methods import _amortized, invert_batch, resimulate
+from inojax.methods import invert_batch, resimulate
+from inojax.methods.amortized import _method
 from inojax.metrics import coverage, mean_squared_error
 from inojax.nn import FNOSettings
 from inojax.solvers import SolveStatus
@@ -158,7 +160,7 @@ def test_single_jit_vmap_and_batch_agree(quick, cases):
         traced = compiled(one, key=keys[n])
         close(traced, expected)
         assert traced.status == EstimateStatus.NOT_CHECKED
-        assert np.isnan(traced.reduced_chi2)
+        assert np.isnan(traced.chi2_per_reading)
 
 
 def test_a_batch_of_one_is_the_single_call(quick, observation):
@@ -188,8 +190,8 @@ def test_estimates_are_complete_and_inside_the_prior(quick, observation, linear)
     )
     np.testing.assert_allclose(estimate.std, estimate.samples.std(axis=0), rtol=1e-5)
     assert estimate.status in (EstimateStatus.OK, EstimateStatus.POOR_FIT)
-    assert np.isfinite(estimate.reduced_chi2)
-    assert "Reduced chi-squared" in str(estimate)
+    assert np.isfinite(estimate.chi2_per_reading)
+    assert "Chi-squared per reading" in str(estimate)
 
 
 def test_the_same_key_gives_the_same_bits(method, quick, linear, small_data, observation):
@@ -206,7 +208,7 @@ def test_the_same_key_gives_the_same_bits(method, quick, linear, small_data, obs
 
 def at(linear, theta):
     unit = np.asarray(linear.parameters.to_unit(np.asarray(theta)))
-    return methods._base.estimate_from_cloud(
+    return methods._estimates.estimate_from_cloud(
         linear, jnp.asarray(unit, jnp.float32), jnp.asarray(unit, jnp.float32)[None]
     )
 
@@ -219,10 +221,10 @@ def test_verdicts(linear):
     clean = observation.times[:, None] * np.column_stack([exact, np.full(10, 0.7)])
     chi2 = np.mean(np.square((observation.values - clean) / 0.25))
     # Parameters went through float32.
-    np.testing.assert_allclose(fine.reduced_chi2, chi2, rtol=1e-5)
+    np.testing.assert_allclose(fine.chi2_per_reading, chi2, rtol=1e-5)
     wrong = resimulate(linear, at(linear, [-1.0, 1.5]), observation)
     assert wrong.status == EstimateStatus.POOR_FIT
-    assert wrong.reduced_chi2 > 5.0
+    assert wrong.chi2_per_reading > 5.0
     np.testing.assert_array_equal(wrong.value, at(linear, [-1.0, 1.5]).value)
 
 
@@ -238,7 +240,7 @@ def test_noise_free_problems_have_no_verdict(linear):
     observation = perfect.simulate(np.array([0.4, -0.6]), key=KEY)
     estimate = resimulate(perfect, at(linear, [0.4, -0.6]), observation)
     assert estimate.status == EstimateStatus.NOT_CHECKED
-    assert np.isnan(estimate.reduced_chi2)
+    assert np.isnan(estimate.chi2_per_reading)
 
 
 # --- On disk -------------------------------------------------------------------------------
@@ -252,7 +254,7 @@ def folder(quick, tmp_path):
 
 def test_a_loaded_inverter_gives_the_same_bits(method, quick, folder, linear, observation):
     assert sorted(p.name for p in folder.iterdir()) == ["manifest.json", "weights.safetensors"]
-    loaded = method.load(folder, linear)
+    loaded = ij.load(folder, linear)
     same_bits(loaded(observation, key=KEY), quick(observation, key=KEY))
     batch = jax.tree.map(lambda x: x[None], observation)
     same_bits(invert_batch(loaded, batch, key=KEY), invert_batch(quick, batch, key=KEY))
@@ -263,46 +265,46 @@ def test_a_loaded_inverter_gives_the_same_bits(method, quick, folder, linear, ob
 
 def test_loading_for_another_problem_is_refused(method, folder):
     with refuses(ValueError, "`problem` is not the one.*differs in: problem name"):
-        method.load(folder, linear_gaussian(name="other"))
+        ij.load(folder, linear_gaussian(name="other"))
     linear = linear_gaussian()
     later = dataclasses.replace(linear, model=linear.model.replace(times=2.0 * linear.model.times))
     with refuses(ValueError, "`problem` is not the one.*output times"):
-        method.load(folder, later)
+        ij.load(folder, later)
     with refuses(ValueError, "`problem` is not the one"):
-        method.load(folder, problems.lotka_volterra())
+        ij.load(folder, problems.lotka_volterra())
     sensors = dataclasses.replace(linear.sensors, channels=("x", "y"))
     with refuses(ValueError, r"`problem` is not the one.*channels"):
-        method.load(folder, dataclasses.replace(linear, sensors=sensors))
+        ij.load(folder, dataclasses.replace(linear, sensors=sensors))
 
 
 def test_loading_with_other_settings_or_methods_is_refused(name, method, folder, linear):
-    with refuses(ValueError, "other settings of its method.*Load it with the same settings"):
-        METHODS[name].load(folder, linear)
+    with refuses(ValueError, "other settings of its method.*Leave `method` out"):
+        ij.load(folder, linear, method=METHODS[name])
     with refuses(ValueError, "other settings of its method: it has `.*draws=8.*`.*draws=9"):
-        dataclasses.replace(method, draws=9).load(folder, linear)
+        ij.load(folder, linear, method=dataclasses.replace(method, draws=9))
     other = next(other for other in UNTRAINED if other != name)
-    with refuses(ValueError, f"holds a {name}Inverter, not a {other}Inverter"):
-        UNTRAINED[other].load(folder, linear)
+    with refuses(ValueError, f"other settings.*`{name}\\(.*`{other}\\("):
+        ij.load(folder, linear, method=UNTRAINED[other])
 
 
 def test_damaged_or_missing_files_are_refused(method, folder, linear):
     with refuses(FileNotFoundError, "`folder` .*holds no inverter.*`save`"):
-        method.load(folder / "nothing", linear)
+        ij.load(folder / "nothing", linear)
     manifest, weights = folder / "manifest.json", folder / "weights.safetensors"
     text, content = manifest.read_text(), weights.read_bytes()
     manifest.write_text(text[: len(text) // 2])
     with refuses(ValueError, "`folder` .*damaged.*manifest.json"):
-        method.load(folder, linear)
+        ij.load(folder, linear)
     manifest.write_text("{}")
     with refuses(ValueError, "`folder` .*damaged.*manifest.json"):
-        method.load(folder, linear)
+        ij.load(folder, linear)
     manifest.write_text(text)
     weights.write_bytes(content[: len(content) // 2])
     with refuses(ValueError, "`folder` .*damaged.*weights.safetensors"):
-        method.load(folder, linear)
+        ij.load(folder, linear)
     weights.unlink()
     with refuses(ValueError, "`folder` .*damaged.*weights.safetensors"):
-        method.load(folder, linear)
+        ij.load(folder, linear)
 
 
 def test_nothing_on_disk_can_run_code(folder):
@@ -463,8 +465,8 @@ def test_ino_stopped_in_its_second_stage_goes_on_to_the_same_bits(
     with optimizations(False):
         whole = method.fit(linear, small_data, **arguments)(observation, key=KEY)
         with monkeypatch.context() as patch:
-            eager = functools.partial(_amortized.Trainer, save_every=0.0)
-            patch.setattr(_amortized, "Trainer", eager)
+            eager = functools.partial(_method.Trainer, save_every=0.0)
+            patch.setattr(_method, "Trainer", eager)
             patch.setattr("tqdm.tqdm.set_postfix", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 method.fit(linear, small_data, checkpoint=tmp_path, **arguments)
@@ -501,7 +503,7 @@ def test_variants_train_and_come_back_from_disk(variant, linear, small_data, obs
         estimate = inverter(observation, key=KEY)
         assert np.isfinite(estimate.samples).all()
         methods.save(inverter, tmp_path)
-        same_bits(variant.load(tmp_path, linear)(observation, key=KEY), estimate)
+        same_bits(ij.load(tmp_path, linear)(observation, key=KEY), estimate)
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_impossible_settings_are_refused():
         Posterior(chains=0)
     with pytest.raises(ValueError, match="`draws` must be at least 4"):
         Posterior(draws=3)
-    with refuses(TypeError, "`inverter` must be a fitted inverter"):
+    with refuses(TypeError, "`start` must be a fitted inverter"):
         SHORT.refine(SHORT)
     with pytest.raises(ValueError, match="`target_acceptance` must lie between 0 and 1"):
         Posterior(target_acceptance=1.0)
@@ -141,6 +141,6 @@ def test_chains_that_are_too_short_are_not_trusted(hasty):
     assert (estimates.status == int(ij.EstimateStatus.NOT_MIXED)).all()
     # That stays so when the model, solved again at the estimate, explains the readings.
     estimate = resimulate(problem, jax.tree.map(lambda x: x[0], estimates), cases[0])
-    assert 0.0 < estimate.reduced_chi2 < 3.0
+    assert 0.0 < estimate.chi2_per_reading < 3.0
     assert ij.EstimateStatus(int(estimate.status)) is ij.EstimateStatus.NOT_MIXED
     assert "do not agree" in str(estimate)

@@ -9,7 +9,7 @@ import numpy as np
 from inojax._inverse_problem import InverseProblem
 from inojax.data import Dataset
 from inojax.methods import AbstractNetworkInverter
-from inojax.methods._base import estimate_from_cloud
+from inojax.methods._estimates import estimate_from_cloud
 from tests.helpers import HIGHEST, LINEAR_NOISE, LINEAR_TIMES, LOWEST, SLOPES
 
 WIDTH = HIGHEST - LOWEST
@@ -24,7 +24,7 @@ class Toy(AbstractNetworkInverter):
     shrink: np.ndarray = eqx.field(default=1.0, converter=np.float32)
     bias: np.ndarray = eqx.field(default=0.0, converter=np.float32)
     draws: int = eqx.field(static=True, default=DRAWS)
-    settings: str = eqx.field(static=True, default="toy")
+    method: None = None
     logs: tuple = ()
 
     def _invert(self, observations, keys):

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Int, Key
 from ..._estimate import Estimate
 from ..._observation import Observation
 from ..._unfamiliar import Unfamiliar
-from .._base import AbstractNetworkInverter
+from .._inverter import AbstractNetworkInverter
 from ._familiar import Familiar
 from ._slots import Arranged, Slots, is_between
 

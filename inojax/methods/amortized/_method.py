@@ -4,7 +4,7 @@ import abc
 import math
 import os
 import pathlib
-from typing import ClassVar, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -13,10 +13,10 @@ from jaxtyping import Array, Key
 
 from ..._inverse_problem import InverseProblem
 from ..._x64 import in_x32
-from ...data import Dataset, simulate
+from ...data import simulate
 from ...train import Trainer, one_cycle
-from .._base import AbstractInverter
-from .._storage import load
+from .._inverter import AbstractInverter
+from .._method import AbstractMethod, FitArguments
 from ._encoding import Encoder
 from ._training_data import SimulatedData, identity, prepare
 
@@ -85,15 +85,16 @@ class TrainingSession(eqx.Module):
         )
 
 
-class AbstractAmortizedMethod(eqx.Module, Generic[_Inverter]):
+class AbstractAmortizedMethod(AbstractMethod[_Inverter]):
     """A method that trains once on simulations and then inverts any observation.
 
-    To add one, subclass it with its hyperparameters as fields; write `_fit`, which trains, and
+    To add one, subclass it with its hyperparameters as fields; write `_train`, and
     `_untrained`, which builds the same inverter with arbitrary weights. One that measures scales of
     its own sets `_scales` to False and does without those of the session; one that can do without
     held-out simulations says so by `_holds_out`.
     """
 
+    _trains: ClassVar[bool] = True
     _scales: ClassVar[bool] = True
 
     @property
@@ -101,7 +102,7 @@ class AbstractAmortizedMethod(eqx.Module, Generic[_Inverter]):
         return True
 
     @abc.abstractmethod
-    def _fit(self, session: TrainingSession, *, key: Key[Array, ""]) -> _Inverter:
+    def _train(self, session: TrainingSession, *, key: Key[Array, ""]) -> _Inverter:
         """Train on the simulations of a session."""
 
     @abc.abstractmethod
@@ -109,66 +110,27 @@ class AbstractAmortizedMethod(eqx.Module, Generic[_Inverter]):
         """An inverter of the right shapes, to load weights into."""
 
     @in_x32
-    def fit(
-        self,
-        problem: InverseProblem,
-        dataset: Dataset | None = None,
-        *,
-        checkpoint: str | os.PathLike[str] | None = None,
-        progress: bool = True,
-        mesh: jax.sharding.Mesh | None = None,
-        accept: bool = False,
-        key: Key[Array, ""],
-    ) -> _Inverter:
-        """Train the networks.
-
-        Args:
-            problem: The inverse problem.
-            dataset: Simulations of it; 20,000 are made if there are none.
-            checkpoint: Folder to save states in and resume from.
-            progress: Whether to show progress bars.
-            mesh: Devices to spread batches over.
-            accept: Whether to accept simulations of equations that are written in another way.
-                Some are solved again, and where they differ they are refused all the same.
-            key: Source of randomness.
-
-        Returns:
-            The inverter.
-
-        Raises:
-            ValueError: If the data set is not of this problem or too small, if its readings have no
-                finite value or are too large or small for single precision, or if a total variation
-                couples its parameters.
-            RuntimeError: If training diverges.
-        """
+    def _fit(self, arguments: FitArguments) -> _Inverter:
+        problem, dataset = arguments.problem, arguments.dataset
         problem.check_independent()
-        data_key, fit_key = jr.split(key)
+        assert arguments.key is not None
+        data_key, train_key = jr.split(arguments.key)
         if dataset is None:
-            dataset = simulate(problem, _SIMULATIONS, progress=progress, key=data_key)
+            dataset = simulate(problem, _SIMULATIONS, progress=arguments.progress, key=data_key)
         encoder, data = prepare(
-            problem, dataset, scaled=self._scales, hold_out=self._holds_out, accept=accept
+            problem,
+            dataset,
+            scaled=self._scales,
+            hold_out=self._holds_out,
+            accept=arguments.accept,
         )
-        session = TrainingSession(problem, encoder, data, checkpoint, progress, mesh)
-        return self._fit(session, key=fit_key)
+        session = TrainingSession(
+            problem, encoder, data, arguments.checkpoint, arguments.progress, arguments.mesh
+        )
+        return self._train(session, key=train_key)
 
-    @in_x32
-    def load(
-        self, folder: str | os.PathLike[str], problem: InverseProblem, *, accept: bool = False
-    ) -> _Inverter:
-        """Read a trained inverter back.
+    def _blank(self, problem: InverseProblem) -> _Inverter:
+        return self._untrained(problem, Encoder.blank(problem))
 
-        Args:
-            folder: Where `save` put it.
-            problem: The problem it was trained for.
-            accept: Whether to accept a problem whose functions are written in another way, if a
-                few trajectories and readings are the same.
-
-        Returns:
-            The inverter; its estimates have the same bits as before it was saved.
-
-        Raises:
-            FileNotFoundError: If there is nothing in the folder.
-            ValueError: If it is of another problem, method or settings.
-        """
-        blank = self._untrained(problem, Encoder.blank(problem))
-        return load(blank, folder, problem, accept=accept)
+    def _warn_unused(self, **given: Any) -> None:
+        del given

@@ -12,8 +12,8 @@ from ..._estimate import Estimate
 from ..._inverse_problem import InverseProblem, measure
 from ...nn import ConditionalMLP, UnitNormal
 from ...train import Loss, TrainLog, shard_batch
-from .._base import estimate_from_cloud
-from .._checks import check_counts, check_shares, describe_settings
+from .._checks import check_counts, check_shares
+from .._estimates import estimate_from_cloud
 from ._encoding import Encoder, Readings
 from ._familiar import Familiar
 from ._inverter import AbstractAmortizedInverter
@@ -23,47 +23,7 @@ from ._slots import Arranged, Slots
 from ._training_data import SimulatedData, batch_keys, redraw
 
 
-class RegressionInverter(AbstractAmortizedInverter):
-    """A trained regression, from `Regression.fit` or `Regression.load`.
-
-    Attributes:
-        problem: The problem it inverts.
-        encoder: Scales and features.
-        familiar: Which readings are missing in training.
-        network: The dense network.
-        draws: Draws from the predicted spread.
-        settings: The method that made it, as text.
-        logs: Log of the training, empty after loading.
-    """
-
-    problem: InverseProblem
-    encoder: Encoder
-    familiar: Familiar
-    network: ConditionalMLP
-    draws: int = eqx.field(static=True)
-    settings: str = eqx.field(static=True)
-    logs: tuple[TrainLog, ...] = ()
-
-    @property
-    def _slots(self) -> Slots:
-        return self.encoder.slots
-
-    def _inputs(self, arranged: Arranged) -> Readings:
-        return self.encoder.arranged(arranged)
-
-    def _infer(self, inputs: Readings, keys: Key[Array, " batch"]) -> Estimate:
-        return jax.vmap(self._infer_one)(inputs, keys)
-
-    def _infer_one(self, groups: Readings, key: Key[Array, ""]) -> Estimate:
-        values, outputs = jax.vmap(lambda r: predict(self.network, self.encoder, r))(groups)
-        spread = UnitNormal.around(values, outputs)
-        known = jnp.any(groups.mask, axis=(1, 2))[:, None]
-        value, spread = spread.product(values, known)
-        cloud = jax.vmap(lambda k: spread.sample(key=k))(jr.split(key, self.draws))
-        return estimate_from_cloud(self.problem, value, cloud)
-
-
-class Regression(AbstractAmortizedMethod[RegressionInverter]):
+class Regression(AbstractAmortizedMethod["RegressionInverter"]):
     """Dense network on masked readings, trained by least squares on simulations.
 
     The plainest amortized method, and the baseline that any other should beat at the same
@@ -92,7 +52,7 @@ class Regression(AbstractAmortizedMethod[RegressionInverter]):
         check_counts(self, "width", "depth", "steps", "batch", "draws")
         check_shares(self, "thinned")
 
-    def _fit(self, session: TrainingSession, *, key: Key[Array, ""]) -> RegressionInverter:
+    def _train(self, session: TrainingSession, *, key: Key[Array, ""]) -> "RegressionInverter":
         problem, encoder = session.problem, session.encoder
         init_key, train_key = jr.split(key)
         trained = session.trainer("regression", self, depends_on=self).fit(
@@ -103,29 +63,13 @@ class Regression(AbstractAmortizedMethod[RegressionInverter]):
             key=train_key,
         )
         familiar = Familiar.fit(problem, encoder.slots, thinned=self.thinned)
-        return self._inverter(problem, encoder, familiar, trained.model, (trained.log,))
-
-    def _untrained(self, problem: InverseProblem, encoder: Encoder) -> RegressionInverter:
-        network = self._network(problem, encoder, jr.key(0))
-        return self._inverter(problem, encoder, Familiar.blank(encoder.slots), network, ())
-
-    def _inverter(
-        self,
-        problem: InverseProblem,
-        encoder: Encoder,
-        familiar: Familiar,
-        network: ConditionalMLP,
-        logs: tuple[TrainLog, ...],
-    ) -> RegressionInverter:
         return RegressionInverter(
-            problem=problem,
-            encoder=encoder,
-            familiar=familiar,
-            network=network,
-            draws=self.draws,
-            settings=describe_settings(self),
-            logs=logs,
+            problem, self, encoder, familiar, trained.model, logs=(trained.log,)
         )
+
+    def _untrained(self, problem: InverseProblem, encoder: Encoder) -> "RegressionInverter":
+        network = self._network(problem, encoder, jr.key(0))
+        return RegressionInverter(problem, self, encoder, Familiar.blank(encoder.slots), network)
 
     def _network(
         self, problem: InverseProblem, encoder: Encoder, key: Key[Array, ""]
@@ -175,6 +119,44 @@ class Regression(AbstractAmortizedMethod[RegressionInverter]):
             return jnp.mean(jax.vmap(example)(data.held_z, data.held_states, keys))
 
         return held_out
+
+
+class RegressionInverter(AbstractAmortizedInverter):
+    """A trained regression, from `Regression.fit`.
+
+    Attributes:
+        problem: The problem it inverts.
+        method: Its settings.
+        encoder: Scales and features.
+        familiar: Which readings are missing in training.
+        network: The dense network.
+        logs: Log of the training, empty after loading.
+    """
+
+    problem: InverseProblem
+    method: Regression = eqx.field(static=True)
+    encoder: Encoder
+    familiar: Familiar
+    network: ConditionalMLP
+    logs: tuple[TrainLog, ...] = ()
+
+    @property
+    def _slots(self) -> Slots:
+        return self.encoder.slots
+
+    def _inputs(self, arranged: Arranged) -> Readings:
+        return self.encoder.arranged(arranged)
+
+    def _infer(self, inputs: Readings, keys: Key[Array, " batch"]) -> Estimate:
+        return jax.vmap(self._infer_one)(inputs, keys)
+
+    def _infer_one(self, groups: Readings, key: Key[Array, ""]) -> Estimate:
+        values, outputs = jax.vmap(lambda r: predict(self.network, self.encoder, r))(groups)
+        spread = UnitNormal.around(values, outputs)
+        known = jnp.any(groups.mask, axis=(1, 2))[:, None]
+        value, spread = spread.product(values, known)
+        cloud = jax.vmap(lambda k: spread.sample(key=k))(jr.split(key, self.method.draws))
+        return estimate_from_cloud(self.problem, value, cloud)
 
 
 def predict(

@@ -1,6 +1,5 @@
 """A conformal correction: any inverter's intervals, made honest on held-out simulations."""
 
-import os
 from typing import Any
 
 import equinox as eqx
@@ -8,19 +7,16 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from ..._estimate import Estimate
 from ..._inverse_problem import InverseProblem
 from ..._observation import Observation
-from ..._x64 import in_x32
 from ...data import Dataset
-from ...train import TrainLog
-from .._base import AbstractInverter, estimate_from_cloud
-from .._storage import load
-from ..amortized._encoding import Encoder
-from ..amortized._method import AbstractAmortizedMethod
+from .._estimates import estimate_from_cloud
+from .._inverter import AbstractInverter
 from ._held_out import check_enough, invert_held_out, usable_cases
+from ._wrapper import AbstractWrapper
 
 # In unit coordinates, as the narrowest of `UnitNormal`. A smaller one is mostly that of samples
 # which were cut to an end of the prior, and would make an outlier of any error.
@@ -29,8 +25,8 @@ _NARROWEST = 1e-3
 _TIES = 0x636F6E66
 
 
-class ConformalInverter(AbstractInverter):
-    """An inverter with corrected samples, from `conformal` or `load_conformal`.
+class ConformalInverter(AbstractWrapper):
+    """An inverter with corrected samples, from `conformal`.
 
     It gives the point estimate of the inner inverter, so errors do not change. In each unit
     coordinate the inner samples keep their order, and with it the correlations between
@@ -53,34 +49,13 @@ class ConformalInverter(AbstractInverter):
         """Keep the parts; `conformal` computes them."""
         self.inner, self.quantiles = inner, quantiles
 
-    @property
-    def problem(self) -> InverseProblem:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The problem it inverts."""
-        return self.inner.problem
-
-    @property
-    def settings(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The method that made the inner inverter, as text."""
-        return self.inner.settings
-
-    @property
-    def logs(self) -> tuple[TrainLog, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Logs of the inner inverter's training, empty after loading."""
-        return self.inner.logs
-
-    @property
-    def _is_exact(self) -> bool:
-        return self.inner._is_exact
+    @classmethod
+    def _around(cls, inner: AbstractInverter) -> "ConformalInverter":
+        return cls(inner, np.zeros((1, inner.problem.parameters.size), np.float32))
 
     @property
     def _is_corrected(self) -> bool:
         return True
-
-    def _check_loaded(self) -> None:
-        self.inner._check_loaded()
-
-    def _unfamiliar(self, observations: Observation) -> Int[np.ndarray, "*batch"]:
-        return self.inner._unfamiliar(observations)
 
     def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
         return self._correct(self.inner._invert(observations, keys), keys)
@@ -89,11 +64,6 @@ class ConformalInverter(AbstractInverter):
         estimate = self.inner._on_host(observations, keys)
         with jax.enable_x64(np.asarray(estimate.samples).dtype == np.float64):
             return _compiled_correction(self, estimate, keys)
-
-    def _surrogate_readings(
-        self, unit_value: Float[np.ndarray, "batch parameter"], observations: Observation
-    ) -> Float[np.ndarray, "batch reading channel"] | None:
-        return self.inner._surrogate_readings(unit_value, observations)
 
     def _correct(self, estimate: Estimate, keys: Key[Array, " batch"]) -> Estimate:
         value, samples = jnp.asarray(estimate.unit_value), jnp.asarray(estimate.samples)
@@ -169,35 +139,6 @@ def conformal(
     # Then every sample has an order statistic of its own, none of them infinite.
     check_enough(len(usable), particles, f"for {particles} samples of each estimate")
     return ConformalInverter(inverter, _conformal_quantiles(residuals, particles))
-
-
-@in_x32
-def load_conformal(
-    folder: str | os.PathLike[str],
-    problem: InverseProblem,
-    *,
-    method: AbstractAmortizedMethod[Any],
-    accept: bool = False,
-) -> ConformalInverter:
-    """Read a corrected inverter back.
-
-    Args:
-        folder: Where `save` put it.
-        problem: The problem it was trained for.
-        method: The method that made the inner inverter, with the same settings.
-        accept: Whether to accept a problem whose functions are written in another way, if a few
-            trajectories and readings are the same.
-
-    Returns:
-        The corrected inverter; its estimates have the same bits as before it was saved.
-
-    Raises:
-        FileNotFoundError: If there is nothing in the folder.
-        ValueError: If it is of another problem, method or settings, or was not corrected.
-    """
-    inner = method._untrained(problem, Encoder.blank(problem))
-    blank = np.zeros((1, problem.parameters.size), np.float32)
-    return load(ConformalInverter(inner, blank), folder, problem, accept=accept)
 
 
 def _center_and_spread(

@@ -14,7 +14,7 @@ from ..._estimate import Estimate
 from ..._inverse_problem import InverseProblem
 from ..._observation import Observation
 from ...data import Dataset
-from .._base import AbstractInverter, invert_batch
+from .._inverter import AbstractInverter, invert_batch
 from ..amortized._training_data import check_dataset
 
 # With fewer, the coverage of 90 % intervals that one correction happens to have scatters by more

@@ -1,46 +1,39 @@
 """Vetting: what an inverter's record on held-out simulations says about an estimate."""
 
 import dataclasses
-import os
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from ..._estimate import Estimate
-from ..._estimate_status import EstimateStatus
 from ..._inverse_problem import InverseProblem
 from ..._observation import Observation
-from ..._trust import P_VALUE, Vetting
-from ..._x64 import in_x32
+from ..._trust import Vetting
 from ...data import Dataset
 from ...models import compiled, in_calls
-from ...noise import misfit_p_value
-from ...train import TrainLog
-from .._base import MORE_URGENT, AbstractInverter, issue_ticket
 from .._batches import in_precision
-from .._storage import load, stored_names
-from ..amortized._encoding import Encoder
-from ..amortized._method import AbstractAmortizedMethod
+from .._inverter import AbstractInverter
+from .._resimulate import Misfit, misfit, squared_residuals
 from ..exact._levenberg_marquardt import Local, minimize
 from ..exact._objective import Coordinates, Objective, Penalty
-from ._conformal import ConformalInverter
 from ._held_out import invert_held_out, usable_cases
+from ._wrapper import AbstractWrapper
 
 # A network's estimate is mostly so near the optimum that a few steps show what misfit will be left.
 _STEPS, _TOLERANCE = 12, 0.01
 _LEVEL = 0.9
 
 
-class VettedInverter(AbstractInverter):
-    """An inverter whose estimates carry a full trust ticket, from `vet` or `load_vetted`.
+class VettedInverter(AbstractWrapper):
+    """An inverter whose estimates carry a full trust ticket, from `vet`.
 
     On concrete observations each estimate is solved again, and compared with those of held-out
-    simulations; `estimate.ticket` has the verdict. `invert_batch` does the same for a batch.
-    Under a transformation it is the inner inverter.
+    simulations; `estimate.ticket` has the verdict. `invert_batch(..., checked=True)` does the same
+    for a batch. Under a transformation it is the inner inverter.
 
     Attributes:
         inner: The inverter that was vetted.
@@ -68,56 +61,22 @@ class VettedInverter(AbstractInverter):
         self.inner, self.misfits, self.surprises = inner, misfits, surprises
         self.gaps, self.coverage = gaps, coverage
 
-    @property
-    def problem(self) -> InverseProblem:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The problem it inverts."""
-        return self.inner.problem
+    @classmethod
+    def _around(cls, inner: AbstractInverter) -> "VettedInverter":
+        return cls(inner, *(np.zeros(1) for _ in range(4)))
 
-    @property
-    def settings(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The method that made the inner inverter, as text."""
-        return self.inner.settings
-
-    @property
-    def logs(self) -> tuple[TrainLog, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Logs of the inner inverter's training, empty after loading."""
-        return self.inner.logs
-
-    @property
-    def _is_exact(self) -> bool:
-        return self.inner._is_exact
-
-    @property
-    def _is_corrected(self) -> bool:
-        return self.inner._is_corrected
-
-    def _check_loaded(self) -> None:
-        self.inner._check_loaded()
-
-    def _unfamiliar(self, observations: Observation) -> Int[np.ndarray, "*batch"]:
-        return self.inner._unfamiliar(observations)
-
-    def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        return self.inner._invert(observations, keys)
-
-    def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        estimate = self.inner._on_host(observations, keys)
-        found = _examine(self.inner, estimate, observations)
-        estimate = _with_status(self.problem, estimate, found, observations)
-        ticket = issue_ticket(self.inner, estimate, observations, found.clean)
-        cases = len(self.misfits)
+    def _vetted(self, estimates: Estimate, found: Misfit, observations: Observation) -> Vetting:
+        beside = _examine(self.inner, estimates, found, observations)
         nothing = np.full(found.chi2.shape, np.nan)
-        vetting = Vetting(
-            misfit_rank=_rank(found.chi2, self.misfits),
-            novelty_rank=_rank(found.surprise, self.surprises),
-            unexplained=found.left / found.count,
-            surrogate_gap=nothing if found.gap is None else found.gap,
-            surrogate_rank=nothing if found.gap is None else _rank(found.gap, self.gaps),
+        return Vetting(
+            misfit_rank=_rank(beside.chi2, self.misfits),
+            novelty_rank=_rank(beside.surprise, self.surprises),
+            unexplained=beside.left / found.count,
+            surrogate_gap=nothing if beside.gap is None else beside.gap,
+            surrogate_rank=nothing if beside.gap is None else _rank(beside.gap, self.gaps),
             coverage=np.broadcast_to(self.coverage, (*found.chi2.shape, len(self.coverage))),
-            cases=cases,
+            cases=len(self.misfits),
         )
-        ticket = eqx.tree_at(lambda t: t.vetting, ticket, vetting, is_leaf=lambda x: x is None)
-        return eqx.tree_at(lambda e: e.ticket, estimate, ticket, is_leaf=lambda x: x is None)
 
 
 def vet(
@@ -153,7 +112,8 @@ def vet(
         observations, estimate = jax.tree.map(
             lambda x, some=some: np.asarray(x)[some], (block.observations, block.estimate)
         )
-        found.append(_examine(inverter, estimate, observations))
+        again = misfit(inverter.problem, np.asarray(estimate.value), observations)
+        found.append(_examine(inverter, estimate, again, observations))
         lower, upper = estimate.interval(_LEVEL)
         truth = usable.thetas[block.rows[some]]
         inside.append((lower <= truth) & (truth <= upper))
@@ -170,99 +130,37 @@ def vet(
     )
 
 
-@in_x32
-def load_vetted(
-    folder: str | os.PathLike[str],
-    problem: InverseProblem,
-    *,
-    method: AbstractAmortizedMethod[Any],
-    accept: bool = False,
-) -> VettedInverter:
-    """Read a vetted inverter back, corrected by `conformal` or not.
-
-    Args:
-        folder: Where `save` put it.
-        problem: The problem it was trained for.
-        method: The method that made the inner inverter, with the same settings.
-        accept: Whether to accept a problem whose functions are written in another way, if a few
-            trajectories and readings are the same.
-
-    Returns:
-        The vetted inverter.
-
-    Raises:
-        FileNotFoundError: If there is nothing in the folder.
-        ValueError: If it is of another problem, method or settings, or was not vetted.
-    """
-    inner = method._untrained(problem, Encoder.blank(problem))
-    if ".inner.quantiles" in stored_names(folder):
-        inner = ConformalInverter(inner, np.zeros((1, problem.parameters.size), np.float32))
-    blank = np.zeros(1)
-    blanks = VettedInverter(inner, blank, blank, blank, blank)
-    return load(blanks, folder, problem, accept=accept)
-
-
 class _Found(eqx.Module):
     """What the solver says about a batch of estimates; infinite where it fails."""
 
-    chi2: Float[np.ndarray, " batch"]  # of the estimate
+    chi2: Float[np.ndarray, " batch"]  # of the estimate, per reading
     left: Float[np.ndarray, " batch"]  # after a fit
     surprise: Float[np.ndarray, " batch"]
     gap: Float[np.ndarray, " batch"] | None
-    count: Int[np.ndarray, " batch"]
-    impossible: Bool[np.ndarray, " batch"]  # though solved
-    clean: Float[np.ndarray, "batch reading channel"]
 
 
-def _examine(inverter: AbstractInverter, estimate: Estimate, observations: Observation) -> _Found:
+def _examine(
+    inverter: AbstractInverter, estimates: Estimate, found: Misfit, observations: Observation
+) -> _Found:
     problem = inverter.problem
-    unit = np.asarray(estimate.unit_value, np.float64)
-    chi2, clean = in_calls(_misfits, problem, (unit, observations))
+    unit = np.asarray(estimates.unit_value, np.float64)
     objective = Objective(problem, Coordinates.UNIT, Penalty.SPREAD, coupled=False)
     fitted, surprise = in_calls(_fit, objective, (unit, observations), sensitivities=True)
-    left, _ = in_calls(_misfits, problem, (fitted, observations))
-    count = np.asarray(observations.mask).sum(axis=(1, 2))
+    with jax.enable_x64(True):
+        thetas = np.asarray(problem.parameters.from_unit(jnp.asarray(fitted)))
+    left = misfit(problem, thetas, observations).chi2
     predicted = inverter._surrogate_readings(unit, observations)
     gap = None
     if predicted is not None:
-        gap = _finite(np.sqrt(_distance(problem, unit, predicted, clean, observations) / count))
+        distance = _distance(problem, np.asarray(estimates.value), predicted, found, observations)
+        gap = _finite(np.sqrt(distance / found.count))
     # A surprise of observations with many and few readings on one scale, as for chi-squared.
-    surprise = (_finite(surprise) - count) / np.sqrt(2.0 * count)
-    read = np.where(np.asarray(observations.mask), np.isfinite(clean), True).all(axis=(1, 2))
-    impossible = read & np.isposinf(chi2)
-    return _Found(_finite(chi2) / count, _finite(left), surprise, gap, count, impossible, clean)
+    surprise = (_finite(surprise) - found.count) / np.sqrt(2.0 * found.count)
+    return _Found(_finite(found.chi2) / found.count, _finite(left), surprise, gap)
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), np.inf, values)
-
-
-def _misfits_block(
-    problem: InverseProblem, rows: tuple[Any, Observation], count: Array, lanes: int
-) -> tuple[Float[Array, " batch"], Float[Array, "batch reading channel"]]:
-    """Chi-squared and clean readings at given parameters."""
-    del count, lanes
-    unit, observations = rows
-    observations = in_precision(observations, jnp.float64)
-    theta = jnp.asarray(problem.parameters.from_unit(unit))
-    solution = problem.model.solve_ensemble(theta, jnp.asarray(observations.times))
-    clean = jnp.asarray(jax.vmap(problem.read)(solution.states, theta))
-    return _chi2(problem, theta, observations, clean), clean
-
-
-_misfits = compiled(_misfits_block)
-
-
-def _chi2(
-    problem: InverseProblem, theta: Array, observations: Observation, clean: Any
-) -> Float[Array, " batch"]:
-    def one(theta: Array, observation: Observation, clean: Array) -> Array:
-        mask = jnp.asarray(observation.mask)
-        readings, clean = (jnp.where(mask, x, 1.0) for x in (observation.values, clean))
-        residual = problem.noise.whiten(readings, clean, theta, mask, times=observation.times)
-        return jnp.sum(jnp.where(mask, jnp.square(residual), 0.0))
-
-    return jax.vmap(one)(theta, observations, clean)
 
 
 def _fit_block(
@@ -302,33 +200,18 @@ def _log_scale(problem: InverseProblem, observation: Observation) -> Float[Array
 
 def _distance(
     problem: InverseProblem,
-    unit: np.ndarray,
+    thetas: np.ndarray,
     predicted: np.ndarray,
-    clean: np.ndarray,
+    found: Misfit,
     observations: Observation,
 ) -> Float[np.ndarray, " batch"]:
     with jax.enable_x64(True):
-        theta = jnp.asarray(problem.parameters.from_unit(unit))
-        seen = dataclasses.replace(observations, values=predicted)
-        return np.asarray(_chi2_compiled(problem, theta, in_precision(seen, jnp.float64), clean))
+        seen = in_precision(dataclasses.replace(observations, values=predicted), jnp.float64)
+        values = jnp.asarray(thetas, jnp.float64)
+        return np.asarray(_squares(problem, values, seen, jnp.asarray(found.clean)))
 
 
-_chi2_compiled = eqx.filter_jit(_chi2)
-
-
-def _with_status(
-    problem: InverseProblem, estimate: Estimate, found: _Found, observations: Observation
-) -> Estimate:
-    """The estimates with misfit and status, as `resimulate` gives them to a single one."""
-    total = found.chi2 * found.count
-    p_value = misfit_p_value(problem.noise, total, found.clean, observations.mask)
-    before = np.asarray(estimate.status)
-    status = np.where(p_value < P_VALUE, int(EstimateStatus.POOR_FIT), int(EstimateStatus.OK))
-    status = np.where(np.isin(before, MORE_URGENT), before, status)
-    status = np.where(np.isinf(found.chi2), int(EstimateStatus.SOLVER_FAILED), status)
-    status = np.where(found.impossible, int(EstimateStatus.IMPOSSIBLE_READINGS), status)
-    reduced = np.where(np.isinf(found.chi2), np.nan, found.chi2)
-    return eqx.tree_at(lambda e: (e.reduced_chi2, e.status), estimate, (reduced, status))
+_squares = eqx.filter_jit(squared_residuals)
 
 
 def _rank(

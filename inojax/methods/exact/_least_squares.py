@@ -1,7 +1,7 @@
 """Least squares on the real solver: every optimum, how far it can be trusted, from any start."""
 
 import enum
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -16,17 +16,19 @@ from ..._inverse_problem import InverseProblem
 from ..._multi_start import MultiStart
 from ..._observation import Observation
 from ..._x64 import require_x64
-from ...data import Dataset
 from ...models import compiled, in_calls
 from ...train import TrainLog
-from .._base import AbstractExactInverter, AbstractInverter, check_inverter, estimates_noise
 from .._batches import in_precision, split_each
-from .._checks import check_choices, check_counts, describe_settings
+from .._checks import check_choices, check_counts
+from .._inverter import AbstractExactInverter, AbstractInverter
+from .._method import AbstractMethod, FitArguments
+from .._resimulate import estimates_noise
 from ._importance import resample, temper
 from ._laplace_mixture import draw, find_peaks, how_it_ended, log_densities
 from ._levenberg_marquardt import Local, Minimum, minimize
 from ._objective import Coordinates, Objective, Penalty
 from ._rounds import Ended, Limits, Rounds, all_rounds, with_search
+from ._start import starting_from
 
 # So large a share of the candidates comes evenly from all optima, whatever they seem to weigh.
 _EVEN = 0.1
@@ -39,7 +41,7 @@ class Point(enum.Enum):
     MEAN = "mean"
 
 
-class LeastSquares(eqx.Module):
+class LeastSquares(AbstractMethod["LeastSquaresInverter"]):
     """Bounded multi-start Levenberg-Marquardt on the real solver.
 
     Use it where an answer must be as exact as the readings allow, alone for a few observations
@@ -83,6 +85,8 @@ class LeastSquares(eqx.Module):
         Program. 37 (1987), for how many starts are enough.
     """
 
+    _trains: ClassVar[bool] = False
+
     starts: int = 8
     max_steps: int = 100
     tolerance: float = 1e-6
@@ -102,44 +106,34 @@ class LeastSquares(eqx.Module):
         if not self.tolerance > 0.0:
             raise ValueError(f"`tolerance` must be positive; got {self.tolerance!r}.")
 
-    def fit(
-        self, problem: InverseProblem, dataset: Dataset | None = None, *, key: Key[Array, ""]
+    def _fit(self, arguments: FitArguments) -> "LeastSquaresInverter":
+        return self._blank(arguments.problem)
+
+    def _blank(self, problem: InverseProblem) -> "LeastSquaresInverter":
+        return LeastSquaresInverter(problem=problem, method=self)
+
+    def refine(
+        self, start: AbstractInverter | Estimate, problem: InverseProblem | None = None
     ) -> "LeastSquaresInverter":
-        """Make an inverter; there is nothing to train.
-
-        Args:
-            problem: The inverse problem.
-            dataset: Not needed.
-            key: Not needed.
-
-        Returns:
-            An inverter that starts from the prior.
-        """
-        del dataset, key
-        return LeastSquaresInverter(
-            problem=problem, method=self, first=None, settings=describe_settings(self)
-        )
-
-    def refine(self, inverter: AbstractInverter) -> "LeastSquaresInverter":
         """Make an inverter that starts where another one ends.
 
         The first start is the other's estimate, further ones are samples of it, or of the prior
         where it has none. Where these do not explain the readings, more are taken from the prior.
 
         Args:
-            inverter: Any inverter.
+            start: Any inverter, or an estimate to start from.
+            problem: The problem of an estimate.
 
         Returns:
             An inverter of the same problem.
 
         Raises:
-            TypeError: If `inverter` is not an inverter.
+            TypeError: If `start` is neither an inverter nor an estimate.
+            ValueError: If the problem of an estimate is missing, or is not the one of its
+                parameters.
         """
-        check_inverter(inverter)
-        settings = f"{describe_settings(self)} after {inverter.settings}"
-        return LeastSquaresInverter(
-            problem=inverter.problem, method=self, first=inverter, settings=settings
-        )
+        first = starting_from(start, problem)
+        return LeastSquaresInverter(problem=first.problem, method=self, first=first)
 
 
 class LeastSquaresInverter(AbstractExactInverter):
@@ -149,15 +143,17 @@ class LeastSquaresInverter(AbstractExactInverter):
         problem: The problem it inverts.
         method: Its settings.
         first: The inverter whose estimates it starts from, if any.
-        settings: The same as text.
         logs: Empty.
     """
 
     problem: InverseProblem
     method: LeastSquares
-    first: AbstractInverter | None
-    settings: str = eqx.field(static=True)
+    first: AbstractInverter | None = None
     logs: tuple[TrainLog, ...] = ()
+
+    @property
+    def _inner(self) -> AbstractInverter | None:
+        return self.first
 
     def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
         require_x64("`LeastSquaresInverter`")
@@ -184,9 +180,7 @@ class LeastSquaresInverter(AbstractExactInverter):
             else:
                 guesses = self._starts(keys)
         # What is compiled must not depend on where the starts come from.
-        alone = LeastSquaresInverter(
-            problem=self.problem, method=self.method, first=None, settings=""
-        )
+        alone = LeastSquaresInverter(problem=self.problem, method=self.method)
         key_data = np.asarray(jr.key_data(keys))
         rounds = self._all_rounds(alone, observations, np.asarray(guesses, np.float64), key_data)
         found = in_calls(_draw_block, alone, (rounds.minimum, key_data), sensitivities=True)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from ..._inverse_problem import InverseProblem
 from ..._linearization import linearize
 from ..._observation import Observation
+from ..._parameters import UNIT_PRECISION
 from ..._x64 import is_traced
 from ...models import Variation, compiled, in_calls
 from ._levenberg_marquardt import Local
@@ -20,8 +21,6 @@ from ._levenberg_marquardt import Local
 _EDGE = 1e-9
 # Numbers that the states of draws make up which are held at once.
 _MOST_STATES = 2**24
-# A uniform unit coordinate has variance 1/12.
-UNIT_PRECISION = 12.0
 
 
 class Coordinates(enum.Enum):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -17,20 +17,22 @@ from ..._estimate_status import EstimateStatus
 from ..._inverse_problem import InverseProblem
 from ..._observation import Observation
 from ..._x64 import require_x64
-from ...data import Dataset
 from ...models import compiled, in_calls
 from ...train import TrainLog
-from .._base import AbstractExactInverter, AbstractInverter, check_inverter, estimate_from_cloud
 from .._batches import in_precision, split_each
-from .._checks import check_counts, describe_settings
+from .._checks import check_counts
+from .._estimates import estimate_from_cloud
+from .._inverter import AbstractExactInverter, AbstractInverter
+from .._method import AbstractMethod, FitArguments
 from ._diagnostics import mixing
 from ._objective import Coordinates, Objective, Penalty, logit
+from ._start import starting_from
 
 # Draws from the prior that give the first mass matrix.
 _FROM_PRIOR = 64
 
 
-class Posterior(eqx.Module):
+class Posterior(AbstractMethod["PosteriorInverter"]):
     """Samples of the exact posterior, by the No-U-Turn sampler on the real solver.
 
     Use it where the answer matters more than the minutes it takes, or to check faster methods.
@@ -54,6 +56,8 @@ class Posterior(eqx.Module):
         when chains have mixed.
     """
 
+    _trains: ClassVar[bool] = False
+
     chains: int = 4
     warmup: int = 500
     draws: int = 500
@@ -70,44 +74,34 @@ class Posterior(eqx.Module):
                 f"`target_acceptance` must lie between 0 and 1; got {self.target_acceptance!r}."
             )
 
-    def fit(
-        self, problem: InverseProblem, dataset: Dataset | None = None, *, key: Key[Array, ""]
+    def _fit(self, arguments: FitArguments) -> "PosteriorInverter":
+        return self._blank(arguments.problem)
+
+    def _blank(self, problem: InverseProblem) -> "PosteriorInverter":
+        return PosteriorInverter(problem=problem, method=self)
+
+    def refine(
+        self, start: AbstractInverter | Estimate, problem: InverseProblem | None = None
     ) -> "PosteriorInverter":
-        """Make an inverter; there is nothing to train.
-
-        Args:
-            problem: The inverse problem.
-            dataset: Not needed.
-            key: Not needed.
-
-        Returns:
-            An inverter whose chains start from the prior.
-        """
-        del dataset, key
-        return PosteriorInverter(
-            problem=problem, method=self, first=None, settings=describe_settings(self)
-        )
-
-    def refine(self, inverter: AbstractInverter) -> "PosteriorInverter":
         """Make an inverter whose chains start at samples of another one.
 
         Where that has none to give, as least squares that did not converge, they start from the
         prior.
 
         Args:
-            inverter: An inverter that gives samples.
+            start: An inverter that gives samples, or an estimate with samples.
+            problem: The problem of an estimate.
 
         Returns:
             An inverter of the same problem.
 
         Raises:
-            TypeError: If `inverter` is not an inverter.
+            TypeError: If `start` is neither an inverter nor an estimate.
+            ValueError: If the problem of an estimate is missing, or is not the one of its
+                parameters.
         """
-        check_inverter(inverter)
-        settings = f"{describe_settings(self)} after {inverter.settings}"
-        return PosteriorInverter(
-            problem=inverter.problem, method=self, first=inverter, settings=settings
-        )
+        first = starting_from(start, problem)
+        return PosteriorInverter(problem=first.problem, method=self, first=first)
 
 
 class PosteriorInverter(AbstractExactInverter):
@@ -117,15 +111,17 @@ class PosteriorInverter(AbstractExactInverter):
         problem: The problem it inverts.
         method: Its settings.
         first: The inverter at whose samples the chains start, if any.
-        settings: The settings as text.
         logs: Empty.
     """
 
     problem: InverseProblem
     method: Posterior
-    first: AbstractInverter | None
-    settings: str = eqx.field(static=True)
+    first: AbstractInverter | None = None
     logs: tuple[TrainLog, ...] = ()
+
+    @property
+    def _inner(self) -> AbstractInverter | None:
+        return self.first
 
     def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
         require_x64("`PosteriorInverter`")
@@ -158,7 +154,7 @@ class PosteriorInverter(AbstractExactInverter):
         least = max(2, self.method.chains)
         if estimate.samples is None or np.shape(estimate.samples)[1] < least:
             raise ValueError(
-                f"`inverter` must give at least {least} samples, one for each of the `chains`. "
+                f"`start` must give at least {least} samples, one for each of the `chains`. "
                 "Set its `draws` higher."
             )
         samples = jnp.asarray(estimate.samples, jnp.float64)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -18,11 +18,12 @@ from ..._estimate_status import EstimateStatus
 from ..._inverse_problem import InverseProblem
 from ..._observation import Observation
 from ..._x64 import is_traced, require_x64
-from ...data import Dataset
 from ...train import TrainLog
-from .._base import AbstractExactInverter, estimate_from_cloud
 from .._batches import in_precision, split_each
-from .._checks import check_counts, describe_settings
+from .._checks import check_counts
+from .._estimates import estimate_from_cloud
+from .._inverter import AbstractExactInverter
+from .._method import AbstractMethod, FitArguments
 from ._diagnostics import mixing
 from ._importance import resample, temper
 from ._objective import Coordinates, Objective, Penalty
@@ -39,7 +40,7 @@ _GAIN = 2.0
 _SIZES = 2.0
 
 
-class SequentialMonteCarlo(eqx.Module):
+class SequentialMonteCarlo(AbstractMethod["SequentialMonteCarloInverter"]):
     """Samples of the exact posterior, from the prior through a ladder of temperatures.
 
     Use it where the posterior is no single peak: several explanations, curved ridges, ends of
@@ -68,6 +69,8 @@ class SequentialMonteCarlo(eqx.Module):
         2011.02328 (waste-free); ter Braak, Stat. Comput. 16 (2006), for the moves.
     """
 
+    _trains: ClassVar[bool] = False
+
     populations: int = 4
     particles: int = 2048
     moves: int = 16
@@ -86,23 +89,11 @@ class SequentialMonteCarlo(eqx.Module):
                 f"`draws` must be at most `populations` x `particles`; got {self.draws}."
             )
 
-    def fit(
-        self, problem: InverseProblem, dataset: Dataset | None = None, *, key: Key[Array, ""]
-    ) -> "SequentialMonteCarloInverter":
-        """Make an inverter; there is nothing to train.
+    def _fit(self, arguments: FitArguments) -> "SequentialMonteCarloInverter":
+        return self._blank(arguments.problem)
 
-        Args:
-            problem: The inverse problem.
-            dataset: Not needed.
-            key: Not needed.
-
-        Returns:
-            The inverter.
-        """
-        del dataset, key
-        return SequentialMonteCarloInverter(
-            problem=problem, method=self, settings=describe_settings(self)
-        )
+    def _blank(self, problem: InverseProblem) -> "SequentialMonteCarloInverter":
+        return SequentialMonteCarloInverter(problem=problem, method=self)
 
 
 class SequentialMonteCarloInverter(AbstractExactInverter):
@@ -111,13 +102,11 @@ class SequentialMonteCarloInverter(AbstractExactInverter):
     Attributes:
         problem: The problem it inverts.
         method: Its settings.
-        settings: The settings as text.
         logs: Empty.
     """
 
     problem: InverseProblem
     method: SequentialMonteCarlo
-    settings: str = eqx.field(static=True)
     logs: tuple[TrainLog, ...] = ()
 
     def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:

@@ -15,8 +15,8 @@ from ..._linearization import Linearization
 from ..._observation import Observation
 from ...nn import LocalOperator
 from ...train import TrainLog
-from .._base import estimate_from_cloud, estimate_from_point
-from .._checks import check_choices, check_counts, check_parts, describe_settings
+from .._checks import check_choices, check_counts, check_parts
+from .._estimates import estimate_from_cloud, estimate_from_point
 from ..exact._objective import Penalty
 from ._equation import Equation, equation_of
 from ._equation_inverter import AbstractEquationInverter, AbstractEquationMethod
@@ -155,7 +155,6 @@ class BiLO(AbstractEquationMethod["BiLOInverter"]):
             network=network,
             functions=equation.functions(self.field_width, self.depth, key=field_key),
             losses=np.zeros(self.pretraining, np.float32),
-            settings=describe_settings(self),
         )
 
     def _target(self, equation: Equation, weights: Weights, unknowns: Unknowns) -> Target:
@@ -200,7 +199,6 @@ class BiLOInverter(AbstractEquationInverter[LocalSolution]):
         network: The local operator at the guess.
         functions: The unknown functions of the guess.
         losses: Loss of each step of the pretraining.
-        settings: The method as text.
         logs: Empty.
     """
 
@@ -210,7 +208,6 @@ class BiLOInverter(AbstractEquationInverter[LocalSolution]):
     network: LocalOperator
     functions: Functions
     losses: Float[Array | np.ndarray, " step"]
-    settings: str = eqx.field(static=True)
     logs: tuple[TrainLog, ...] = ()
 
     def _follow(self, observation: Observation, key: Key[Array, ""]) -> LocalSolution:

@@ -2,8 +2,7 @@
 
 import abc
 import dataclasses
-import os
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import equinox as eqx
 import jax
@@ -17,10 +16,9 @@ from ..._estimate import Estimate
 from ..._inverse_problem import InverseProblem
 from ..._observation import Observation
 from ..._x64 import in_x32, is_traced
-from ...data import Dataset
 from ...nn import LocalOperator
-from .._base import AbstractNetworkInverter, check_readings
-from .._storage import load
+from .._inverter import AbstractNetworkInverter, check_readings
+from .._method import AbstractMethod, FitArguments
 from ._equation import Equation
 from ._unknowns import Functions, Unknowns
 from ._weight_optimizers import AbstractDescent, Target, Weights, run_descent
@@ -35,14 +33,12 @@ class AbstractEquationInverter(AbstractNetworkInverter, Generic[_Solution]):
     Subclasses have these fields and write `_follow`, which is pure, and `_invert_one`.
 
     Attributes:
-        problem: The problem it inverts.
         equation: What the network is trained to fulfill.
         network: The network at the guess.
         functions: The unknown functions of the guess.
         losses: Loss of each step of the pretraining.
     """
 
-    problem: AbstractVar[InverseProblem]
     equation: AbstractVar[Equation]
     network: AbstractVar[LocalOperator]
     functions: AbstractVar[Functions]
@@ -113,50 +109,38 @@ class AbstractEquationInverter(AbstractNetworkInverter, Generic[_Solution]):
         return self.equation.states(network, theta[: self.equation.scalars], fields, points)
 
 
-class AbstractEquationMethod(eqx.Module, Generic[_Inverter]):
+class AbstractEquationMethod(AbstractMethod[_Inverter]):
     """A method that trains a network on an equation.
 
-    Subclasses have these fields and write `_untrained`, which `fit` trains and `load` fills, and
-    `_target`.
+    It may train many at once: under `jax.vmap` over keys, `network`, `functions` and `losses` of
+    the inverter are pure functions of the key; then the losses of a run that diverges are not
+    finite, and nothing is raised.
+
+    Subclasses have these fields and write `_untrained`, which `fit` trains and `inojax.load` fills,
+    and `_target`.
 
     Attributes:
         descent: How the weights follow the equation.
         pretraining: Steps of the weights at the guess.
     """
 
+    _trains: ClassVar[bool] = True
+
     descent: AbstractVar[AbstractDescent]
     pretraining: AbstractVar[int]
 
     @in_x32
-    def fit(
-        self, problem: InverseProblem, dataset: Dataset | None = None, *, key: Key[Array, ""]
-    ) -> _Inverter:
-        """Train the network at the guess.
-
-        `network`, `functions` and `losses` of the inverter are pure functions of the key, so that
-        many are trained at once under `jax.vmap`; then the losses of a run that diverges are not
-        finite, and nothing is raised.
-
-        Args:
-            problem: An inverse problem whose model is a `PDEModel`.
-            dataset: Not needed.
-            key: Source of the weights and of points.
-
-        Returns:
-            An inverter that starts from the guess.
-
-        Raises:
-            TypeError: If the model is not a `PDEModel`.
-            ValueError: If `guess` does not fit the parameters.
-            RuntimeError: If the training diverges.
-        """
-        del dataset
-        init_key, train_key = jr.split(key)
-        inverter = self._untrained(problem, *jr.split(init_key))
+    def _fit(self, arguments: FitArguments) -> _Inverter:
+        assert arguments.key is not None
+        init_key, train_key = jr.split(arguments.key)
+        inverter = self._untrained(arguments.problem, *jr.split(init_key))
         network, losses = _pretrained(
             self, inverter.equation, inverter.network, inverter.functions, train_key
         )
         return dataclasses.replace(inverter, network=network, losses=_checked(losses))
+
+    def _blank(self, problem: InverseProblem) -> _Inverter:
+        return self._untrained(problem, *jr.split(jr.key(0)))
 
     @abc.abstractmethod
     def _untrained(
@@ -170,29 +154,6 @@ class AbstractEquationMethod(eqx.Module, Generic[_Inverter]):
     @abc.abstractmethod
     def _target(self, equation: Equation, weights: Weights, unknowns: Unknowns) -> Target:
         """What the weights of the network make small while unknowns stand still."""
-
-    @in_x32
-    def load(
-        self, folder: str | os.PathLike[str], problem: InverseProblem, *, accept: bool = False
-    ) -> _Inverter:
-        """Read a trained inverter back.
-
-        Args:
-            folder: Where `save` put it.
-            problem: The problem it was trained for.
-            accept: Whether to accept a problem whose functions are written in another way, if a
-                few trajectories and readings are the same.
-
-        Returns:
-            The inverter; its estimates have the same bits as before it was saved.
-
-        Raises:
-            FileNotFoundError: If there is nothing in the folder.
-            TypeError: If the model is not a `PDEModel`.
-            ValueError: If it is of another problem, method or settings.
-        """
-        blank = self._untrained(problem, *jr.split(jr.key(0)))
-        return load(blank, folder, problem, accept=accept)
 
 
 @eqx.filter_jit

@@ -11,9 +11,9 @@ import optax
 from jaxtyping import Array, Float
 
 from ..._linearization import Linearization
-from ..._parameters import ParameterSpace
+from ..._parameters import UNIT_PRECISION, ParameterSpace
 from .._checks import check_positive
-from ..exact._objective import UNIT_PRECISION, Penalty
+from ..exact._objective import Penalty
 from ._unknowns import Unknowns
 from ._weight_optimizers import last_third
 

@@ -10,8 +10,8 @@ from ..._inverse_problem import InverseProblem
 from ..._observation import Observation
 from ...nn import LocalOperator
 from ...train import TrainLog
-from .._base import estimate_from_point
-from .._checks import check_counts, check_parts, check_positive, describe_settings
+from .._checks import check_counts, check_parts, check_positive
+from .._estimates import estimate_from_point
 from ._equation import Equation, equation_of
 from ._equation_inverter import AbstractEquationInverter, AbstractEquationMethod
 from ._parameter_optimizers import AbstractSearch, AdamSearch
@@ -79,7 +79,6 @@ class PINN(AbstractEquationMethod["PINNInverter"]):
             network=network,
             functions=equation.functions(self.field_width, self.depth, key=field_key),
             losses=np.zeros(self.pretraining, np.float32),
-            settings=describe_settings(self),
         )
 
     def _target(self, equation: Equation, weights: Weights, unknowns: Unknowns) -> Target:
@@ -118,7 +117,6 @@ class PINNInverter(AbstractEquationInverter[PINNSolution]):
         network: The solution at the guess.
         functions: The unknown functions of the guess.
         losses: Loss of each step of the pretraining.
-        settings: The method as text.
         logs: Empty.
     """
 
@@ -128,7 +126,6 @@ class PINNInverter(AbstractEquationInverter[PINNSolution]):
     network: LocalOperator
     functions: Functions
     losses: Float[Array | np.ndarray, " step"]
-    settings: str = eqx.field(static=True)
     logs: tuple[TrainLog, ...] = ()
 
     def _follow(self, observation: Observation, key: Key[Array, ""]) -> PINNSolution:

@@ -17,8 +17,8 @@ from ...._inverse_problem import InverseProblem, measure
 from ...._observation import Observation
 from ....nn import UnitNormal
 from ....train import TrainLog
-from ..._base import estimate_from_cloud
-from ..._checks import check_counts, describe_settings
+from ..._checks import check_counts
+from ..._estimates import estimate_from_cloud
 from .._encoding import Encoder, Readings
 from .._familiar import Familiar
 from .._inverter import AbstractAmortizedInverter
@@ -35,31 +35,134 @@ from ._surrogate import (
 )
 
 
+class INO(AbstractAmortizedMethod["INOInverter"]):
+    """Inverse neural operator: C-FNO surrogate, then a drift without surrogate gradients.
+
+    Use it when one model must be inverted many times: after minutes of training an inversion
+    takes milliseconds. The estimate is as good as the simulations cover the prior; check its
+    `chi2_per_reading`, which comes from the real solver.
+
+    First a conditional Fourier neural operator learns the trajectories on the time grid. Then
+    a dense network learns, at particles it has itself moved, the displacement to the true
+    parameters from the observation, the particle and the surrogate's residual there; the
+    surrogate is only ever evaluated. At inference particles start at random, move, and the
+    spread predicted at the end is drawn from.
+
+    Attributes:
+        surrogate: First stage.
+        drift: Second stage.
+        particles: Particles started for each observation.
+        moves: Moves of each particle.
+        draws: Draws from the final spread of each particle.
+
+    Source:
+        arXiv 2603.11854. Where it is silent the choices are ours; `docs` says which and why.
+    """
+
+    surrogate: SurrogateSettings = SurrogateSettings()
+    drift: DriftSettings = DriftSettings()
+    particles: int = 2
+    moves: int = 8
+    draws: int = 64
+
+    def __check_init__(self) -> None:
+        """Refuse counts below one."""
+        check_counts(self, "particles", "moves", "draws")
+
+    def _train(self, session: TrainingSession, *, key: Key[Array, ""]) -> "INOInverter":
+        surrogate_key, drift_key = jr.split(key)
+        surrogate, first = self._fit_surrogate(session, surrogate_key)
+        drift, second = self._fit_drift(session, surrogate, drift_key)
+        familiar = Familiar.fit(session.problem, session.encoder.slots, thinned=self.drift.thinned)
+        return INOInverter(
+            session.problem,
+            self,
+            session.encoder,
+            familiar,
+            surrogate,
+            drift,
+            logs=(first, second),
+        )
+
+    def _fit_surrogate(
+        self, session: TrainingSession, key: Key[Array, ""]
+    ) -> tuple[Surrogate, TrainLog]:
+        problem, encoder, settings = session.problem, session.encoder, self.surrogate
+        init_key, train_key = jr.split(key)
+        trained = session.trainer("C-FNO", settings, depends_on=(settings, self.drift.thinned)).fit(
+            new_surrogate(problem, encoder, settings, data=session.data, key=init_key),
+            surrogate_loss(problem, encoder, settings, self.drift.thinned),
+            session.data,
+            held_out=surrogate_error(problem, encoder),
+            key=train_key,
+        )
+        return trained.model, trained.log
+
+    def _fit_drift(
+        self, session: TrainingSession, surrogate: Surrogate, key: Key[Array, ""]
+    ) -> tuple[Drift, TrainLog]:
+        problem, encoder, settings = session.problem, session.encoder, self.drift
+        init_key, pool_key, train_key = jr.split(key, 3)
+        trained = session.trainer("ADM", settings, depends_on=self).fit(
+            Drift(problem, encoder, settings, key=init_key),
+            drift_loss(problem, encoder, settings),
+            (session.data, surrogate),
+            carry=new_pool(problem, encoder, settings, surrogate, session.data, key=pool_key),
+            held_out=self._held_out(problem, encoder),
+            key=train_key,
+        )
+        return trained.model, trained.log
+
+    def _untrained(self, problem: InverseProblem, encoder: Encoder) -> "INOInverter":
+        key = jr.key(0)
+        surrogate = new_surrogate(problem, encoder, self.surrogate, key=key)
+        drift = Drift(problem, encoder, self.drift, key=key)
+        familiar = Familiar.blank(encoder.slots)
+        return INOInverter(problem, self, encoder, familiar, surrogate, drift)
+
+    def _held_out(
+        self, problem: InverseProblem, encoder: Encoder
+    ) -> Callable[[Drift, tuple[SimulatedData, Surrogate]], Array]:
+        """Mean squared error of the estimates for held-out simulations, one particle each."""
+
+        def error(drift: Drift, data: tuple[SimulatedData, Surrogate]) -> Array:
+            simulations, surrogate = data
+            z, states = simulations.held_z, simulations.held_states
+            single = eqx.tree_at(lambda m: m.particles, self, 1)
+            familiar = Familiar.blank(encoder.slots)
+            inverter = INOInverter(problem, single, encoder, familiar, surrogate, drift)
+            # The same readings and starts after each chunk, so that errors can be compared.
+            keys = jr.split(jr.key(0), z.shape[0])
+            thetas = jnp.asarray(problem.parameters.from_unit(z))
+            seen = jax.vmap(lambda y, theta, k: measure(problem, y, theta, key=k))
+            readings, _ = jax.vmap(encoder.measured)(seen(states, thetas, keys))
+            # All rows fit into one group.
+            groups = jax.tree.map(lambda x: x[:, None], readings)
+            estimate = inverter._infer(groups, keys)
+            return jnp.mean(jnp.square(estimate.unit_value - z))
+
+        return error
+
+
 class INOInverter(AbstractAmortizedInverter):
-    """A trained INO, from `INO.fit` or `INO.load`.
+    """A trained INO, from `INO.fit`.
 
     Attributes:
         problem: The problem it inverts.
+        method: Its settings.
         encoder: Scales and features.
         familiar: Which readings are missing in training.
         surrogate: The C-FNO.
         drift: The drifting model.
-        particles: Particles started for each observation.
-        moves: Moves of each particle.
-        draws: Draws from the final spread of each particle.
-        settings: The method that made it, as text.
         logs: Training logs of the two stages, empty after loading.
     """
 
     problem: InverseProblem
+    method: INO = eqx.field(static=True)
     encoder: Encoder
     familiar: Familiar
     surrogate: Surrogate
     drift: Drift
-    particles: int = eqx.field(static=True)
-    moves: int = eqx.field(static=True)
-    draws: int = eqx.field(static=True)
-    settings: str = eqx.field(static=True)
     logs: tuple[TrainLog, ...] = ()
 
     @property
@@ -71,7 +174,7 @@ class INOInverter(AbstractAmortizedInverter):
 
     def _infer(self, inputs: Readings, keys: Key[Array, " batch"]) -> Estimate:
         size = self.problem.parameters.size
-        start = jax.vmap(lambda k: jr.uniform(k, (self.particles, size), jnp.float32))(keys)
+        start = jax.vmap(lambda k: jr.uniform(k, (self.method.particles, size), jnp.float32))(keys)
         last, spread = self._travel(start, inputs)
         cloud = jax.vmap(self._draw)(spread, keys)
         make = partial(estimate_from_cloud, self.problem)
@@ -86,7 +189,7 @@ class INOInverter(AbstractAmortizedInverter):
         return np.asarray(self.encoder.reading_scale.invert(np.asarray(scaled, np.float64)))
 
     def _draw(self, spread: UnitNormal, key: Key[Array, ""]) -> Float[Array, "particle parameter"]:
-        keys = jr.split(jr.fold_in(key, 1), self.draws)
+        keys = jr.split(jr.fold_in(key, 1), self.method.draws)
         cloud = jax.vmap(lambda k: spread.sample(key=k))(keys)
         return cloud.reshape(-1, cloud.shape[-1])
 
@@ -100,7 +203,7 @@ class INOInverter(AbstractAmortizedInverter):
             velocity, spread = self._velocity(z, groups, age)
             return (jnp.clip(z + velocity, 0.0, 1.0), spread), None
 
-        ages = jnp.arange(self.moves, dtype=start.dtype)
+        ages = jnp.arange(self.method.moves, dtype=start.dtype)
         # One body for all moves, the last one's spread included: half as much to compile.
         nothing = eqx.filter_eval_shape(self._velocity, start, groups, ages[0])[1]
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), nothing)
@@ -140,127 +243,3 @@ def _predicted(
     return inverter.surrogate.at_readings(
         inverter.problem, inverter.encoder, jnp.asarray(z), readings
     )
-
-
-class INO(AbstractAmortizedMethod[INOInverter]):
-    """Inverse neural operator: C-FNO surrogate, then a drift without surrogate gradients.
-
-    Use it when one model must be inverted many times: after minutes of training an inversion
-    takes milliseconds. The estimate is as good as the simulations cover the prior; check its
-    `reduced_chi2`, which comes from the real solver.
-
-    First a conditional Fourier neural operator learns the trajectories on the time grid. Then
-    a dense network learns, at particles it has itself moved, the displacement to the true
-    parameters from the observation, the particle and the surrogate's residual there; the
-    surrogate is only ever evaluated. At inference particles start at random, move, and the
-    spread predicted at the end is drawn from.
-
-    Attributes:
-        surrogate: First stage.
-        drift: Second stage.
-        particles: Particles started for each observation.
-        moves: Moves of each particle.
-        draws: Draws from the final spread of each particle.
-
-    Source:
-        arXiv 2603.11854. Where it is silent the choices are ours; `docs` says which and why.
-    """
-
-    surrogate: SurrogateSettings = SurrogateSettings()
-    drift: DriftSettings = DriftSettings()
-    particles: int = 2
-    moves: int = 8
-    draws: int = 64
-
-    def __check_init__(self) -> None:
-        """Refuse counts below one."""
-        check_counts(self, "particles", "moves", "draws")
-
-    def _fit(self, session: TrainingSession, *, key: Key[Array, ""]) -> INOInverter:
-        surrogate_key, drift_key = jr.split(key)
-        surrogate, first = self._fit_surrogate(session, surrogate_key)
-        drift, second = self._fit_drift(session, surrogate, drift_key)
-        familiar = Familiar.fit(session.problem, session.encoder.slots, thinned=self.drift.thinned)
-        parts = familiar, surrogate, drift
-        return self._inverter(session.problem, session.encoder, *parts, (first, second))
-
-    def _fit_surrogate(
-        self, session: TrainingSession, key: Key[Array, ""]
-    ) -> tuple[Surrogate, TrainLog]:
-        problem, encoder, settings = session.problem, session.encoder, self.surrogate
-        init_key, train_key = jr.split(key)
-        trained = session.trainer("C-FNO", settings, depends_on=(settings, self.drift.thinned)).fit(
-            new_surrogate(problem, encoder, settings, data=session.data, key=init_key),
-            surrogate_loss(problem, encoder, settings, self.drift.thinned),
-            session.data,
-            held_out=surrogate_error(problem, encoder),
-            key=train_key,
-        )
-        return trained.model, trained.log
-
-    def _fit_drift(
-        self, session: TrainingSession, surrogate: Surrogate, key: Key[Array, ""]
-    ) -> tuple[Drift, TrainLog]:
-        problem, encoder, settings = session.problem, session.encoder, self.drift
-        init_key, pool_key, train_key = jr.split(key, 3)
-        trained = session.trainer("ADM", settings, depends_on=self).fit(
-            Drift(problem, encoder, settings, key=init_key),
-            drift_loss(problem, encoder, settings),
-            (session.data, surrogate),
-            carry=new_pool(problem, encoder, settings, surrogate, session.data, key=pool_key),
-            held_out=self._held_out(problem, encoder),
-            key=train_key,
-        )
-        return trained.model, trained.log
-
-    def _untrained(self, problem: InverseProblem, encoder: Encoder) -> INOInverter:
-        key = jr.key(0)
-        surrogate = new_surrogate(problem, encoder, self.surrogate, key=key)
-        drift = Drift(problem, encoder, self.drift, key=key)
-        familiar = Familiar.blank(encoder.slots)
-        return self._inverter(problem, encoder, familiar, surrogate, drift, ())
-
-    def _held_out(
-        self, problem: InverseProblem, encoder: Encoder
-    ) -> Callable[[Drift, tuple[SimulatedData, Surrogate]], Array]:
-        """Mean squared error of the estimates for held-out simulations, one particle each."""
-
-        def error(drift: Drift, data: tuple[SimulatedData, Surrogate]) -> Array:
-            simulations, surrogate = data
-            z, states = simulations.held_z, simulations.held_states
-            single = eqx.tree_at(lambda m: m.particles, self, 1)
-            familiar = Familiar.blank(encoder.slots)
-            inverter = single._inverter(problem, encoder, familiar, surrogate, drift, ())
-            # The same readings and starts after each chunk, so that errors can be compared.
-            keys = jr.split(jr.key(0), z.shape[0])
-            thetas = jnp.asarray(problem.parameters.from_unit(z))
-            seen = jax.vmap(lambda y, theta, k: measure(problem, y, theta, key=k))
-            readings, _ = jax.vmap(encoder.measured)(seen(states, thetas, keys))
-            # All rows fit into one group.
-            groups = jax.tree.map(lambda x: x[:, None], readings)
-            estimate = inverter._infer(groups, keys)
-            return jnp.mean(jnp.square(estimate.unit_value - z))
-
-        return error
-
-    def _inverter(
-        self,
-        problem: InverseProblem,
-        encoder: Encoder,
-        familiar: Familiar,
-        surrogate: Surrogate,
-        drift: Drift,
-        logs: tuple[TrainLog, ...],
-    ) -> INOInverter:
-        return INOInverter(
-            problem=problem,
-            encoder=encoder,
-            familiar=familiar,
-            surrogate=surrogate,
-            drift=drift,
-            particles=self.particles,
-            moves=self.moves,
-            draws=self.draws,
-            settings=describe_settings(self),
-            logs=logs,
-        )

@@ -15,7 +15,7 @@ def _say(network: Any, x: Array) -> Array:
     return network(x)
 
 
-def say_something(network: Any, shape: tuple[int, ...]) -> Float[np.ndarray, " output"]:
+def fingerprint(network: Any, shape: tuple[int, ...]) -> Float[np.ndarray, " output"]:
     """What a network says about a certain input of some shape, in single precision."""
     x = np.sin(np.arange(np.prod(shape), dtype=np.float32)).reshape(shape)
     with jax.enable_x64(False):

@@ -20,19 +20,14 @@ from ...._observation import Observation
 from ....nn import ByLength, NetworkBuilder, Normal
 from ....noise import Gaussian
 from ....train import Loss, TrainLog, shard_batch
-from ..._base import (
-    check_batch,
-    check_readings,
-    estimate_from_cloud,
-    estimate_from_point,
-)
 from ..._checks import (
     check_choices,
     check_counts,
     check_positive,
     check_shares,
-    describe_settings,
 )
+from ..._estimates import estimate_from_cloud, estimate_from_point
+from ..._inverter import check_batch, check_readings
 from .._encoding import Encoder
 from .._familiar import Familiar
 from .._inverter import AbstractAmortizedInverter
@@ -41,7 +36,7 @@ from .._method import AbstractAmortizedMethod, TrainingSession
 from .._slots import Arranged, Slots
 from .._training_data import batch_keys, redraw
 from ._examples import Epoch, Examples, MapData
-from ._fingerprint import digest_network, say_something
+from ._fingerprint import digest_network, fingerprint
 from ._laplace_targets import with_targets
 from ._online import Simulator, fresh_simulator
 from ._series import Inputs, Labels, SeriesEncoder, measure_series
@@ -62,142 +57,7 @@ class Spread(enum.Enum):
     LAPLACE = "laplace"
 
 
-class InverseMapInverter(AbstractAmortizedInverter):
-    """A trained inverse map, from `InverseMap.fit` or `InverseMap.load`.
-
-    It takes series read at the times it was trained for, in any order. On the host others are
-    refused, with the time that does not fit; inside a transformation only those that are too short
-    can be, and the estimate of a series that does not fit is NaN.
-
-    Attributes:
-        problem: The problem it inverts.
-        encoder: Scales of series and unknowns.
-        familiar: Which readings are missing in training.
-        network: From a series to numbers.
-        probe: What it says about a certain series; a network that says something else on loading
-            is another one.
-        spread: What it says besides a point.
-        draws: Samples of an estimate.
-        settings: The method that made it, as text.
-        logs: Log of the training, empty after loading.
-    """
-
-    problem: InverseProblem
-    encoder: SeriesEncoder
-    familiar: Familiar
-    network: Any
-    probe: Float[np.ndarray, " output"]
-    spread: Spread = eqx.field(static=True)
-    draws: int = eqx.field(static=True)
-    settings: str = eqx.field(static=True)
-    logs: tuple[TrainLog, ...] = ()
-
-    def _check_loaded(self) -> None:
-        found = say_something(self.network, self.encoder.shape)
-        # Another version of the compiler may round otherwise.
-        if not np.allclose(found, self.probe, rtol=1e-2, atol=1e-3 * np.abs(self.probe).max()):
-            raise ValueError(
-                "`network` does not compute what the stored one did: its arrays have the same "
-                "shapes, but its code is another. Load with the `network` it was trained with."
-            )
-
-    @property
-    def _slots(self) -> Slots:
-        return self.encoder.slots
-
-    def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        rows, expected = observations.mask.shape[1], self.encoder.slots.count
-        if rows < expected and not self.encoder.masked:
-            raise ValueError(
-                f"`observation` has {rows} rows, but this map was trained on series of {expected}."
-            )
-        return super()._invert(observations, keys)
-
-    def _fits(self, arranged: Arranged) -> Bool[Array, " batch"]:
-        complete = self.encoder.masked | jnp.all(jnp.asarray(arranged.mask), axis=(1, 2, 3))
-        return jnp.asarray(arranged.fits) & complete
-
-    def _inputs(self, arranged: Arranged) -> tuple[Any, Any]:
-        self.encoder.check_complete(arranged)
-        # Fixed times make one group.
-        values, mask = arranged.values[:, 0], arranged.mask[:, 0]
-        return self.encoder.standardized(values, mask), mask
-
-    def _infer(self, inputs: tuple[Any, Any], keys: Key[Array, " batch"]) -> Estimate:
-        return jax.vmap(self._estimate)(self._features(inputs), keys)
-
-    def _features(self, inputs: tuple[Any, Any]) -> Float[Array, "batch row feature"]:
-        return jax.vmap(self.encoder.features)(*(jnp.asarray(x) for x in inputs))
-
-    def _estimate(self, x: Float[Array, "row feature"], key: Key[Array, ""]) -> Estimate:
-        labels, normal = predict(self.network, self.encoder, x, self.spread)
-        unit = jnp.clip(self.encoder.to_unit(self.problem, labels), 0.0, 1.0)
-        if self.spread is Spread.NONE:
-            value = jnp.asarray(self.problem.parameters.from_unit(unit))
-            return estimate_from_point(self.problem, value)
-        cloud = self.encoder.to_unit(self.problem, normal.sample(self.draws, key=key))
-        return estimate_from_cloud(self.problem, unit, _within_the_prior(unit, cloud))
-
-    def mean_and_covariance(
-        self, observations: Observation
-    ) -> tuple[
-        Float[np.ndarray, "batch parameter"], Float[np.ndarray, "batch parameter parameter"]
-    ]:
-        """The normal distribution that the network states for each of many series.
-
-        Args:
-            observations: A batch.
-
-        Returns:
-            Means and covariances in physical units. Where labels are unit coordinates, the
-            covariance is linearized at the mean.
-
-        Raises:
-            TypeError: If `observations` is not an `Observation`.
-            ValueError: If the network states no covariance, `observations` is not a batch of this
-                problem, or a series does not fit.
-        """
-        if self.spread is Spread.NONE:
-            raise ValueError(
-                "This map gives points only; train one with `spread=Spread.LIKELIHOOD`."
-            )
-        check_batch(self.problem, observations)
-        check_readings(self.problem, observations, "`observations`")
-        inputs = self._inputs(self._slots.arrange(observations))
-        with jax.enable_x64(False):
-            found = _moments(self, inputs)
-        return jax.tree.map(np.asarray, found)
-
-
-@eqx.filter_jit
-def _within_the_prior(
-    center: Float[Array, " parameter"], draws: Float[Array, "draw parameter"]
-) -> Float[Array, "draw parameter"]:
-    """Draws of a normal distribution, those beyond the unit interval at its ends.
-
-    Not at the very ends, which may stand for infinity, but where the outermost of as many draws
-    of the prior lie, or half as far from the end as the center.
-    """
-    outermost = 0.5 / len(draws)
-    low = jnp.minimum(outermost, 0.5 * center)
-    high = 1.0 - jnp.minimum(outermost, 0.5 * (1.0 - center))
-    return jnp.clip(draws, low[None], high[None])
-
-
-def _moments(inverter: InverseMapInverter, inputs: tuple[Any, Any]) -> tuple[Array, Array]:
-    encoder, problem = inverter.encoder, inverter.problem
-
-    def one(x: Array) -> tuple[Array, Array]:
-        labels, normal = predict(inverter.network, encoder, x, inverter.spread)
-        unit = jnp.clip(encoder.to_unit(problem, labels), 0.0, 1.0)
-        slopes = encoder.label_slopes(problem, unit)
-        covariance = slopes[:, None] * normal.covariance * slopes[None, :]
-        return jnp.asarray(problem.parameters.from_unit(unit)), covariance
-
-    return jax.vmap(one)(inverter._features(inputs))
-
-
-class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
+class InverseMap(AbstractAmortizedMethod["InverseMapInverter"]):
     """Network from a whole time series to parameters, and to their covariance.
 
     Use it where series are complete or nearly so and always read at the same times; one pass
@@ -307,7 +167,7 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
             select=False,
         )
 
-    def _fit(self, session: TrainingSession, *, key: Key[Array, ""]) -> InverseMapInverter:
+    def _train(self, session: TrainingSession, *, key: Key[Array, ""]) -> "InverseMapInverter":
         problem, data = session.problem, session.data
         if self.spread is Spread.LAPLACE and problem.sensors.missing > 0.0:
             raise ValueError(
@@ -352,11 +212,11 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
         familiar = Familiar.fit(problem, encoder.slots, thinned=self.thinned, patterns=True)
         return self._inverter(problem, encoder, familiar, trained.model, (trained.log,))
 
-    def _untrained(self, problem: InverseProblem, encoder: Encoder) -> InverseMapInverter:
+    def _untrained(self, problem: InverseProblem, encoder: Encoder) -> "InverseMapInverter":
         del encoder
         blank = self._encoder(problem)
         network = self._network(problem, blank, jr.key(0))
-        return self._inverter(problem, blank, Familiar.blank(blank.slots), network, ())
+        return self._inverter(problem, blank, Familiar.blank(blank.slots), network)
 
     def _inverter(
         self,
@@ -364,19 +224,10 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
         encoder: SeriesEncoder,
         familiar: Familiar,
         network: Any,
-        logs: tuple[TrainLog, ...],
-    ) -> InverseMapInverter:
-        return InverseMapInverter(
-            problem=problem,
-            encoder=encoder,
-            familiar=familiar,
-            network=network,
-            probe=say_something(network, encoder.shape),
-            spread=self.spread,
-            draws=self.draws,
-            settings=describe_settings(self),
-            logs=logs,
-        )
+        logs: tuple[TrainLog, ...] = (),
+    ) -> "InverseMapInverter":
+        probe = fingerprint(network, encoder.shape)
+        return InverseMapInverter(problem, self, encoder, familiar, network, probe, logs=logs)
 
     def _encoder(self, problem: InverseProblem) -> SeriesEncoder:
         masked = self.thinned > 0.0 or problem.sensors.missing > 0.0
@@ -495,6 +346,137 @@ class InverseMap(AbstractAmortizedMethod[InverseMapInverter]):
             return jnp.mean(_errors(error, model, data.held.inputs, data.held))
 
         return held_out
+
+
+class InverseMapInverter(AbstractAmortizedInverter):
+    """A trained inverse map, from `InverseMap.fit`.
+
+    It takes series read at the times it was trained for, in any order. On the host others are
+    refused, with the time that does not fit; inside a transformation only those that are too short
+    can be, and the estimate of a series that does not fit is NaN.
+
+    Attributes:
+        problem: The problem it inverts.
+        method: Its settings.
+        encoder: Scales of series and unknowns.
+        familiar: Which readings are missing in training.
+        network: From a series to numbers.
+        probe: What it says about a certain series; a network that says something else on loading
+            is another one.
+        logs: Log of the training, empty after loading.
+    """
+
+    problem: InverseProblem
+    method: InverseMap = eqx.field(static=True)
+    encoder: SeriesEncoder
+    familiar: Familiar
+    network: Any
+    probe: Float[np.ndarray, " output"]
+    logs: tuple[TrainLog, ...] = ()
+
+    def _check_loaded(self) -> None:
+        found = fingerprint(self.network, self.encoder.shape)
+        # Another version of the compiler may round otherwise.
+        if not np.allclose(found, self.probe, rtol=1e-2, atol=1e-3 * np.abs(self.probe).max()):
+            raise ValueError(
+                "`network` does not compute what the stored one did: its arrays have the same "
+                "shapes, but its code is another. Load with the `network` it was trained with."
+            )
+
+    @property
+    def _slots(self) -> Slots:
+        return self.encoder.slots
+
+    def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
+        rows, expected = observations.mask.shape[1], self.encoder.slots.count
+        if rows < expected and not self.encoder.masked:
+            raise ValueError(
+                f"`observation` has {rows} rows, but this map was trained on series of {expected}."
+            )
+        return super()._invert(observations, keys)
+
+    def _fits(self, arranged: Arranged) -> Bool[Array, " batch"]:
+        complete = self.encoder.masked | jnp.all(jnp.asarray(arranged.mask), axis=(1, 2, 3))
+        return jnp.asarray(arranged.fits) & complete
+
+    def _inputs(self, arranged: Arranged) -> tuple[Any, Any]:
+        self.encoder.check_complete(arranged)
+        # Fixed times make one group.
+        values, mask = arranged.values[:, 0], arranged.mask[:, 0]
+        return self.encoder.standardized(values, mask), mask
+
+    def _infer(self, inputs: tuple[Any, Any], keys: Key[Array, " batch"]) -> Estimate:
+        return jax.vmap(self._estimate)(self._features(inputs), keys)
+
+    def _features(self, inputs: tuple[Any, Any]) -> Float[Array, "batch row feature"]:
+        return jax.vmap(self.encoder.features)(*(jnp.asarray(x) for x in inputs))
+
+    def _estimate(self, x: Float[Array, "row feature"], key: Key[Array, ""]) -> Estimate:
+        labels, normal = predict(self.network, self.encoder, x, self.method.spread)
+        unit = jnp.clip(self.encoder.to_unit(self.problem, labels), 0.0, 1.0)
+        if self.method.spread is Spread.NONE:
+            value = jnp.asarray(self.problem.parameters.from_unit(unit))
+            return estimate_from_point(self.problem, value)
+        cloud = self.encoder.to_unit(self.problem, normal.sample(self.method.draws, key=key))
+        return estimate_from_cloud(self.problem, unit, _within_the_prior(unit, cloud))
+
+    def mean_and_covariance(
+        self, observations: Observation
+    ) -> tuple[
+        Float[np.ndarray, "batch parameter"], Float[np.ndarray, "batch parameter parameter"]
+    ]:
+        """The normal distribution that the network states for each of many series.
+
+        Args:
+            observations: A batch.
+
+        Returns:
+            Means and covariances in physical units. Where labels are unit coordinates, the
+            covariance is linearized at the mean.
+
+        Raises:
+            TypeError: If `observations` is not an `Observation`.
+            ValueError: If the network states no covariance, `observations` is not a batch of this
+                problem, or a series does not fit.
+        """
+        if self.method.spread is Spread.NONE:
+            raise ValueError(
+                "This map gives points only; train one with `spread=Spread.LIKELIHOOD`."
+            )
+        check_batch(self.problem, observations)
+        check_readings(self.problem, observations, "`observations`")
+        inputs = self._inputs(self._slots.arrange(observations))
+        with jax.enable_x64(False):
+            found = _moments(self, inputs)
+        return jax.tree.map(np.asarray, found)
+
+
+def _within_the_prior(
+    center: Float[Array, " parameter"], draws: Float[Array, "draw parameter"]
+) -> Float[Array, "draw parameter"]:
+    """Draws of a normal distribution, those beyond the unit interval at its ends.
+
+    Not at the very ends, which may stand for infinity, but where the outermost of as many draws
+    of the prior lie, or half as far from the end as the center.
+    """
+    outermost = 0.5 / len(draws)
+    low = jnp.minimum(outermost, 0.5 * center)
+    high = 1.0 - jnp.minimum(outermost, 0.5 * (1.0 - center))
+    return jnp.clip(draws, low[None], high[None])
+
+
+@eqx.filter_jit
+def _moments(inverter: InverseMapInverter, inputs: tuple[Any, Any]) -> tuple[Array, Array]:
+    encoder, problem = inverter.encoder, inverter.problem
+
+    def one(x: Array) -> tuple[Array, Array]:
+        labels, normal = predict(inverter.network, encoder, x, inverter.method.spread)
+        unit = jnp.clip(encoder.to_unit(problem, labels), 0.0, 1.0)
+        slopes = encoder.label_slopes(problem, unit)
+        covariance = slopes[:, None] * normal.covariance * slopes[None, :]
+        return jnp.asarray(problem.parameters.from_unit(unit)), covariance
+
+    return jax.vmap(one)(inverter._features(inputs))
 
 
 def predict(

@@ -1,0 +1,256 @@
+"""What every method returns: an inverter, from an observation to an estimate."""
+
+import abc
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from equinox import AbstractVar
+from jaxtyping import Array, Float, Int, Key
+
+from .._estimate import Estimate
+from .._inverse_problem import InverseProblem
+from .._observation import Observation, check_times
+from .._trust import Vetting
+from .._x64 import is_traced
+from ..noise import NoDensityError
+from ..train import TrainLog
+from ._checks import describe_settings
+from ._resimulate import Misfit, issue_ticket, misfit, with_status
+
+if TYPE_CHECKING:
+    from ._method import AbstractMethod
+else:
+    AbstractMethod = Any
+
+
+class AbstractInverter(eqx.Module):
+    """Turns an observation into an estimate, `inverter(observation, key=key)`.
+
+    It is a PyTree and works under `jax.jit` and `jax.vmap`. Called on concrete values it also
+    solves the model again at the estimate and says how well that explains the readings;
+    under a transformation that is left out (see `resimulate`), since the networks run in
+    float32 and the solver does not.
+
+    To add one, subclass it with the fields it needs and write `_invert`, which is pure and
+    takes a batch of observations: one large matrix product is faster than many small ones. And
+    write `_on_host`, or subclass `AbstractNetworkInverter`, which has it for float32 networks.
+
+    Attributes:
+        problem: The problem it inverts.
+        method: The method that made it; None where it was made by hand.
+        logs: Logs of its training, empty after loading.
+    """
+
+    # Whether it is put around another inverter, rather than made by a method.
+    _wraps: ClassVar[bool] = False
+
+    problem: AbstractVar[InverseProblem]
+    method: AbstractVar[AbstractMethod | None]
+    logs: AbstractVar[tuple[TrainLog, ...]]
+
+    @property
+    def settings(self) -> str:
+        """The method that made it, defaults included, as text."""
+        own = type(self).__name__ if self.method is None else describe_settings(self.method)
+        return own if self._inner is None else f"{own} after {self._inner.settings}"
+
+    @property
+    def _inner(self) -> "AbstractInverter | None":
+        """The inverter that it builds upon, if any."""
+        return None
+
+    @abc.abstractmethod
+    def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
+        """Invert a batch of observations; pure, traceable."""
+
+    @abc.abstractmethod
+    def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
+        """Invert a batch of concrete observations, compiled in the precision that suits."""
+
+    def __call__(self, observation: Observation, *, key: Key[Array, ""]) -> Estimate:
+        """Estimate the parameters behind an observation.
+
+        Args:
+            observation: Readings of this inverter's problem.
+            key: Source of randomness.
+
+        Returns:
+            The estimate; its misfit and ticket are filled in unless this call is being traced.
+
+        Raises:
+            TypeError: If `observation` is not an `Observation`.
+            ValueError: If it belongs to another problem, is a batch, or holds no reading.
+        """
+        if isinstance(observation, Observation) and not is_traced(observation):
+            observation = observation.in_order()
+        self.problem.check_observation(observation)
+        if is_traced(observation, key, self):
+            batch, keys = jax.tree.map(lambda x: jnp.asarray(x)[None], (observation, key))
+            return jax.tree.map(lambda x: x[0], self._invert(batch, keys))
+        check_readings(self.problem, observation, "`observation`")
+        batch = jax.tree.map(lambda x: np.asarray(x)[None], observation)
+        estimates = jax.tree.map(np.asarray, self._on_host(batch, key[None]))
+        return jax.tree.map(lambda x: np.asarray(x[0]), self._checked(estimates, batch))
+
+    def _surrogate_readings(
+        self, unit_value: Float[np.ndarray, "batch parameter"], observations: Observation
+    ) -> Float[np.ndarray, "batch reading channel"] | None:
+        """Clean readings as the inverter's surrogate predicts them, if it has one."""
+        del unit_value, observations
+
+    @property
+    def _is_exact(self) -> bool:
+        """Whether it infers with the real solver."""
+        return False
+
+    @property
+    def _is_corrected(self) -> bool:
+        """Whether its intervals were corrected on held-out simulations."""
+        return False
+
+    def _unfamiliar(self, observations: Observation) -> Int[np.ndarray, "*batch"]:
+        """In what observations, one or a batch, are unlike those of training, as `Unfamiliar`."""
+        return np.zeros(np.shape(observations.times)[:-1], int)
+
+    def _parts(self) -> dict[str, Any]:
+        """What `_from_parts` needs besides arrays, where neither a method nor another one does."""
+        return {}
+
+    def _check_loaded(self) -> None:
+        """Raise a ValueError if stored arrays do not belong to this inverter's code."""
+
+    def _checked(self, estimates: Estimate, observations: Observation) -> Estimate:
+        """A batch of estimates with their misfits, statuses and trust tickets."""
+        try:
+            found = misfit(self.problem, np.asarray(estimates.value), observations)
+            estimates = with_status(self.problem, estimates, found, observations)
+        except NoDensityError:
+            found = None  # there is no misfit in units of a noise that is zero
+        ticket = issue_ticket(
+            estimates,
+            found,
+            observations,
+            problem=self.problem,
+            exact=self._is_exact,
+            corrected=self._is_corrected,
+            unfamiliar=self._unfamiliar(observations),
+        )
+        vetting = None if found is None else self._vetted(estimates, found, observations)
+        ticket = eqx.tree_at(lambda t: t.vetting, ticket, vetting, is_leaf=lambda x: x is None)
+        return eqx.tree_at(lambda e: e.ticket, estimates, ticket, is_leaf=lambda x: x is None)
+
+    def _vetted(
+        self, estimates: Estimate, found: Misfit, observations: Observation
+    ) -> Vetting | None:
+        """The estimates beside those of held-out simulations, where it knows some."""
+        del estimates, found, observations
+        return None
+
+    # Equinox hashes a module by its leaves, which arrays do not allow; `jax.jit(inverter)`
+    # needs a hash, and identity is the honest one.
+    __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType]
+
+
+class AbstractExactInverter(AbstractInverter):
+    """An inverter that infers with the real solver."""
+
+    @property
+    def _is_exact(self) -> bool:
+        return True
+
+
+class AbstractNetworkInverter(AbstractInverter):
+    """An inverter whose networks run in float32."""
+
+    def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
+        with jax.enable_x64(False):
+            return _compiled(self, in_float32(observations), keys)
+
+
+@eqx.filter_jit
+def _compiled(
+    inverter: AbstractNetworkInverter, observations: Observation, keys: Array
+) -> Estimate:
+    return inverter._invert(observations, keys)
+
+
+def check_readings(problem: InverseProblem, observation: Observation, name: str) -> None:
+    """Refuse, on the host, what `Observation.from_arrays` would have refused."""
+    mask, values = np.asarray(observation.mask), np.asarray(observation.values)
+    if not mask.any(axis=(-2, -1)).all():
+        raise ValueError(f"{name} holds no reading; at least one is needed.")
+    largest = np.finfo(np.float32).max
+    if not np.all(np.abs(values[mask]) <= largest):  # False for NaN, too
+        raise ValueError(
+            f"{name} has readings that are NaN, infinite or beyond {largest:.3g}. Mask what is "
+            "missing, and check the unit."
+        )
+    check_times(observation, problem, name)
+
+
+def in_float32(observation: Observation) -> Observation:
+    """An observation for networks, on the host."""
+
+    def convert(x: Any) -> Any:
+        return np.asarray(x, np.float32) if np.issubdtype(x.dtype, np.floating) else x
+
+    return jax.tree.map(convert, observation)
+
+
+def invert_batch(
+    inverter: AbstractInverter,
+    observations: Observation,
+    *,
+    checked: bool = False,
+    key: Key[Array, ""],
+) -> Estimate:
+    """Invert many observations in one compiled call.
+
+    Args:
+        inverter: A fitted inverter.
+        observations: A batch, every array with a leading axis.
+        checked: Whether to solve the model again at the estimates, as a single call does: each has
+            its misfit, its status and a trust ticket then.
+        key: Source of randomness.
+
+    Returns:
+        A batch of estimates.
+
+    Raises:
+        TypeError: If `observations` is not an `Observation`.
+        ValueError: If it is not a batch, belongs to another problem, or holds readings that
+            cannot be; or if `checked` inside of a transformation.
+    """
+    check_batch(inverter.problem, observations)
+    keys = jax.random.split(key, observations.mask.shape[0])
+    if is_traced(observations, key, inverter):
+        if checked:
+            raise ValueError(
+                "`checked=True` solves the model on the host: call `invert_batch` outside of "
+                "`jax.jit` and other transformations."
+            )
+        return inverter._invert(observations, keys)
+    observations = observations.in_order()
+    check_readings(inverter.problem, observations, "`observations`")
+    estimates = inverter._on_host(observations, keys)
+    if not checked:
+        return estimates
+    return inverter._checked(jax.tree.map(np.asarray, estimates), observations)
+
+
+def check_batch(problem: InverseProblem, observations: Observation) -> None:
+    """Refuse, with the remedy, what is not a batch of observations of a problem."""
+    if not isinstance(observations, Observation):
+        problem.check_observation(observations)
+    shape = np.shape(observations.mask)
+    if len(shape) != 3:
+        raise ValueError(
+            "`observations` must be a batch, its mask of shape (batch, reading, channel); got "
+            f"{shape}. For a single observation call the inverter itself."
+        )
+    problem.check_observation(
+        jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), observations)
+    )
