@@ -257,7 +257,7 @@ def _ask(
         estimate = invert_all(inverter, cases.series(kind), key=key)
         values[kind] = np.asarray(estimate.value, np.float64)
         covariances[kind] = np.zeros((0, size, size))
-        if inverter.spread is not Spread.NONE:
+        if inverter.method.spread is not Spread.NONE:
             covariances[kind] = inverter.mean_and_covariance(cases.series(kind))[1]
             if kind == NOISY:
                 inside = np.asarray(

@@ -1,7 +1,7 @@
 """What every method returns: an inverter, from an observation to an estimate."""
 
 import abc
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -20,11 +20,6 @@ from ..train import TrainLog
 from ._checks import describe_settings
 from ._resimulate import Misfit, issue_ticket, misfit, with_status
 
-if TYPE_CHECKING:
-    from ._method import AbstractMethod
-else:
-    AbstractMethod = Any
-
 
 class AbstractInverter(eqx.Module):
     """Turns an observation into an estimate, `inverter(observation, key=key)`.
@@ -40,7 +35,7 @@ class AbstractInverter(eqx.Module):
 
     Attributes:
         problem: The problem it inverts.
-        method: The method that made it; None where it was made by hand.
+        method: The `AbstractMethod` that made it; None where it was made by hand.
         logs: Logs of its training, empty after loading.
     """
 
@@ -48,7 +43,7 @@ class AbstractInverter(eqx.Module):
     _wraps: ClassVar[bool] = False
 
     problem: AbstractVar[InverseProblem]
-    method: AbstractVar[AbstractMethod | None]
+    method: AbstractVar[Any]
     logs: AbstractVar[tuple[TrainLog, ...]]
 
     @property

@@ -36,12 +36,12 @@ class Misfit(NamedTuple):
     Attributes:
         chi2: Sum of squared whitened residuals: NaN where the solve failed, infinite where readings
             are impossible.
-        count: How many readings there are.
+        readings: How many there are.
         clean: What is predicted.
     """
 
     chi2: Float[np.ndarray, " batch"]
-    count: Int[np.ndarray, " batch"]
+    readings: Int[np.ndarray, " batch"]
     clean: Float[np.ndarray, "batch reading channel"]
 
 
@@ -67,7 +67,8 @@ def misfit(
     states = problem.model.solve_ensemble(thetas, np.asarray(observations.times)).states
     observations = jax.tree.map(np.asarray, observations)
     chi2, clean = in_calls(_compare, problem, (thetas, observations, np.asarray(states)))
-    return Misfit(chi2, observations.mask.sum(axis=(1, 2)), clean)
+    count = np.asarray(observations.mask).sum(axis=(1, 2))
+    return Misfit(chi2, count, clean)
 
 
 def _compare_block(
@@ -150,13 +151,17 @@ def with_status(
     poor = p_value(problem, estimates, found, observations) < P_VALUE
     status = np.where(poor, int(EstimateStatus.POOR_FIT), int(EstimateStatus.OK))
     status = np.where(np.isin(before, _MORE_URGENT), before, status)
-    chi2 = found.chi2 / found.count
+    chi2 = found.chi2 / found.readings
     for row in np.flatnonzero(~np.isfinite(chi2)):
-        one = jax.tree.map(lambda x, row=row: np.asarray(x)[row], (estimates, observations))
-        why = _why_infinite(problem, *one, found.clean[row])
+        estimate, observation = _row((estimates, observations), row)
+        why = _why_infinite(problem, estimate, observation, found.clean[row])
         status[row] = int(why)
         chi2[row] = np.inf if why is EstimateStatus.POOR_FIT else np.nan
     return eqx.tree_at(lambda e: (e.chi2_per_reading, e.status), estimates, (chi2, status))
+
+
+def _row(tree: Any, row: Any) -> Any:
+    return jax.tree.map(lambda x: np.asarray(x)[row], tree)
 
 
 def _why_infinite(
@@ -211,9 +216,10 @@ def fitted_shares(
     if estimates.samples is None:
         return np.zeros((len(count), size))
     samples = np.asarray(estimates.samples, np.float64)
-    known = np.isfinite(samples).all(axis=(1, 2))
-    samples = np.where(known[:, None, None], samples, np.asarray(estimates.value)[:, None])
-    unit = np.asarray(problem.parameters.to_unit(samples), np.float64)
+    known = np.asarray(np.isfinite(samples).all(axis=(1, 2)))
+    with np.errstate(invalid="ignore"):
+        unit = np.asarray(problem.parameters.to_unit(samples), np.float64)
+    unit = np.where(known[:, None, None], unit, 0.5)
     gap = unit - unit.mean(axis=1, keepdims=True)
     covariance = np.einsum("bsp,bsq->bpq", gap, gap) / max(samples.shape[1] - 1, 1)
     shares = np.clip(1.0 - UNIT_PRECISION * np.linalg.eigvalsh(covariance), 0.0, 1.0)
@@ -232,7 +238,7 @@ def p_value(
         found: Their misfit.
         observations: The readings.
     """
-    fitted = fitted_shares(estimates, problem, found.count)
+    fitted = fitted_shares(estimates, problem, found.readings)
     return misfit_p_value(problem.noise, found.chi2, found.clean, observations.mask, fitted)
 
 
@@ -306,10 +312,10 @@ def _best_p_value(
     """The p-value of the best fit among samples and optima, where the estimate does not fit."""
     best = np.full(chance.shape, np.nan)
     for row in np.flatnonzero(chance < P_VALUE):
-        one = jax.tree.map(lambda x, row=row: np.asarray(x)[row], (estimates, observations))
-        least = np.full(1, _least_chi2(problem, *one))
+        estimate, observation = _row((estimates, observations), row)
+        least = np.full(1, _least_chi2(problem, estimate, observation))
         some = slice(row, row + 1)
-        there = Misfit(least, found.count[some], found.clean[some])
+        there = Misfit(least, found.readings[some], found.clean[some])
         part = jax.tree.map(lambda x, some=some: np.asarray(x)[some], (estimates, observations))
         best[row] = p_value(problem, part[0], there, part[1])[0]
     return best

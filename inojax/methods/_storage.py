@@ -84,7 +84,7 @@ def load(
     *,
     method: AbstractMethod[Any] | None = None,
     accept: bool = False,
-) -> AbstractInverter:
+) -> Any:
     """Read an inverter back, whatever made it, with the wrappers that were around it.
 
     Args:
@@ -159,26 +159,25 @@ def _blank(
         return kind._around(inner)
     if kind is not None and not described["settings"]:
         return kind._from_parts(problem, described)
-    stored = from_json(described["method"]) if described["method"] is not None else None
-    if method is None and stored is None:
+    if method is not None:
+        _check_settings(described["settings"], describe_settings(method), path)
+    if described["method"] is not None:
+        method = from_json(described["method"])
+    if method is None:
         code = f" ({described['own code']})" if described.get("own code") else ""
         raise ValueError(
             f"The inverter in {path} was made by a method that holds code of your own{code}, which "
             "is not stored. Give that method, `load(folder, problem, method=...)`."
         )
-    if method is not None:
-        _check_settings(described["settings"], describe_settings(method), path)
-    blank = (method if stored is None else stored)._blank(problem)
+    blank = method._blank(problem)
     if type(blank).__name__ != described["kind"]:
         raise ValueError(
             f"`folder` {path} holds a {described['kind']}, which `method` does not make: that "
             f"makes a {type(blank).__name__}."
         )
-    return (
-        blank
-        if inner is None
-        else eqx.tree_at(lambda i: i.first, blank, inner, is_leaf=lambda x: x is None)
-    )
+    if inner is None:
+        return blank
+    return eqx.tree_at(lambda i: i.first, blank, inner, is_leaf=lambda x: x is None)
 
 
 def _check_settings(stored: str, wanted: str, path: pathlib.Path) -> None:

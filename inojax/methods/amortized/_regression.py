@@ -64,12 +64,23 @@ class Regression(AbstractAmortizedMethod["RegressionInverter"]):
         )
         familiar = Familiar.fit(problem, encoder.slots, thinned=self.thinned)
         return RegressionInverter(
-            problem, self, encoder, familiar, trained.model, logs=(trained.log,)
+            problem=problem,
+            method=self,
+            encoder=encoder,
+            familiar=familiar,
+            network=trained.model,
+            logs=(trained.log,),
         )
 
     def _untrained(self, problem: InverseProblem, encoder: Encoder) -> "RegressionInverter":
         network = self._network(problem, encoder, jr.key(0))
-        return RegressionInverter(problem, self, encoder, Familiar.blank(encoder.slots), network)
+        return RegressionInverter(
+            problem=problem,
+            method=self,
+            encoder=encoder,
+            familiar=Familiar.blank(encoder.slots),
+            network=network,
+        )
 
     def _network(
         self, problem: InverseProblem, encoder: Encoder, key: Key[Array, ""]

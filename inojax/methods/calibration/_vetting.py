@@ -71,7 +71,7 @@ class VettedInverter(AbstractWrapper):
         return Vetting(
             misfit_rank=_rank(beside.chi2, self.misfits),
             novelty_rank=_rank(beside.surprise, self.surprises),
-            unexplained=beside.left / found.count,
+            unexplained=beside.left / found.readings,
             surrogate_gap=nothing if beside.gap is None else beside.gap,
             surrogate_rank=nothing if beside.gap is None else _rank(beside.gap, self.gaps),
             coverage=np.broadcast_to(self.coverage, (*found.chi2.shape, len(self.coverage))),
@@ -153,10 +153,10 @@ def _examine(
     gap = None
     if predicted is not None:
         distance = _distance(problem, np.asarray(estimates.value), predicted, found, observations)
-        gap = _finite(np.sqrt(distance / found.count))
+        gap = _finite(np.sqrt(distance / found.readings))
     # A surprise of observations with many and few readings on one scale, as for chi-squared.
-    surprise = (_finite(surprise) - found.count) / np.sqrt(2.0 * found.count)
-    return _Found(_finite(found.chi2) / found.count, _finite(left), surprise, gap)
+    surprise = (_finite(surprise) - found.readings) / np.sqrt(2.0 * found.readings)
+    return _Found(_finite(found.chi2) / found.readings, _finite(left), surprise, gap)
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

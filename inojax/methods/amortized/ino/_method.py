@@ -75,12 +75,12 @@ class INO(AbstractAmortizedMethod["INOInverter"]):
         drift, second = self._fit_drift(session, surrogate, drift_key)
         familiar = Familiar.fit(session.problem, session.encoder.slots, thinned=self.drift.thinned)
         return INOInverter(
-            session.problem,
-            self,
-            session.encoder,
-            familiar,
-            surrogate,
-            drift,
+            problem=session.problem,
+            method=self,
+            encoder=session.encoder,
+            familiar=familiar,
+            surrogate=surrogate,
+            drift=drift,
             logs=(first, second),
         )
 
@@ -118,7 +118,14 @@ class INO(AbstractAmortizedMethod["INOInverter"]):
         surrogate = new_surrogate(problem, encoder, self.surrogate, key=key)
         drift = Drift(problem, encoder, self.drift, key=key)
         familiar = Familiar.blank(encoder.slots)
-        return INOInverter(problem, self, encoder, familiar, surrogate, drift)
+        return INOInverter(
+            problem=problem,
+            method=self,
+            encoder=encoder,
+            familiar=familiar,
+            surrogate=surrogate,
+            drift=drift,
+        )
 
     def _held_out(
         self, problem: InverseProblem, encoder: Encoder
@@ -130,7 +137,14 @@ class INO(AbstractAmortizedMethod["INOInverter"]):
             z, states = simulations.held_z, simulations.held_states
             single = eqx.tree_at(lambda m: m.particles, self, 1)
             familiar = Familiar.blank(encoder.slots)
-            inverter = INOInverter(problem, single, encoder, familiar, surrogate, drift)
+            inverter = INOInverter(
+                problem=problem,
+                method=single,
+                encoder=encoder,
+                familiar=familiar,
+                surrogate=surrogate,
+                drift=drift,
+            )
             # The same readings and starts after each chunk, so that errors can be compared.
             keys = jr.split(jr.key(0), z.shape[0])
             thetas = jnp.asarray(problem.parameters.from_unit(z))

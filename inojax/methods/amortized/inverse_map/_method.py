@@ -227,7 +227,15 @@ class InverseMap(AbstractAmortizedMethod["InverseMapInverter"]):
         logs: tuple[TrainLog, ...] = (),
     ) -> "InverseMapInverter":
         probe = fingerprint(network, encoder.shape)
-        return InverseMapInverter(problem, self, encoder, familiar, network, probe, logs=logs)
+        return InverseMapInverter(
+            problem=problem,
+            method=self,
+            encoder=encoder,
+            familiar=familiar,
+            network=network,
+            probe=probe,
+            logs=logs,
+        )
 
     def _encoder(self, problem: InverseProblem) -> SeriesEncoder:
         masked = self.thinned > 0.0 or problem.sensors.missing > 0.0
