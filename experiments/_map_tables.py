@@ -92,7 +92,7 @@ def map_row(
         "table": letter,
         "method": cell.method,
         "simulations": cell.simulations,
-        "fresh_simulations": cell.settings.fresh * cell.settings.steps,
+        "fresh_simulations": cell.settings.online * cell.settings.steps,
         "train_noise": cell.train_noise,
         "test_noise": test_noise,
         "inputs": cell.settings.inputs.value,

@@ -36,7 +36,7 @@ _GRID = 121
 _OPTIONAL = {"optima": ij.Optima, "diagnostics": ij.Diagnostics}
 # What single estimates of exact methods carry: without vetting.
 _TICKET = (
-    "status", "chi2_per_reading", "p_value", "best_p_value", "explanations", "solver_power",
+    "status", "chi2_per_reading", "p_value", "best_p_value", "modes", "tempering_exponent",
     "exact", "corrected", "noise_known",
 )  # fmt: skip
 # What a ticket may have besides, and how a search for optima went.
@@ -234,7 +234,7 @@ def row_of(found: Found, observation: ij.Observation, published: Row | None = No
         "r_hat": told.get("r_hat"),
         "effective_samples": told.get("effective_samples"),
         "tail_samples": told.get("tail_samples"),
-        "solver_power": told.get("solver_power"),
+        "tempering_exponent": told.get("tempering_exponent"),
         "published": {} if published is None else published,
     }
 

@@ -1,4 +1,4 @@
-"""Are the stated intervals honest? Coverage on cases drawn from the prior, and several optima.
+"""Are the stated intervals calibrated? Coverage on cases drawn from the prior, and several optima.
 
 Result:   of the 90 % intervals of least squares (Laplace, or corrected), NUTS and tempering, 88 to
           92 % hold the truth; where the posterior is no parabola, Laplace's do not.
@@ -401,4 +401,8 @@ def report(metrics: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main(Calibration, run, "Measure how honest intervals of least squares, NUTS and tempering are.")
+    main(
+        Calibration,
+        run,
+        "Measure coverage of intervals of least squares, NUTS and tempering.",
+    )

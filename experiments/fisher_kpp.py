@@ -32,7 +32,14 @@ from _unknown_scalars import Answers, Trial, draw_path, experiment, report, simu
 
 import inojax as ij
 from inojax import plot
-from inojax.methods import PINN, AdamDescent, BiLO, BiLOInverter, GaussNewtonDescent, Penalty
+from inojax.methods import (
+    PINN,
+    AdamWeightOptimizer,
+    BiLO,
+    BiLOInverter,
+    GaussNewtonWeightOptimizer,
+    Penalty,
+)
 from inojax.problems import fisher_kpp
 
 TRUTH = np.array([2.0, 2.0])
@@ -67,7 +74,9 @@ class Size:
 
 
 _OURS = BiLO(penalty=Penalty.NONE)
-_QUICK_PINN = PINN(width=64, descent=GaussNewtonDescent(), pretraining=80, steps=300)
+_QUICK_PINN = PINN(
+    width=64, weight_optimizer=GaussNewtonWeightOptimizer(), pretraining=80, steps=300
+)
 _WEIGHTS = (0.1, 1.0, 10.0)
 SIZES = {
     Preset.SMOKE: Size(
@@ -75,12 +84,20 @@ SIZES = {
         2,
         {
             "BiLO": dataclasses.replace(
-                _OURS, width=16, pretraining=5, steps=5, descent=GaussNewtonDescent(16)
+                _OURS,
+                width=16,
+                pretraining=5,
+                steps=5,
+                weight_optimizer=GaussNewtonWeightOptimizer(16),
             )
         },
         {
             1.0: dataclasses.replace(
-                _QUICK_PINN, width=16, pretraining=5, steps=5, descent=GaussNewtonDescent(16)
+                _QUICK_PINN,
+                width=16,
+                pretraining=5,
+                steps=5,
+                weight_optimizer=GaussNewtonWeightOptimizer(16),
             )
         },
         (1e-3,),
@@ -99,7 +116,7 @@ SIZES = {
             "BiLO": _OURS,
             "BiLO, as published": dataclasses.replace(BiLO.published()),
         },
-        dict.fromkeys(_WEIGHTS, PINN(descent=AdamDescent())),
+        dict.fromkeys(_WEIGHTS, PINN(weight_optimizer=AdamWeightOptimizer())),
         (0.0, 1e-3, 1e-2),
     ),
 }

@@ -41,8 +41,8 @@ is still 1.8 times the floor's.
 The published networks are trained as published: a fixed noisy data set, plain Adam, batches of 32,
 200 epochs (fewer in `quick` and with unknown noise), the last weights kept. Our default learns a
 normal distribution by its likelihood from noise that is drawn anew in each step, and of N
-simulations a tenth, at most 512, only chooses the best weights; with `fresh` simulations new series
-join in each step.
+simulations a tenth, at most 512, only chooses the best weights; with `online` simulations new
+series join in each step.
 Everything lands in `--out`, each trained map as a part of its own; started again with the same
 folder it continues.
 """
@@ -152,7 +152,7 @@ SIZES = {
         covariance=(8000, 200),
         ours=InverseMap(steps=6000),
         joint_ours=InverseMap(inputs=Inputs.BOTH, steps=9000),
-        fresh_ours=InverseMap(steps=10_000, fresh=16),
+        fresh_ours=InverseMap(steps=10_000, online=16),
         floor_cases=512,
         widths=Widths(dict.fromkeys((32, 128, 512, 2048), 10_240)),
         starts=Starts(cases=32, starts=32, grid=101),

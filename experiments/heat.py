@@ -33,7 +33,7 @@ from _common import Arguments, Clocks, Preset, main, run_once
 from _heat_compromise import Compromise, compromise
 from _unknown_function import FINE, Subject, Trial, experiment, report
 
-from inojax.methods import PINN, BiLO, GaussNewtonDescent, Penalty
+from inojax.methods import PINN, BiLO, GaussNewtonWeightOptimizer, Penalty
 from inojax.problems import heat
 
 NOISE, PENALTY = 0.001**0.5, 1e-2
@@ -93,22 +93,32 @@ class Size:
 
 
 # What the readings hardly show of the function wants many steps, and larger ones.
-_EXACT = BiLO(width=32, field_width=32, field_descent=GaussNewtonDescent(points=None), steps=2000)
+_EXACT = BiLO(
+    width=32, field_width=32, field_optimizer=GaussNewtonWeightOptimizer(points=None), steps=2000
+)
 _NOISY = BiLO()
-_PINN = PINN(width=32, field_width=32, descent=GaussNewtonDescent(), pretraining=80, steps=300)
+_PINN = PINN(
+    width=32,
+    field_width=32,
+    weight_optimizer=GaussNewtonWeightOptimizer(),
+    pretraining=80,
+    steps=300,
+)
 # Noisy readings contradict the equation, so a step must not fulfill both at the points it draws.
-_NOISY_PINN = dataclasses.replace(_PINN, descent=GaussNewtonDescent(256, damping=1e-5))
+_NOISY_PINN = dataclasses.replace(
+    _PINN, weight_optimizer=GaussNewtonWeightOptimizer(256, damping=1e-5)
+)
 _SMALL = {"width": 16, "field_width": 8, "pretraining": 60, "steps": 20}
-_TINY = GaussNewtonDescent(64, damping=1e-5)
+_TINY = GaussNewtonWeightOptimizer(64, damping=1e-5)
 _PUBLISHED = BiLO.published(residual_gradient=1e-3, penalty=Penalty.DENSITY, steps=10_000)
 _WEIGHTS = (0.1, 10.0, 1000.0), (10.0, 100.0, 1000.0)
 SIZES = {
     Preset.SMOKE: Size(
         2,
         {},
-        {"BiLO": dataclasses.replace(_NOISY, **_SMALL, descent=_TINY)},
-        dataclasses.replace(_PINN, **_SMALL, descent=_TINY),
-        dataclasses.replace(_NOISY_PINN, **_SMALL, descent=_TINY),
+        {"BiLO": dataclasses.replace(_NOISY, **_SMALL, weight_optimizer=_TINY)},
+        dataclasses.replace(_PINN, **_SMALL, weight_optimizer=_TINY),
+        dataclasses.replace(_NOISY_PINN, **_SMALL, weight_optimizer=_TINY),
         ((), (100.0,)),
     ),
     Preset.QUICK: Size(5, {"BiLO": _EXACT}, {"BiLO": _NOISY}, _PINN, _NOISY_PINN, _WEIGHTS),

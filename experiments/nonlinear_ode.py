@@ -24,7 +24,14 @@ from _common import Arguments, Clocks, Preset, main, run_once
 from _unknown_scalars import Answers, Trial, experiment, report, simulated
 
 from inojax import plot
-from inojax.methods import PINN, AdamDescent, BiLO, BiLOInverter, GaussNewtonDescent, Penalty
+from inojax.methods import (
+    PINN,
+    AdamWeightOptimizer,
+    BiLO,
+    BiLOInverter,
+    GaussNewtonWeightOptimizer,
+    Penalty,
+)
 from inojax.problems import nonlinear_ode
 
 TRUTH, GUESS = np.array([-2.0]), (-1.0,)
@@ -57,8 +64,13 @@ class Size:
 
 
 _OURS = BiLO(penalty=Penalty.NONE, pretraining=150, steps=300)
-_PINN = PINN(width=64, descent=GaussNewtonDescent(), pretraining=150, steps=300)
-_SMALL = {"width": 16, "pretraining": 5, "steps": 5, "descent": GaussNewtonDescent(16)}
+_PINN = PINN(width=64, weight_optimizer=GaussNewtonWeightOptimizer(), pretraining=150, steps=300)
+_SMALL = {
+    "width": 16,
+    "pretraining": 5,
+    "steps": 5,
+    "weight_optimizer": GaussNewtonWeightOptimizer(16),
+}
 _WEIGHTS = (1e-2, 1e-1, 1.0)
 SIZES = {
     Preset.SMOKE: Size(
@@ -71,7 +83,7 @@ SIZES = {
     Preset.PAPER: Size(
         5,
         {"BiLO": _OURS, "BiLO, as published": BiLO.published(steps=20_000)},
-        PINN(descent=AdamDescent(), steps=20_000),
+        PINN(weight_optimizer=AdamWeightOptimizer(), steps=20_000),
         _WEIGHTS,
     ),
 }

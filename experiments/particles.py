@@ -46,7 +46,14 @@ from jaxtyping import Float
 
 import inojax as ij
 from inojax import plot
-from inojax.methods import PINN, AdamDescent, BiLO, BiLOInverter, GaussNewtonDescent, Penalty
+from inojax.methods import (
+    PINN,
+    AdamWeightOptimizer,
+    BiLO,
+    BiLOInverter,
+    GaussNewtonWeightOptimizer,
+    Penalty,
+)
 from inojax.problems import particles
 
 TRUTH = np.array([500.0, 10.0])
@@ -83,8 +90,13 @@ class Size:
 
 
 _OURS = BiLO(penalty=Penalty.NONE)
-_PINN = PINN(width=64, descent=GaussNewtonDescent(), pretraining=80, steps=300)
-_SMALL = {"width": 16, "pretraining": 5, "steps": 5, "descent": GaussNewtonDescent(16)}
+_PINN = PINN(width=64, weight_optimizer=GaussNewtonWeightOptimizer(), pretraining=80, steps=300)
+_SMALL = {
+    "width": 16,
+    "pretraining": 5,
+    "steps": 5,
+    "weight_optimizer": GaussNewtonWeightOptimizer(16),
+}
 _WEIGHTS = (1e2, 1e3, 1e4, 1e5)
 SIZES = {
     Preset.SMOKE: Size(
@@ -97,7 +109,7 @@ SIZES = {
     Preset.PAPER: Size(
         5,
         {"BiLO": _OURS, "BiLO, as published": BiLO.published()},
-        PINN(descent=AdamDescent()),
+        PINN(weight_optimizer=AdamWeightOptimizer()),
         _WEIGHTS,
     ),
 }

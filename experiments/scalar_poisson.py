@@ -39,11 +39,11 @@ from _unknown_scalars import (
 from inojax import plot
 from inojax.methods import (
     PINN,
-    AdamDescent,
-    AdamSearch,
+    AdamParameterOptimizer,
+    AdamWeightOptimizer,
     BiLO,
     BiLOInverter,
-    GaussNewtonDescent,
+    GaussNewtonWeightOptimizer,
     Penalty,
 )
 from inojax.problems import scalar_poisson
@@ -84,16 +84,18 @@ class Size:
 
 _OURS = BiLO(penalty=Penalty.NONE)
 _PUBLISHED = dataclasses.replace(
-    BiLO.published(pretraining=1000, steps=3000), width=64, search=AdamSearch(learning_rate=2e-3)
+    BiLO.published(pretraining=1000, steps=3000),
+    width=64,
+    parameter_optimizer=AdamParameterOptimizer(learning_rate=2e-3),
 )
 _ADAM = dataclasses.replace(
     _PUBLISHED,
-    descent=AdamDescent(amsgrad=False),
-    search=AdamSearch(learning_rate=2e-3, amsgrad=False),
+    weight_optimizer=AdamWeightOptimizer(amsgrad=False),
+    parameter_optimizer=AdamParameterOptimizer(learning_rate=2e-3, amsgrad=False),
 )
-_PINN = PINN(width=64, descent=GaussNewtonDescent(), pretraining=80, steps=300)
+_PINN = PINN(width=64, weight_optimizer=GaussNewtonWeightOptimizer(), pretraining=80, steps=300)
 _SMALL = {"width": 16, "pretraining": 5, "steps": 5}
-_TINY = dataclasses.replace(_OURS, **_SMALL, descent=GaussNewtonDescent(16))
+_TINY = dataclasses.replace(_OURS, **_SMALL, weight_optimizer=GaussNewtonWeightOptimizer(16))
 _OPERATORS = {
     "frozen embedding": _OURS,
     "frozen embedding, Adam": dataclasses.replace(_PUBLISHED, pretraining=10_000),
@@ -106,7 +108,7 @@ SIZES = {
     Preset.SMOKE: Size(
         2,
         {"BiLO": _TINY},
-        dataclasses.replace(_PINN, **_SMALL, descent=GaussNewtonDescent(16)),
+        dataclasses.replace(_PINN, **_SMALL, weight_optimizer=GaussNewtonWeightOptimizer(16)),
         (1.0,),
         {"frozen embedding": _TINY},
     ),
@@ -120,7 +122,7 @@ SIZES = {
     Preset.PAPER: Size(
         5,
         {"BiLO": _OURS, "BiLO, as published": _PUBLISHED, "BiLO by plain Adam": _ADAM},
-        PINN(width=64, descent=AdamDescent(), pretraining=1000, steps=3000),
+        PINN(width=64, weight_optimizer=AdamWeightOptimizer(), pretraining=1000, steps=3000),
         (0.1, 1.0, 10.0),
         _OPERATORS,
     ),

@@ -30,7 +30,7 @@ import numpy as np
 from _common import Arguments, Clocks, Preset, main, run_once
 from _unknown_function import Subject, Trial, experiment, report
 
-from inojax.methods import PINN, BiLO, GaussNewtonDescent, Penalty
+from inojax.methods import PINN, BiLO, GaussNewtonWeightOptimizer, Penalty
 from inojax.problems import variable_poisson
 
 NOISE = 0.01
@@ -91,15 +91,15 @@ class Size:
 
 # More steps than by default: under weak penalties the function has far to go.
 _OURS = BiLO(steps=400)
-_PINN = PINN(width=64, descent=GaussNewtonDescent(), pretraining=80, steps=300)
+_PINN = PINN(width=64, weight_optimizer=GaussNewtonWeightOptimizer(), pretraining=80, steps=300)
 _SMALL = {"width": 16, "field_width": 8, "pretraining": 60, "steps": 20}
-_TINY = GaussNewtonDescent(64, damping=1e-5)
+_TINY = GaussNewtonWeightOptimizer(64, damping=1e-5)
 _PUBLISHED = BiLO.published(residual_gradient=1e-3, penalty=Penalty.DENSITY, steps=10_000)
 SIZES = {
     Preset.SMOKE: Size(
         2,
-        {"BiLO": dataclasses.replace(_OURS, **_SMALL, descent=_TINY)},
-        dataclasses.replace(_PINN, **_SMALL, descent=_TINY),
+        {"BiLO": dataclasses.replace(_OURS, **_SMALL, weight_optimizer=_TINY)},
+        dataclasses.replace(_PINN, **_SMALL, weight_optimizer=_TINY),
         ((1e-3, 1.0),),
     ),
     Preset.QUICK: Size(

@@ -63,9 +63,9 @@ class Diagnostics(eqx.Module):
         log_evidence: Logarithm of the probability density of the readings, from each of several
             independent populations, by methods that know it; NaN where a total variation makes a
             prior whose integral they do not know.
-        solver_power: Power to which the solver's likelihood counts beside that of a linearized
-            model, by methods that weigh samples of the latter: 1 means that the samples are of
-            the posterior itself, 0 that they are of the linearized model.
+        tempering_exponent: Power to which the solver's likelihood counts beside that of a
+            linearized model, by methods that weigh samples of the latter: 1 means that the samples
+            are of the posterior itself, 0 that they are of the linearized model.
         solver_draws: Independent draws that those are worth which the solver has weighed.
         search: How many starts ended where, by methods that search for optima.
     """
@@ -74,7 +74,7 @@ class Diagnostics(eqx.Module):
     effective_samples: Float[Array | np.ndarray, "*batch parameter"] | None = None
     tail_samples: Float[Array | np.ndarray, "*batch parameter"] | None = None
     log_evidence: Float[Array | np.ndarray, "*batch population"] | None = None
-    solver_power: Float[Array | np.ndarray, "*batch"] | None = None
+    tempering_exponent: Float[Array | np.ndarray, "*batch"] | None = None
     solver_draws: Float[Array | np.ndarray, "*batch"] | None = None
     search: MultiStart | None = None
 
@@ -278,7 +278,7 @@ class Estimate(eqx.Module):
                 found[name] = dict(zip(self.names, numbers, strict=True))
         if diagnostics.log_evidence is not None:
             found["log_evidence"] = [_known(x) for x in np.asarray(diagnostics.log_evidence)]
-        for name in ("solver_power", "solver_draws"):
+        for name in ("tempering_exponent", "solver_draws"):
             value = getattr(diagnostics, name)
             if value is not None:
                 found[name] = _known(float(value))

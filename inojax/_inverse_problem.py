@@ -126,7 +126,7 @@ class InverseProblem(eqx.Module):
         return tuple(self.model.states.index(name) for name in self.channels)
 
     @property
-    def only_measured(self) -> Bool[np.ndarray, " parameter"]:
+    def observation_parameters(self) -> Bool[np.ndarray, " parameter"]:
         """Which parameters say how readings come about, and leave the solution as it is.
 
         Levels and correlations of noise, gains of an observable: one solution serves any value of
@@ -551,7 +551,7 @@ def _predict(problem: InverseProblem, theta: ArrayLike, observation: Observation
 
 
 class _Compared(NamedTuple):
-    """Readings beside predictions, with innocent values where no reading is.
+    """Readings beside predictions, with values of a double `where` where no reading is.
 
     What is masked may be zero, and its prediction NaN; neither must reach gradients.
     """

@@ -92,9 +92,9 @@ class TrustTicket(eqx.Module):
             which errs on the side of trust.
         best_p_value: The same for that of the estimate's samples that fits best; NaN where that was
             not looked for. The mean of a posterior may lie between explanations and fit none.
-        explanations: Optima of weight above 0.05, where the method looks for several; else 1.
-        solver_power: Power to which the solver's likelihood counts in the samples, where they are
-            weighed draws of a linearized model (`Diagnostics.solver_power`); else NaN.
+        modes: Optima of weight above 0.05, where the method looks for several; else 1.
+        tempering_exponent: Power to which the solver's likelihood counts in the samples, where they
+            are weighed draws of a linearized model (`Diagnostics.tempering_exponent`); else NaN.
         exact: Whether the estimate was inferred with the real solver.
         corrected: Whether its intervals were corrected on held-out simulations, by
             `methods.conformal`.
@@ -114,8 +114,8 @@ class TrustTicket(eqx.Module):
     chi2_per_reading: Float[Array | np.ndarray, "*batch"]
     p_value: Float[Array | np.ndarray, "*batch"]
     best_p_value: Float[Array | np.ndarray, "*batch"]
-    explanations: Int[Array | np.ndarray, "*batch"]
-    solver_power: Float[Array | np.ndarray, "*batch"]
+    modes: Int[Array | np.ndarray, "*batch"]
+    tempering_exponent: Float[Array | np.ndarray, "*batch"]
     exact: bool = eqx.field(static=True)
     corrected: bool = eqx.field(static=True)
     noise_known: bool = eqx.field(static=True)
@@ -148,8 +148,8 @@ class TrustTicket(eqx.Module):
             "chi2_per_reading": _known(self.chi2_per_reading),
             "p_value": _known(self.p_value),
             "best_p_value": _known(self.best_p_value),
-            "explanations": int(self.explanations),
-            "solver_power": _known(self.solver_power),
+            "modes": int(self.modes),
+            "tempering_exponent": _known(self.tempering_exponent),
             "exact": self.exact,
             "corrected": self.corrected,
             "noise_known": self.noise_known,
@@ -191,7 +191,7 @@ class TrustTicket(eqx.Module):
             findings += self._intervals()
         if status is EstimateStatus.NOT_MIXED:
             findings.append((Verdict.CHECK, status.message))
-        if int(self.explanations) > 1:
+        if int(self.modes) > 1:
             findings.append((Verdict.CHECK, self._several()))
         if self.unfamiliar is not None:
             sentences = Unfamiliar(int(self.unfamiliar)).sentences
@@ -227,7 +227,7 @@ class TrustTicket(eqx.Module):
 
     def _intervals(self) -> list[tuple[Verdict, str]]:
         """What is known of the intervals where held-out simulations say nothing."""
-        power = float(self.solver_power)
+        power = float(self.tempering_exponent)
         draws = math.nan if self.solver_draws is None else float(self.solver_draws)
         if self.corrected:
             return [(Verdict.TRUST, "The intervals were corrected on held-out simulations.")]
@@ -257,7 +257,7 @@ class TrustTicket(eqx.Module):
         return Verdict.DO_NOT_TRUST, f"{missed} {self.search}: {_MORE_STARTS}"
 
     def _several(self) -> str:
-        count = int(self.explanations)
+        count = int(self.modes)
         if float(self.p_value) < P_VALUE:
             return f"{count} different optima weigh more than 5 %: see `optima`."
         return f"{count} different explanations of the readings were found: see `optima`."

@@ -30,7 +30,7 @@ _SENTENCES = {
     ),
     Unfamiliar.FEWER_READINGS: (
         "Other readings are missing than is usual in training, or more of them, such as a whole "
-        "channel or a stretch of time. Train with `Sensors(missing=...)` or a larger `thinned`, or "
-        "refine the estimate on the real solver."
+        "channel or a stretch of time. Train with `Sensors(missing=...)` or a larger `mask_rate`, "
+        "or refine the estimate on the real solver."
     ),
 }

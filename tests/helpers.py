@@ -25,7 +25,7 @@ from inojax.methods import (
     PINN,
     BiLO,
     DriftSettings,
-    GaussNewtonDescent,
+    GaussNewtonWeightOptimizer,
     InverseMap,
     LeastSquares,
     Posterior,
@@ -212,7 +212,7 @@ METHODS: dict[str, Any] = {
     "INO": INO(
         SurrogateSettings(FNO_SETTINGS, steps=400, batch=64, correction=(32, 32)),
         DriftSettings(
-            width=64, depth=2, steps=12_800, batch=128, pool=512, learning_rate=3e-3, thinned=0.2
+            width=64, depth=2, steps=12_800, batch=128, pool=512, learning_rate=3e-3, mask_rate=0.2
         ),
         particles=2,
         moves=4,
@@ -253,10 +253,18 @@ EVERY_METHOD: dict[str, tuple[Callable[[], InverseProblem], Any]] = {
     ),
     "BiLO": (
         problems.scalar_poisson,
-        BiLO(width=8, descent=GaussNewtonDescent(points=16), pretraining=3, steps=3, draws=8),
+        BiLO(
+            width=8,
+            weight_optimizer=GaussNewtonWeightOptimizer(points=16),
+            pretraining=3,
+            steps=3,
+            draws=8,
+        ),
     ),
     "PINN": (
         problems.scalar_poisson,
-        PINN(width=8, descent=GaussNewtonDescent(points=16), pretraining=3, steps=3),
+        PINN(
+            width=8, weight_optimizer=GaussNewtonWeightOptimizer(points=16), pretraining=3, steps=3
+        ),
     ),
 }

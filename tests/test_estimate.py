@@ -98,7 +98,7 @@ def test_optima_and_diagnostics_are_printed_and_json(estimate):
     assert plain["r_hat"]["k19"] == 1.02
     assert plain["tail_samples"]["k1"] == 200.0
     assert plain["log_evidence"] == [-3.5, -3.6]
-    assert "solver_power" not in plain
+    assert "tempering_exponent" not in plain
     lines = str(found).splitlines()
     assert (
         "Largest R-hat: 1.02; smallest effective sample size: 450 in the bulk, 200 in the tails"
@@ -106,8 +106,10 @@ def test_optima_and_diagnostics_are_printed_and_json(estimate):
     )
     assert lines[-3].split() == ["weight", "starts", "misfit", *NAMES]
     assert lines[-2].split()[:3] == ["0.750", "0.125", "1.5"]
-    weighed = dataclasses.replace(estimate, diagnostics=Diagnostics(solver_power=np.array(0.5)))
-    assert weighed.as_dict()["solver_power"] == 0.5
+    weighed = dataclasses.replace(
+        estimate, diagnostics=Diagnostics(tempering_exponent=np.array(0.5))
+    )
+    assert weighed.as_dict()["tempering_exponent"] == 0.5
     assert "R-hat" not in str(weighed)
 
 

@@ -332,7 +332,7 @@ def test_vector_fields_see_fixed_parameters():
     _, slopes = problem.model.sensitivities(np.array([[0.5]]))
     np.testing.assert_allclose(slopes[0, :, 0, 0], -times * exact[:, 0], rtol=1e-4)
     np.testing.assert_allclose(slopes[0, :, 1, 0], 0.0, atol=1e-12)
-    np.testing.assert_array_equal(problem.only_measured, [False])
+    np.testing.assert_array_equal(problem.observation_parameters, [False])
     unknown = decay(y0=PRIOR)
     assert unknown.parameters.names == ("k", "y0")
     np.testing.assert_allclose(unknown.model.solve(np.array([0.5, 7.0])).states, exact, rtol=1e-5)

@@ -80,12 +80,12 @@ def test_unknowns_of_noise_observable_and_start_are_told_apart():
         RandomTimes(2), channels=("signal",), observable=lambda y, theta: theta[2] * y[:1]
     )
     whole = InverseProblem("decay", space, model, sensors, Gaussian("sigma"))
-    np.testing.assert_array_equal(whole.only_measured, [False, False, True, False, True])
-    assert not problem().only_measured.any()
+    np.testing.assert_array_equal(whole.observation_parameters, [False, False, True, False, True])
+    assert not problem().observation_parameters.any()
 
 
 def test_an_equation_in_space_is_taken_to_use_all_parameters():
-    assert not scalar_poisson().only_measured.any()
+    assert not scalar_poisson().observation_parameters.any()
 
 
 def test_simulate_reads_the_solution(key):

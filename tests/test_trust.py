@@ -18,8 +18,8 @@ def ticket(**changes):
         "chi2_per_reading": np.array(1.02),
         "p_value": np.array(0.4),
         "best_p_value": np.array(np.nan),
-        "explanations": np.array(1),
-        "solver_power": np.array(np.nan),
+        "modes": np.array(1),
+        "tempering_exponent": np.array(np.nan),
         "exact": False,
         "corrected": False,
         "noise_known": True,
@@ -74,18 +74,20 @@ CASES = {
     "never tested": ({"vetting": None}, Verdict.CHECK, "never been tested"),
     "exact, never tested": ({"vetting": None, "exact": True}, Verdict.TRUST, "explains"),
     "weighed by the solver": (
-        {"vetting": None, "exact": True, "solver_power": np.array(1.0)}, Verdict.TRUST, "explains"
+        {"vetting": None, "exact": True, "tempering_exponent": np.array(1.0)},
+        Verdict.TRUST,
+        "explains",
     ),
     "weighed in part": (
-        {"vetting": None, "exact": True, "solver_power": np.array(0.25)},
+        {"vetting": None, "exact": True, "tempering_exponent": np.array(0.25)},
         Verdict.CHECK, "to the power 0.25",
     ),
     "linearized": (
-        {"vetting": None, "exact": True, "solver_power": np.array(0.0)},
+        {"vetting": None, "exact": True, "tempering_exponent": np.array(0.0)},
         Verdict.CHECK, "linearized at its optima. `Posterior`",
     ),
     "linearized, corrected": (
-        {"vetting": None, "exact": True, "corrected": True, "solver_power": np.array(0.0)},
+        {"vetting": None, "exact": True, "corrected": True, "tempering_exponent": np.array(0.0)},
         Verdict.TRUST, "explains",
     ),
     "corrected": ({"vetting": None, "corrected": True}, Verdict.TRUST, "explains"),
@@ -107,7 +109,7 @@ CASES = {
     "chains apart": (
         {"status": np.array(int(EstimateStatus.NOT_MIXED))}, Verdict.CHECK, "chains"
     ),
-    "two explanations": ({"explanations": np.array(2)}, Verdict.CHECK, "2 different"),
+    "two explanations": ({"modes": np.array(2)}, Verdict.CHECK, "2 different"),
     "nothing unfamiliar": ({"unfamiliar": np.array(0)}, Verdict.TRUST, "explains"),
     "more rows than slots": ({"unfamiliar": np.array(1)}, Verdict.CHECK, "dealt into groups"),
     "between output times": ({"unfamiliar": np.array(2)}, Verdict.CHECK, "between output times"),
@@ -132,7 +134,7 @@ def search(starts, arrived, optima, best):
 
 
 EXACT = {"vetting": None, "exact": True}
-WEIGHED = EXACT | {"solver_power": np.array(1.0)}
+WEIGHED = EXACT | {"tempering_exponent": np.array(1.0)}
 NOT_MIXED = {"status": np.array(int(EstimateStatus.NOT_MIXED))}
 
 # A sentence, evidence that bears it, and evidence of which it would be false.
@@ -171,7 +173,7 @@ SENTENCES = {
         POOR | EXACT | {"best_p_value": np.array(0.0)},
     ],
     "The intervals come from the real solver": [
-        WEIGHED, EXACT | {"solver_power": np.array(0.5)}, WEIGHED | POOR, WEIGHED | NOT_MIXED,
+        WEIGHED, EXACT | {"tempering_exponent": np.array(0.5)}, WEIGHED | POOR, WEIGHED | NOT_MIXED,
         WEIGHED | {"solver_draws": np.array(2.0)}, {"vetting": None},
     ],
     "Only 2 draws": [
@@ -181,9 +183,9 @@ SENTENCES = {
         WEIGHED | {"search": search(32, 32, 28, 1)}, WEIGHED | {"search": search(32, 32, 1, 32)}
     ],
     "different explanations": [
-        {"explanations": np.array(2)}, {}, POOR | {"explanations": np.array(2)}
+        {"modes": np.array(2)}, {}, POOR | {"modes": np.array(2)}
     ],
-    "different optima": [POOR | {"explanations": np.array(2)}, {"explanations": np.array(2)}],
+    "different optima": [POOR | {"modes": np.array(2)}, {"modes": np.array(2)}],
     "miss by as much in 50% of": [
         POOR, {}, POOR | {"vetting": vetting(misfit_rank=np.array(0.01))},
     ],

@@ -49,13 +49,13 @@ from .exact._sequential_monte_carlo import (
 from .exact._start import GivenEstimate as GivenEstimate
 from .pde._bilo import BiLO as BiLO, BiLOInverter as BiLOInverter, LocalSolution as LocalSolution
 from .pde._parameter_optimizers import (
-    AbstractSearch as AbstractSearch,
-    AdamSearch as AdamSearch,
-    GaussNewtonSearch as GaussNewtonSearch,
+    AbstractParameterOptimizer as AbstractParameterOptimizer,
+    AdamParameterOptimizer as AdamParameterOptimizer,
+    GaussNewtonParameterOptimizer as GaussNewtonParameterOptimizer,
 )
 from .pde._pinn import PINN as PINN, PINNInverter as PINNInverter, PINNSolution as PINNSolution
 from .pde._weight_optimizers import (
-    AbstractDescent as AbstractDescent,
-    AdamDescent as AdamDescent,
-    GaussNewtonDescent as GaussNewtonDescent,
+    AbstractWeightOptimizer as AbstractWeightOptimizer,
+    AdamWeightOptimizer as AdamWeightOptimizer,
+    GaussNewtonWeightOptimizer as GaussNewtonWeightOptimizer,
 )

@@ -145,7 +145,7 @@ class AbstractInverter(eqx.Module):
         return None
 
     # Equinox hashes a module by its leaves, which arrays do not allow; `jax.jit(inverter)`
-    # needs a hash, and identity is the honest one.
+    # needs a hash, and identity is the right one.
     __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType]
 
 

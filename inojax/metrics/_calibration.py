@@ -1,4 +1,4 @@
-"""Whether stated uncertainties are honest."""
+"""Whether stated uncertainties are calibrated."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -188,7 +188,7 @@ class AR1(AbstractNoise):
         kept = jnp.ones(clean.shape, bool) if mask is None else jnp.asarray(mask)
         # Nor does a reading that is sure to be zero say anything about its neighbors.
         kept = kept & ~self.inner.at_edge(clean, kept)
-        # What does not count must not reach gradients either, hence an innocent value inside.
+        # What does not count must not reach gradients either, hence another `where` inside.
         readings, clean = (jnp.where(kept, x, 1.0) for x in (readings, clean))
         distance = jnp.where(kept, self.inner.whiten(readings, clean, theta), 0.0)
         distance = jnp.where(jnp.isinf(distance), 0.0, distance)  # impossible, as `alone` says

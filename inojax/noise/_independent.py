@@ -150,7 +150,7 @@ class AbstractIndependentNoise(AbstractNoise):
         readings, clean = jnp.asarray(readings), jnp.asarray(clean)
         kept = jnp.ones(clean.shape, bool) if mask is None else jnp.asarray(mask)
         sure, possible = self._judged(readings, clean, kept)
-        # What does not count must not reach gradients either, hence an innocent value inside.
+        # What does not count must not reach gradients either, hence another `where` inside.
         tells = kept & possible & ~sure
         readings, clean = (jnp.where(tells, x, 1.0) for x in (readings, clean))
         squares = self.whiten(readings, clean, theta) ** 2

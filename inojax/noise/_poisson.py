@@ -122,7 +122,7 @@ class Poisson(AbstractNoise):
         readings, mean = jnp.asarray(readings), self._mean(clean, mask)
         kept = jnp.ones(mean.shape, bool) if mask is None else jnp.asarray(mask)
         possible = self._possible(readings, mean)
-        # What does not count must not reach gradients either, hence an innocent value inside.
+        # What does not count must not reach gradients either, hence another `where` inside.
         readings, mean = (jnp.where(kept & possible, x, 1.0) for x in (readings, mean))
         logarithm = jnp.log(jnp.where(readings == 0.0, 1.0, mean))
         terms = readings * logarithm - mean - jax.scipy.special.gammaln(readings + 1.0)

@@ -91,7 +91,7 @@ def _text(settings, scalars):
     text = re.sub(r"\s", "", settings).replace(",cautious=False", "")
     text = re.sub(r"guess=(None|\(.*?\)),?", "", text)
     if scalars:  # how functions are followed is another's setting
-        text = re.sub(r"field_descent=\w+\(.*?\),", "", text)
+        text = re.sub(r"field_optimizer=\w+\(.*?\),", "", text)
     return re.sub(r"data_weight=[^,]*,", "", text)
 
 

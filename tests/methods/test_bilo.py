@@ -12,12 +12,12 @@ import pytest
 import inojax as ij
 from inojax.methods import (
     PINN,
-    AdamDescent,
-    AdamSearch,
+    AdamParameterOptimizer,
+    AdamWeightOptimizer,
     BiLO,
     Coordinates,
-    GaussNewtonDescent,
-    GaussNewtonSearch,
+    GaussNewtonParameterOptimizer,
+    GaussNewtonWeightOptimizer,
     LeastSquares,
     Penalty,
     invert_batch,
@@ -38,7 +38,11 @@ from tests.refuses import refuses
 
 KEY = jr.key(4)
 SMALL = BiLO(
-    width=32, descent=GaussNewtonDescent(points=64), pretraining=60, steps=80, penalty=Penalty.NONE
+    width=32,
+    weight_optimizer=GaussNewtonWeightOptimizer(points=64),
+    pretraining=60,
+    steps=80,
+    penalty=Penalty.NONE,
 )
 TRUTH = 2.0
 
@@ -183,7 +187,9 @@ def test_a_trained_operator_is_saved_and_loaded(make, tmp_path):
     problem = make()
     few = {"width": 8, "field_width": 6, "pretraining": 3, "steps": 3}
     for kind in (BiLO, PINN):
-        method = dataclasses.replace(kind(descent=GaussNewtonDescent(points=16)), **few)
+        method = dataclasses.replace(
+            kind(weight_optimizer=GaussNewtonWeightOptimizer(points=16)), **few
+        )
         trained = method.fit(problem, key=KEY)
         save(trained, tmp_path / kind.__name__)
         loaded = ij.load(tmp_path / kind.__name__, problem)
@@ -347,7 +353,9 @@ def test_choices_given_as_text_are_refused(kind):
     for name in {"penalty", "coordinates", "point"} & set(kind.__annotations__):
         with refuses(TypeError, f"`{name}` must be one of"):
             kind(**{name: "none"})
-    for name in {"descent", "search", "field_descent"} & set(kind.__annotations__):
+    for name in {"weight_optimizer", "parameter_optimizer", "field_optimizer"} & set(
+        kind.__annotations__
+    ):
         with refuses(TypeError, f"`{name}` must be one of Adam"):
             kind(**{name: "adam"})
 
@@ -355,17 +363,22 @@ def test_choices_given_as_text_are_refused(kind):
 def test_settings_are_written_with_their_defaults(inverter):
     """A default that changes is told apart when an inverter is loaded."""
     assert "residual_gradient=0.1" in inverter.settings
-    assert "GaussNewtonSearch(" in inverter.settings
+    assert "GaussNewtonParameterOptimizer(" in inverter.settings
 
 
 def test_bad_rates_are_refused():
-    for kind in (AdamDescent, GaussNewtonDescent, AdamSearch, GaussNewtonSearch):
+    for kind in (
+        AdamWeightOptimizer,
+        GaussNewtonWeightOptimizer,
+        AdamParameterOptimizer,
+        GaussNewtonParameterOptimizer,
+    ):
         with refuses(ValueError, "`learning_rate` must be positive; got 0.0"):
             kind(learning_rate=0.0)
     with refuses(ValueError, "`points` must be at least 1"):
-        GaussNewtonDescent(points=0)
+        GaussNewtonWeightOptimizer(points=0)
     with refuses(ValueError, "`reach` must be positive"):
-        GaussNewtonSearch(reach=-1.0)
+        GaussNewtonParameterOptimizer(reach=-1.0)
 
 
 def test_bad_problems_and_guesses_are_refused(rod):
@@ -405,7 +418,7 @@ def test_fisher_kpp_ends_at_least_squares():
 
 
 def test_a_diverging_run_says_so(rod):
-    wild = dataclasses.replace(SMALL, descent=AdamDescent(1e30))
+    wild = dataclasses.replace(SMALL, weight_optimizer=AdamWeightOptimizer(1e30))
     with refuses(RuntimeError, "The residual is no longer finite after 60 steps"):
         wild.fit(rod, key=KEY)
 

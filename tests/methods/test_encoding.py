@@ -10,7 +10,7 @@ import pytest
 import inojax as ij
 from inojax.data import simulate
 from inojax.methods.amortized._encoding import Encoder
-from inojax.methods.amortized._masking import thin
+from inojax.methods.amortized._masking import mask_readings
 from inojax.methods.amortized._slots import Slots
 from tests.helpers import LINEAR_TIMES, linear_gaussian
 
@@ -32,7 +32,9 @@ def observation_at(problem, times):
 
 def test_thinning_keeps_at_least_one_reading_and_hides_what_it_takes(problem):
     observation = observation_at(problem, [0.2, 0.5, 1.0])
-    thinned = jax.vmap(lambda key: thin(observation, 1.0, key=key))(jr.split(jr.key(1), 2000))
+    thinned = jax.vmap(lambda key: mask_readings(observation, 1.0, key=key))(
+        jr.split(jr.key(1), 2000)
+    )
     count = np.asarray(thinned.mask).sum(axis=(1, 2))
     assert count.min() == 1
     assert count.max() == 9
@@ -48,18 +50,20 @@ def test_thinning_keeps_at_least_one_reading_and_hides_what_it_takes(problem):
 
 def test_the_share_of_thinned_observations_is_the_one_asked_for(problem):
     observation = observation_at(problem, [0.2, 0.5, 1.0])
-    thinned = jax.vmap(lambda key: thin(observation, 0.25, key=key))(jr.split(jr.key(2), 4000))
+    thinned = jax.vmap(lambda key: mask_readings(observation, 0.25, key=key))(
+        jr.split(jr.key(2), 4000)
+    )
     lost = np.mean(np.asarray(thinned.mask).sum(axis=(1, 2)) < 9)
     # Some of the chosen ones lose nothing; five standard errors of a quarter are 0.034.
     assert 0.15 < lost < 0.29
-    assert thin(observation, 0.0, key=jr.key(0)) is observation
+    assert mask_readings(observation, 0.0, key=jr.key(0)) is observation
 
 
 def test_what_is_absent_stays_absent(problem):
     values = np.full((2, 3), np.nan)
     values[1, 2] = 4.0
     sparse = ij.Observation.from_arrays([0.2, 0.7], values, problem=problem)
-    thinned = thin(sparse, 1.0, key=jr.key(3))
+    thinned = mask_readings(sparse, 1.0, key=jr.key(3))
     np.testing.assert_array_equal(thinned.mask, sparse.mask)
 
 

@@ -148,7 +148,7 @@ def test_noise_levels_are_drawn_anew_for_each_simulation(problem):
 
 def test_gaps_are_answered_with_wider_intervals(problem, data, cases):
     z, observations = cases
-    method = dataclasses.replace(TRAINED, thinned=0.7)
+    method = dataclasses.replace(TRAINED, mask_rate=0.7)
     inverter = method.fit(problem, data, progress=False, key=KEY)
     kept = np.arange(10) % 3 == 0
     few = dataclasses.replace(
@@ -176,7 +176,7 @@ def test_gaps_are_answered_with_wider_intervals(problem, data, cases):
 def test_a_neuron_is_read_with_gaps():
     """Correlated noise and the default network: every second reading, and a block that is lost."""
     neuron = ij.problems.fitzhugh_nagumo()
-    method = InverseMap(steps=1500, thinned=0.5)
+    method = InverseMap(steps=1500, mask_rate=0.5)
     data = ij.simulate(neuron, 4096, progress=False, key=KEY)
     inverter = method.fit(neuron, data, progress=False, key=KEY)
     cases = ij.simulate(neuron, 512, progress=False, key=jr.key(99)).usable()
@@ -217,7 +217,7 @@ def test_fresh_simulations_make_up_for_a_small_data_set(problem, cases):
     z, observations = cases
     errors = []
     for fresh in (0, 16):
-        method = dataclasses.replace(TRAINED, fresh=fresh, steps=2000)
+        method = dataclasses.replace(TRAINED, online=fresh, steps=2000)
         inverter = method.fit(problem, few, progress=False, key=KEY)
         errors.append(np.mean(np.square(inverted(inverter, observations).unit_value - z)))
     limit = np.diagonal(linear_posterior(observations)[1], axis1=1, axis2=2).mean()
@@ -227,9 +227,9 @@ def test_fresh_simulations_make_up_for_a_small_data_set(problem, cases):
 
 def test_explicit_steps_agree_with_the_solver_and_stiff_models_are_refused():
     neuron = ij.problems.fitzhugh_nagumo()
-    method = dataclasses.replace(BRIEF, fresh=4, steps=3)
+    method = dataclasses.replace(BRIEF, online=4, steps=3)
     data = ij.simulate(neuron, 20, progress=False, key=KEY)
-    simulate = methods.amortized.inverse_map._online.fresh_simulator(neuron, 3)
+    simulate = methods.amortized.inverse_map._online.online_simulator(neuron, 3)
     z, states = jnp.asarray(data.unit, jnp.float32), jnp.asarray(data.gathered())
     number, new_z, new = simulate((jnp.asarray(6), z, states), KEY)
     assert number == 7
@@ -241,11 +241,11 @@ def test_explicit_steps_agree_with_the_solver_and_stiff_models_are_refused():
     # Spikes may come a little early or late; typical errors are far smaller.
     assert np.sqrt(np.mean(np.square(np.asarray(new)[rows] - exact))) < 0.02
     method.fit(neuron, data, progress=False, key=KEY)
-    with refuses(ValueError, "`fresh` simulations take explicit steps.*'robertson'.*stiff"):
-        methods.amortized.inverse_map._online.fresh_simulator(ij.problems.robertson(), 3)
+    with refuses(ValueError, "`online` simulations take explicit steps.*'robertson'.*stiff"):
+        methods.amortized.inverse_map._online.online_simulator(ij.problems.robertson(), 3)
     hopeless = dataclasses.replace(neuron, model=dataclasses.replace(neuron.model, max_steps=3))
     with refuses(ValueError, "the solver of 'fitzhugh_nagumo' fails for 64 of 64 draws"):
-        methods.amortized.inverse_map._online.fresh_simulator(hopeless, 3)
+        methods.amortized.inverse_map._online.online_simulator(hopeless, 3)
 
 
 # --- What it is ----------------------------------------------------------------------------
@@ -290,12 +290,12 @@ def with_nnx(shape, outputs, *, key):
     "method",
     [
         BRIEF,
-        dataclasses.replace(BRIEF, network=nn.Convolutional((4,), widths=(8,)), thinned=0.5),
+        dataclasses.replace(BRIEF, network=nn.Convolutional((4,), widths=(8,)), mask_rate=0.5),
         dataclasses.replace(BRIEF, inputs=Inputs.BOTH, labels=Labels.RANGE),
         dataclasses.replace(BRIEF, inputs=Inputs.SPECTRUM, spread=Spread.LAPLACE),
         dataclasses.replace(InverseMap.published(SMALL, simulations=64, epochs=1), draws=8),
         dataclasses.replace(BRIEF, network=with_linen),
-        dataclasses.replace(BRIEF, network=with_nnx, fresh=2),
+        dataclasses.replace(BRIEF, network=with_nnx, online=2),
     ],
     ids=["dense", "gaps", "both", "spectrum", "published", "linen", "nnx"],
 )
@@ -477,7 +477,7 @@ def observation(problem, times=LINEAR_TIMES, values=None):
 
 def test_series_that_do_not_fit_are_refused(problem, brief):
     with refuses(
-        ValueError, r"`observation` lacks 3 of 30 readings, the first at time 1, .*thinned"
+        ValueError, r"`observation` lacks 3 of 30 readings, the first at time 1, .*mask_rate"
     ):
         brief(observation(problem, LINEAR_TIMES[:9]), key=KEY)
     values = np.ones((10, 3))
@@ -529,11 +529,14 @@ def test_irregular_sensors_are_refused():
 def test_bad_settings_are_refused(problem, data, brief):
     for change, message in (
         ({"steps": 0}, "`steps` must be at least 1"),
-        ({"thinned": 1.5}, r"`thinned` must lie in \[0, 1\]"),
-        ({"fresh": -1}, "`fresh` must be zero or more"),
-        ({"fresh": 2, "fixed_noise": True}, "`fresh` simulations have neither"),
-        ({"fresh": 2, "spread": Spread.LAPLACE}, "`fresh` simulations have neither"),
-        ({"thinned": 0.5, "spread": Spread.LAPLACE}, "`thinned` series have no one Laplace"),
+        ({"mask_rate": 1.5}, r"`mask_rate` must lie in \[0, 1\]"),
+        ({"online": -1}, "`online` must be zero or more"),
+        ({"online": 2, "fixed_noise": True}, "`online` simulations have neither"),
+        ({"online": 2, "spread": Spread.LAPLACE}, "`online` simulations have neither"),
+        (
+            {"mask_rate": 0.5, "spread": Spread.LAPLACE},
+            "Series that lose readings have no one Laplace.*`mask_rate=0.0`",
+        ),
     ):
         with refuses(ValueError, message):
             dataclasses.replace(BRIEF, **change)
@@ -568,10 +571,13 @@ def test_bad_settings_are_refused(problem, data, brief):
         dataclasses.replace(BRIEF, network=broken).fit(
             problem, data.split(64)[1], progress=False, key=KEY
         )
-    many = dataclasses.replace(BRIEF, fresh=60)
-    with refuses(ValueError, "`fresh` simulations replace .* of which 58 are for training; got 60"):
+    many = dataclasses.replace(BRIEF, online=60)
+    with refuses(
+        ValueError, "`online` simulations replace .* of which 58 are for training; got 60"
+    ):
         many.fit(problem, data.split(64)[1], progress=False, key=KEY)
-    points = dataclasses.replace(brief, spread=Spread.NONE)
+    only_points = dataclasses.replace(brief.method, spread=Spread.NONE)
+    points = dataclasses.replace(brief, method=only_points)
     batch = jax.tree.map(lambda x: np.asarray(x)[None], observation(problem))
     with refuses(ValueError, "This map gives points only"):
         points.mean_and_covariance(batch)
@@ -642,7 +648,9 @@ def test_series_lose_readings_at_random_in_blocks_and_in_patterns(problem):
     whole = measured(problem, np.ones((1, 10, 3)), np.zeros((1, 2)))
     one = jax.tree.map(lambda x: jnp.asarray(x[0], jnp.float32), whole)
     one = dataclasses.replace(one, mask=jnp.ones((10, 3), bool))
-    lose = jax.vmap(lambda k: methods.amortized._masking.thin(one, 1.0, patterns=True, key=k).mask)
+    lose = jax.vmap(
+        lambda k: methods.amortized._masking.mask_readings(one, 1.0, patterns=True, key=k).mask
+    )
     masks = np.asarray(lose(jr.split(KEY, 600)))
     assert masks.any(axis=(1, 2)).all()
     rows = masks.any(axis=2)

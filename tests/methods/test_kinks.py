@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import inojax as ij
-from inojax.methods import PINN, BiLO, GaussNewtonDescent, LeastSquares, Penalty
+from inojax.methods import PINN, BiLO, GaussNewtonWeightOptimizer, LeastSquares, Penalty
 from inojax.methods.pde._equation import equation_of
 from inojax.methods.pde._unknowns import Functions, Unknowns
 from inojax.problems import particles
@@ -16,7 +16,7 @@ KEY = jr.key(6)
 TRUTH = np.array([500.0, 10.0])
 SMALL = BiLO(
     width=32,
-    descent=GaussNewtonDescent(points=48),
+    weight_optimizer=GaussNewtonWeightOptimizer(points=48),
     penalty=Penalty.NONE,
     pretraining=80,
     steps=80,
@@ -72,7 +72,7 @@ def test_a_pinn_of_even_weights_keeps_the_jump(problem, observation, most_likely
     method = PINN(
         width=32,
         data_weight=1e4,
-        descent=GaussNewtonDescent(points=48),
+        weight_optimizer=GaussNewtonWeightOptimizer(points=48),
         pretraining=80,
         steps=300,
     )

@@ -544,7 +544,7 @@ def test_lynx_and_hare_end_at_the_known_optima(name):
     # To the digits that are known: half a unit in the fourth, and the solver's 1e-6.
     np.testing.assert_allclose(estimate.value, expected, rtol=2e-4)
     # Its intervals are those of the linearized model, which is said.
-    assert estimate.diagnostics.solver_power == 0.0
+    assert estimate.diagnostics.tempering_exponent == 0.0
     assert not any("come from the real solver" in reason for reason in estimate.ticket.reasons)
 
 

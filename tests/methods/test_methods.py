@@ -519,7 +519,7 @@ def test_variants_train_and_come_back_from_disk(variant, linear, small_data, obs
         (lambda: methods.DriftSettings(restart=1.5), r"`restart` must lie in \[0, 1\]; got 1.5"),
         (lambda: methods.SurrogateSettings(steps=0), "`steps` must be at least 1; got 0"),
         (lambda: methods.SurrogateSettings(spectral_weight=-1.0), "`spectral_weight`.*got -1.0"),
-        (lambda: methods.Regression(thinned=-0.1), r"`thinned` must lie in \[0, 1\]; got -0.1"),
+        (lambda: methods.Regression(mask_rate=-0.1), r"`mask_rate` must lie in \[0, 1\]; got -0.1"),
         (lambda: FNOSettings(heads=0), "`heads` must be at least 1; got 0"),
     ],
 )

@@ -7,14 +7,23 @@ import numpy as np
 import pytest
 
 from inojax import EstimateStatus
-from inojax.methods import PINN, AdamDescent, AdamSearch, GaussNewtonDescent
+from inojax.methods import (
+    PINN,
+    AdamParameterOptimizer,
+    AdamWeightOptimizer,
+    GaussNewtonWeightOptimizer,
+)
 from inojax.problems import lotka_volterra, scalar_poisson
 from tests.refuses import refuses
 
 KEY = jr.key(4)
 NOISE = 0.1
 SMALL = PINN(
-    width=32, data_weight=1e-2, descent=GaussNewtonDescent(points=64), pretraining=60, steps=200
+    width=32,
+    data_weight=1e-2,
+    weight_optimizer=GaussNewtonWeightOptimizer(points=64),
+    pretraining=60,
+    steps=200,
 )
 
 
@@ -48,9 +57,9 @@ def test_a_large_weight_gives_up_the_equation_for_the_readings(rod, observation)
     """What BiLO does not do: the network passes nearer to noisy readings than any solution."""
     misfits = {}
     # Steps that are not cautious jump about under large weights, and end where rounding lets them.
-    descent = GaussNewtonDescent(points=64, cautious=True)
+    descent = GaussNewtonWeightOptimizer(points=64, cautious=True)
     for weight in (1e-2, 1e6):
-        method, each = dataclasses.replace(SMALL, data_weight=weight, descent=descent), []
+        method, each = dataclasses.replace(SMALL, data_weight=weight, weight_optimizer=descent), []
         for key in (jr.key(3), KEY, jr.key(5)):
             inverter = method.fit(rod, key=key)
             found = inverter.follow(observation, key=key)
@@ -62,8 +71,8 @@ def test_a_large_weight_gives_up_the_equation_for_the_readings(rod, observation)
 
 def test_the_published_steps_descend(rod, observation):
     method = PINN(width=32, data_weight=NOISE**2, pretraining=400, steps=600)
-    assert isinstance(method.descent, AdamDescent)
-    assert isinstance(method.search, AdamSearch)
+    assert isinstance(method.weight_optimizer, AdamWeightOptimizer)
+    assert isinstance(method.parameter_optimizer, AdamParameterOptimizer)
     inverter = method.fit(rod, key=KEY)
     assert inverter.losses[-1] < 1e-2 * inverter.losses[0]
     found = inverter.follow(observation, key=KEY)

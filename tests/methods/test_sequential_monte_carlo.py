@@ -101,7 +101,7 @@ def test_two_explanations_weigh_the_same_and_both_are_listed(squared):
     assert np.all(np.abs(weights - 0.5) < 0.3)
     assert weights.sum() == pytest.approx(1.0)
     assert estimate.ticket is not None
-    assert estimate.ticket.explanations == 2
+    assert estimate.ticket.modes == 2
 
 
 def test_explanations_weigh_what_the_prior_says():

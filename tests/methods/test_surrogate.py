@@ -11,7 +11,7 @@ import pytest
 import scipy.fft
 
 from inojax.data import simulate
-from inojax.methods import INO, SurrogateSettings
+from inojax.methods import INO, INOInverter, SurrogateSettings
 from inojax.methods.amortized._encoding import Encoder
 from inojax.methods.amortized._familiar import Familiar
 from inojax.methods.amortized._training_data import prepare
@@ -206,6 +206,13 @@ def test_inference_works_without_a_derivative_of_the_surrogate(setting, guard):
     assert isinstance(method, INO)
     drift = Drift(problem, encoder, method.drift, key=jr.key(2))
     familiar = Familiar.blank(encoder.slots)
-    inverter = method._inverter(problem, encoder, familiar, guard, drift, ())
+    inverter = INOInverter(
+        problem=problem,
+        method=method,
+        encoder=encoder,
+        familiar=familiar,
+        surrogate=guard,
+        drift=drift,
+    )
     observation = problem.simulate(np.array([0.4, -0.6]), key=jr.key(4))
     assert np.isfinite(inverter(observation, key=jr.key(5)).value).all()

@@ -11,7 +11,7 @@ import pytest
 
 import inojax as ij
 from inojax import EstimateStatus
-from inojax.methods import PINN, AdamDescent, BiLO, GaussNewtonDescent, Penalty
+from inojax.methods import PINN, AdamWeightOptimizer, BiLO, GaussNewtonWeightOptimizer, Penalty
 from inojax.methods.pde._equation import equation_of
 from inojax.methods.pde._unknowns import Functions, Unknowns, diagonal, fitted
 from inojax.methods.pde._weight_optimizers import Weights
@@ -19,12 +19,12 @@ from inojax.models import Field, FiniteElements, PDEModel, gradient, partial
 from inojax.problems import heat, variable_poisson
 
 KEY = jr.key(5)
-UPPER = GaussNewtonDescent(points=None, learning_rate=0.3)
+UPPER = GaussNewtonWeightOptimizer(points=None, learning_rate=0.3)
 SMALL = BiLO(
     width=32,
     field_width=16,
-    descent=GaussNewtonDescent(points=48),
-    field_descent=UPPER,
+    weight_optimizer=GaussNewtonWeightOptimizer(points=48),
+    field_optimizer=UPPER,
     pretraining=60,
     steps=150,
 )
@@ -194,7 +194,7 @@ def test_a_heavy_prior_holds_the_function_at_its_line(observation):
 
 def test_the_published_schedule_descends(rod, observation):
     method = BiLO.published(penalty=Penalty.DENSITY, pretraining=300, steps=300)
-    assert isinstance(method.field_descent, AdamDescent)
+    assert isinstance(method.field_optimizer, AdamWeightOptimizer)
     inverter = dataclasses.replace(method, width=32, field_width=16).fit(rod, key=KEY)
     found = inverter.follow(observation, key=KEY)
     assert found.misfit[-1] < 0.5 * found.misfit[0]
@@ -205,7 +205,7 @@ def test_a_pinn_recovers_a_function(rod, observation):
         width=32,
         field_width=16,
         data_weight=1e-2,
-        descent=GaussNewtonDescent(points=48),
+        weight_optimizer=GaussNewtonWeightOptimizer(points=48),
         pretraining=60,
         steps=300,
     )

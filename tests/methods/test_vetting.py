@@ -165,7 +165,7 @@ def test_every_estimate_carries_a_ticket(problem, fresh):
     exact = LeastSquares(starts=1).fit(problem, key=KEY)(one, key=KEY).ticket
     assert exact.exact
     # The model is linear, so that its linearization is the posterior.
-    assert exact.solver_power == 1.0
+    assert exact.tempering_exponent == 1.0
     assert exact.verdict is ij.Verdict.TRUST
     # Two parameters are fitted, of which the prior knew next to nothing. What is left of its 1/20
     # to 1/400 in each direction changes the p-value by less than this.

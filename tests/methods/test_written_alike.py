@@ -117,7 +117,7 @@ BRIEF = {
         moves=2,
         draws=8,
     ),
-    "InverseMap": methods.InverseMap(nn.Dense((16,)), steps=20, batch=32, thinned=0.5, draws=8),
+    "InverseMap": methods.InverseMap(nn.Dense((16,)), steps=20, batch=32, mask_rate=0.5, draws=8),
 }
 CASES = [
     (name, sensors)
@@ -379,7 +379,7 @@ def test_readings_between_output_times_are_told():
     assert any("between output times" in reason for reason in estimate.ticket.reasons)
 
 
-def familiar(missing, thinned, patterns=False, count=20):
+def familiar(missing, mask_rate, patterns=False, count=20):
     """What is familiar to a network of two channels read at so many fixed times."""
     hours = np.arange(1.0, count + 1)
     problem, _ = make("fixed")
@@ -387,7 +387,7 @@ def familiar(missing, thinned, patterns=False, count=20):
     sensors = ij.Sensors(ij.FixedTimes(hours), missing=missing)
     problem = ij.InverseProblem("chain", problem.parameters, model, sensors, problem.noise)
     slots = Slots.of(problem)
-    known = Familiar.fit(problem, slots, thinned=thinned, patterns=patterns)
+    known = Familiar.fit(problem, slots, mask_rate=mask_rate, patterns=patterns)
 
     def lacks(mask):
         values = np.where(mask, 1.0, 0.0)
@@ -420,7 +420,7 @@ SILENT = {"a channel", "the second half", "a channel's second half"}
         ((0.0, 0.2), SILENT),
         ((0.0, 0.5, True), SILENT - {"the second half"}),
     ],
-    ids=["complete", "missing", "thinned", "thinned in patterns"],
+    ids=["complete", "missing", "mask_rate", "mask_rate in patterns"],
 )
 def test_losses_that_training_did_not_meet_are_told(trained_with, told):
     lacks = familiar(*trained_with)

@@ -40,20 +40,20 @@ class Familiar(eqx.Module):
 
     @classmethod
     def fit(
-        cls, problem: InverseProblem, slots: Slots, *, thinned: float, patterns: bool = False
+        cls, problem: InverseProblem, slots: Slots, *, mask_rate: float, patterns: bool = False
     ) -> "Familiar":
         """Look at what training observations of a problem lack.
 
         Args:
             problem: The inverse problem.
             slots: Where its readings go.
-            thinned: Share of them that lose readings.
+            mask_rate: Share of them that lose readings.
             patterns: Whether these lose blocks and all but every n-th row as well.
 
         Returns:
             What is familiar.
         """
-        draw = jax.jit(jax.vmap(partial(_mask, problem, thinned, patterns)))
+        draw = jax.jit(jax.vmap(partial(_mask, problem, mask_rate, patterns)))
         rows, mask = (np.asarray(x) for x in draw(jr.split(jr.key(0), _DRAWS)))
         shares = _shares(slots, np.asarray(rows, float), mask)
         typical = np.median(shares, axis=0)
@@ -95,12 +95,12 @@ class Familiar(eqx.Module):
 
 
 def _mask(
-    problem: InverseProblem, thinned: float, patterns: bool, key: Array
+    problem: InverseProblem, mask_rate: float, patterns: bool, key: Array
 ) -> tuple[Array, Array]:
     draw_key, lose_key = jr.split(key)
     grid = problem.model.times
     rows, mask = problem.sensors.draw(grid, len(problem.channels), key=draw_key)
-    return rows, kept_by_luck(jnp.asarray(mask), thinned, patterns=patterns, key=lose_key)
+    return rows, kept_by_luck(jnp.asarray(mask), mask_rate, patterns=patterns, key=lose_key)
 
 
 def _shares(

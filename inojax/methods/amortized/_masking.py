@@ -16,7 +16,7 @@ _RAREST = 10
 _Readings = TypeVar("_Readings", Observation, Measured)
 
 
-def thin(
+def mask_readings(
     seen: _Readings, share: float, *, patterns: bool = False, key: Key[Array, ""]
 ) -> _Readings:
     """Lose readings of one experiment at random.

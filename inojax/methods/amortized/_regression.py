@@ -17,7 +17,7 @@ from .._estimates import estimate_from_cloud
 from ._encoding import Encoder, Readings
 from ._familiar import Familiar
 from ._inverter import AbstractAmortizedInverter
-from ._masking import thin
+from ._masking import mask_readings
 from ._method import AbstractAmortizedMethod, TrainingSession
 from ._slots import Arranged, Slots
 from ._training_data import SimulatedData, batch_keys, redraw
@@ -35,7 +35,7 @@ class Regression(AbstractAmortizedMethod["RegressionInverter"]):
         steps: Optimizer steps.
         batch: Simulations per step.
         learning_rate: Peak of the one-cycle schedule.
-        thinned: Share of training observations that lose readings.
+        mask_rate: Share of training observations that lose readings.
         draws: Draws from the predicted spread.
     """
 
@@ -44,13 +44,13 @@ class Regression(AbstractAmortizedMethod["RegressionInverter"]):
     steps: int = 6000
     batch: int = 512
     learning_rate: float = 1e-3
-    thinned: float = 0.1
+    mask_rate: float = 0.1
     draws: int = 128
 
     def __check_init__(self) -> None:
         """Refuse counts below one and shares outside of [0, 1]."""
         check_counts(self, "width", "depth", "steps", "batch", "draws")
-        check_shares(self, "thinned")
+        check_shares(self, "mask_rate")
 
     def _train(self, session: TrainingSession, *, key: Key[Array, ""]) -> "RegressionInverter":
         problem, encoder = session.problem, session.encoder
@@ -62,7 +62,7 @@ class Regression(AbstractAmortizedMethod["RegressionInverter"]):
             held_out=self._held_out(problem, encoder),
             key=train_key,
         )
-        familiar = Familiar.fit(problem, encoder.slots, thinned=self.thinned)
+        familiar = Familiar.fit(problem, encoder.slots, mask_rate=self.mask_rate)
         return RegressionInverter(
             problem=problem,
             method=self,
@@ -102,7 +102,7 @@ class Regression(AbstractAmortizedMethod["RegressionInverter"]):
         ) -> Array:
             theta = jnp.asarray(problem.parameters.from_unit(z))
             seen = measure(problem, states, theta, key=observe_key)
-            readings, _ = encoder.measured(thin(seen, self.thinned, key=lose_key))
+            readings, _ = encoder.measured(mask_readings(seen, self.mask_rate, key=lose_key))
             return _example_loss(model, encoder, readings, z)
 
         def loss(

@@ -202,9 +202,9 @@ def redraw(
         key: Key of the step.
 
     Returns:
-        The same with fresh values from the prior where `only_measured` says so.
+        The same with fresh values from the prior where `observation_parameters` says so.
     """
-    free = problem.only_measured
+    free = problem.observation_parameters
     if not free.any():
         return z
     # Apart from the keys that `batch_keys` splits from the same one.

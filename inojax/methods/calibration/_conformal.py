@@ -1,4 +1,4 @@
-"""A conformal correction: any inverter's intervals, made honest on held-out simulations."""
+"""A conformal correction: any inverter's intervals, calibrated on held-out simulations."""
 
 from typing import Any
 

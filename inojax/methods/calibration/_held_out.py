@@ -55,7 +55,7 @@ def usable_cases(inverter: AbstractInverter, dataset: Dataset, *, accept: bool =
     inverter.problem.check_independent()
     check_dataset(inverter.problem, dataset, accept=accept)
     usable = dataset.usable()
-    check_enough(len(usable), FEWEST, "for honest intervals")
+    check_enough(len(usable), FEWEST, "for calibrated intervals")
     return usable
 
 

@@ -353,7 +353,7 @@ class LeastSquaresInverter(AbstractExactInverter):
             found.status,
             optima,
             Diagnostics(
-                solver_power=jnp.asarray(power, jnp.float64),
+                tempering_exponent=jnp.asarray(power, jnp.float64),
                 solver_draws=worth,
                 search=found.search,
             ),

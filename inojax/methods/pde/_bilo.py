@@ -20,12 +20,17 @@ from .._estimates import estimate_from_cloud, estimate_from_point
 from ..exact._objective import Penalty
 from ._equation import Equation, equation_of
 from ._equation_inverter import AbstractEquationInverter, AbstractEquationMethod
-from ._parameter_optimizers import AbstractSearch, AdamSearch, GaussNewtonSearch, penalized
+from ._parameter_optimizers import (
+    AbstractParameterOptimizer,
+    AdamParameterOptimizer,
+    GaussNewtonParameterOptimizer,
+    penalized,
+)
 from ._unknowns import Functions, Unknowns, diagonal
 from ._weight_optimizers import (
-    AbstractDescent,
-    AdamDescent,
-    GaussNewtonDescent,
+    AbstractWeightOptimizer,
+    AdamWeightOptimizer,
+    GaussNewtonWeightOptimizer,
     Target,
     Weights,
     nothing,
@@ -56,9 +61,9 @@ class BiLO(AbstractEquationMethod["BiLOInverter"]):
         depth: Layers from width to width.
         train_embedding: Whether the embedding of the parameters is trained.
         residual_gradient: Weight of the residual's derivative by the parameters.
-        descent: How the weights follow the equation.
-        search: How the parameters follow the readings.
-        field_descent: How the networks of unknown functions follow the readings; Gauss-Newton
+        weight_optimizer: How the weights follow the equation.
+        parameter_optimizer: How the parameters follow the readings.
+        field_optimizer: How the networks of unknown functions follow the readings; Gauss-Newton
             steps should take all points (`points=None`), of which there are few, and be small, or
             the functions run ahead of the operator.
         penalty: What is added to the misfit of the readings; unknown functions know that of their
@@ -77,9 +82,11 @@ class BiLO(AbstractEquationMethod["BiLOInverter"]):
     depth: int = 2
     train_embedding: bool = False
     residual_gradient: float = 0.1
-    descent: AbstractDescent = GaussNewtonDescent()
-    search: AbstractSearch = GaussNewtonSearch()
-    field_descent: AbstractDescent = GaussNewtonDescent(points=None, learning_rate=0.1)
+    weight_optimizer: AbstractWeightOptimizer = GaussNewtonWeightOptimizer()
+    parameter_optimizer: AbstractParameterOptimizer = GaussNewtonParameterOptimizer()
+    field_optimizer: AbstractWeightOptimizer = GaussNewtonWeightOptimizer(
+        points=None, learning_rate=0.1
+    )
     penalty: Penalty = Penalty.DENSITY
     pretraining: int = 80
     steps: int = 300
@@ -92,9 +99,9 @@ class BiLO(AbstractEquationMethod["BiLOInverter"]):
         check_choices(self, penalty=Penalty)
         check_parts(
             self,
-            descent=AbstractDescent,
-            search=AbstractSearch,
-            field_descent=AbstractDescent,
+            weight_optimizer=AbstractWeightOptimizer,
+            parameter_optimizer=AbstractParameterOptimizer,
+            field_optimizer=AbstractWeightOptimizer,
         )
         if not self.residual_gradient > 0.0:
             raise ValueError(
@@ -126,9 +133,9 @@ class BiLO(AbstractEquationMethod["BiLOInverter"]):
         """
         return cls(
             width=128,
-            descent=AdamDescent(),
-            search=AdamSearch(),
-            field_descent=AdamDescent(),
+            weight_optimizer=AdamWeightOptimizer(),
+            parameter_optimizer=AdamParameterOptimizer(),
+            field_optimizer=AdamWeightOptimizer(),
             residual_gradient=residual_gradient,
             penalty=penalty,
             pretraining=pretraining,
@@ -244,11 +251,11 @@ class _State(NamedTuple):
     """All that moves, each with the state of what moves it."""
 
     network: Array
-    descent: Any
+    weight_optimizer: Any
     functions: Array
-    field_descent: Any
+    field_optimizer: Any
     x: Array
-    search: Any
+    parameter_optimizer: Any
 
 
 class _Upper(NamedTuple):
@@ -260,7 +267,7 @@ class _Upper(NamedTuple):
     observation: Observation
 
     def unknowns(self, x: Array, vector: Array) -> Unknowns:
-        scalars = self.equation.physical(self.method.search, x)
+        scalars = self.equation.physical(self.method.parameter_optimizer, x)
         return Unknowns(scalars, self.functions.build(vector))
 
     def line(self, network: LocalOperator, x: Array, vector: Array) -> Linearization:
@@ -270,23 +277,25 @@ class _Upper(NamedTuple):
         return self.equation.line(network, unknowns_of, x, self.observation)
 
     def moved_scalars(self, line: Linearization, state: _State, progress: Array) -> Any:
-        """Scalars after a step of the search."""
+        """Scalars after a step of their optimizer."""
         equation, method = self.equation, self.method
         if not equation.scalars:
-            return state.x, state.search
+            return state.x, state.parameter_optimizer
 
         def unknowns_of(x: Array) -> Unknowns:
             return self.unknowns(x, state.functions)
 
         slopes = penalized(line, equation.space, method.penalty, unknowns_of, state.x)
-        return method.search.step(state.x, *slopes, state.search, progress)
+        return method.parameter_optimizer.step(
+            state.x, *slopes, state.parameter_optimizer, progress
+        )
 
     def moved_functions(
         self, network: LocalOperator, state: _State, progress: Array, key: Array
     ) -> Any:
-        """Networks of unknown functions after a step of their descent."""
+        """Networks of unknown functions after a step of their optimizer."""
         if not self.equation.model.fields:
-            return state.functions, state.field_descent
+            return state.functions, state.field_optimizer
         # Half of all squares is minus the log posterior.
         half = np.float32(0.5**0.5)
         prior = 0.0 if self.method.penalty is Penalty.NONE else half
@@ -297,10 +306,10 @@ class _Upper(NamedTuple):
         def extra(vector: Array) -> Array:
             return half * self.line(network, state.x, vector).residual
 
-        target, descent = Target(rows, extra), self.method.field_descent
+        target, optimizer = Target(rows, extra), self.method.field_optimizer
         region = diagonal(self.equation.model, key=key)
-        *moved, _ = descent.step(
-            target, region, state.functions, state.field_descent, progress, key=key
+        *moved, _ = optimizer.step(
+            target, region, state.functions, state.field_optimizer, progress, key=key
         )
         return moved
 
@@ -316,8 +325,8 @@ def _follow(inverter: BiLOInverter, observation: Observation, key: Array) -> Loc
         lower_key, upper_key = jr.split(key)
         unknowns = upper.unknowns(state.x, state.functions)
         target = method._target(equation, weights, unknowns)
-        *lower, loss = method.descent.step(
-            target, equation.region, state.network, state.descent, progress, key=lower_key
+        *lower, loss = method.weight_optimizer.step(
+            target, equation.region, state.network, state.weight_optimizer, progress, key=lower_key
         )
         # One level after the other: calls of LAPACK at once can wait for each other for ever.
         network = weights.build(lower[0])
@@ -326,14 +335,14 @@ def _follow(inverter: BiLOInverter, observation: Observation, key: Array) -> Loc
         found = upper.moved_scalars(line, state, progress)
         return _State(*lower, *moved, *found), (unknowns.theta, loss, line.misfit)
 
-    x = equation.start(method.search)
+    x = equation.start(method.parameter_optimizer)
     start = _State(
         weights.vector,
-        method.descent.init(weights.vector),
+        method.weight_optimizer.init(weights.vector),
         functions.vector,
-        method.field_descent.init(functions.vector),
+        method.field_optimizer.init(functions.vector),
         x,
-        method.search.init(x),
+        method.parameter_optimizer.init(x),
     )
     given = jnp.linspace(0.0, 1.0, method.steps), jr.split(key, method.steps)
     state, history = jax.lax.scan(step, start, given)

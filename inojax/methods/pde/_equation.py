@@ -16,7 +16,7 @@ from ..._observation import Observation
 from ..._parameters import ParameterSpace
 from ...models import PDEModel
 from ...nn import Jet, LocalOperator
-from ._parameter_optimizers import AbstractSearch
+from ._parameter_optimizers import AbstractParameterOptimizer
 from ._unknowns import Functions, Unknowns, fitted
 from ._weight_optimizers import Region
 
@@ -76,17 +76,17 @@ class Equation(eqx.Module):
         coefficients = jnp.asarray(self.guess[self.scalars :], jnp.float32)
         return fitted(drawn, self.model, coefficients, key)
 
-    def start(self, search: AbstractSearch) -> Float[Array, " scalar"]:
+    def start(self, optimizer: AbstractParameterOptimizer) -> Float[Array, " scalar"]:
         """Coordinates of the guess of the scalars."""
         if not self.scalars:
             return self.scale
-        return search.coordinates(self.space, self.scale, self.scale)
+        return optimizer.coordinates(self.space, self.scale, self.scale)
 
     def physical(
-        self, search: AbstractSearch, x: Float[Array, " scalar"]
+        self, optimizer: AbstractParameterOptimizer, x: Float[Array, " scalar"]
     ) -> Float[Array, " scalar"]:
         """Physical values of the scalars at coordinates, each of its own coordinate."""
-        return search.physical(self.space, x, self.scale) if self.scalars else x
+        return optimizer.physical(self.space, x, self.scale) if self.scalars else x
 
     def states(
         self,

@@ -21,7 +21,7 @@ from .._inverter import AbstractNetworkInverter, check_readings
 from .._method import AbstractMethod, FitArguments
 from ._equation import Equation
 from ._unknowns import Functions, Unknowns
-from ._weight_optimizers import AbstractDescent, Target, Weights, run_descent
+from ._weight_optimizers import AbstractWeightOptimizer, Target, Weights, optimize_weights
 
 _Solution = TypeVar("_Solution")
 _Inverter = TypeVar("_Inverter", bound="AbstractEquationInverter")
@@ -120,13 +120,13 @@ class AbstractEquationMethod(AbstractMethod[_Inverter]):
     and `_target`.
 
     Attributes:
-        descent: How the weights follow the equation.
+        weight_optimizer: How the weights follow the equation.
         pretraining: Steps of the weights at the guess.
     """
 
     _trains: ClassVar[bool] = True
 
-    descent: AbstractVar[AbstractDescent]
+    weight_optimizer: AbstractVar[AbstractWeightOptimizer]
     pretraining: AbstractVar[int]
 
     @in_x32
@@ -167,8 +167,13 @@ def _pretrained(
     """The network after its training at the guess, and the loss before each step."""
     weights = Weights.of(network)
     target = method._target(equation, weights, Unknowns(equation.scale, functions))
-    vector, losses = run_descent(
-        method.descent, target, equation.region, weights.vector, method.pretraining, key=key
+    vector, losses = optimize_weights(
+        method.weight_optimizer,
+        target,
+        equation.region,
+        weights.vector,
+        method.pretraining,
+        key=key,
     )
     return weights.build(vector), losses
 
@@ -181,6 +186,6 @@ def _checked(losses: Float[Array, " step"]) -> Float[Array | np.ndarray, " step"
     if not np.isfinite(found[-1]):
         raise RuntimeError(
             f"The residual is no longer finite after {len(losses)} steps. Lower the "
-            "`learning_rate` of `descent`, or raise its damping where it has one."
+            "`learning_rate` of `weight_optimizer`, or raise its damping where it has one."
         )
     return found

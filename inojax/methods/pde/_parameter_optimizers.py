@@ -18,7 +18,7 @@ from ._unknowns import Unknowns
 from ._weight_optimizers import last_third
 
 
-class AbstractSearch(eqx.Module):
+class AbstractParameterOptimizer(eqx.Module):
     """Takes steps of the parameters downhill in the misfit, in coordinates of its own.
 
     To add one, subclass it and write what is abstract here; all of it is pure.
@@ -52,7 +52,7 @@ class AbstractSearch(eqx.Module):
         """One step; `progress` goes from 0 to 1 over the run."""
 
 
-class AdamSearch(AbstractSearch):
+class AdamParameterOptimizer(AbstractParameterOptimizer):
     """Adam on the parameters in units of the guess, as published.
 
     Attributes:
@@ -103,7 +103,7 @@ class AdamSearch(AbstractSearch):
         return cast(Array, optax.apply_updates(x, updates)), state
 
 
-class GaussNewtonSearch(AbstractSearch):
+class GaussNewtonParameterOptimizer(AbstractParameterOptimizer):
     """Damped Gauss-Newton in unconstrained coordinates, within a region of trust.
 
     Attributes:

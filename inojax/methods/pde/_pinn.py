@@ -14,9 +14,16 @@ from .._checks import check_counts, check_parts, check_positive
 from .._estimates import estimate_from_point
 from ._equation import Equation, equation_of
 from ._equation_inverter import AbstractEquationInverter, AbstractEquationMethod
-from ._parameter_optimizers import AbstractSearch, AdamSearch
+from ._parameter_optimizers import AbstractParameterOptimizer, AdamParameterOptimizer
 from ._unknowns import Functions, Unknowns
-from ._weight_optimizers import AbstractDescent, AdamDescent, Target, Weights, nothing, run_descent
+from ._weight_optimizers import (
+    AbstractWeightOptimizer,
+    AdamWeightOptimizer,
+    Target,
+    Weights,
+    nothing,
+    optimize_weights,
+)
 
 
 class PINN(AbstractEquationMethod["PINNInverter"]):
@@ -34,8 +41,8 @@ class PINN(AbstractEquationMethod["PINNInverter"]):
         data_weight: Weight of the mean square of readings minus predictions, in standard deviations
             of the noise, beside the mean square of the residual. A published weight w for plain
             squares is w times the variance of the noise here.
-        descent: How weights and parameters descend.
-        search: In which coordinates parameters are; its steps are those of the descent.
+        weight_optimizer: How weights and parameters descend.
+        parameter_optimizer: In which coordinates parameters are; its steps are not used.
         pretraining: Steps of the weights at the guess, on the equation alone.
         steps: Steps of both together for each observation.
         guess: Physical parameter values to begin with; by default the medians of the priors.
@@ -49,8 +56,8 @@ class PINN(AbstractEquationMethod["PINNInverter"]):
     field_width: int = 64
     depth: int = 2
     data_weight: float = 1e-6
-    descent: AbstractDescent = AdamDescent()
-    search: AbstractSearch = AdamSearch()
+    weight_optimizer: AbstractWeightOptimizer = AdamWeightOptimizer()
+    parameter_optimizer: AbstractParameterOptimizer = AdamParameterOptimizer()
     pretraining: int = 10_000
     steps: int = 50_000
     guess: tuple[float, ...] | None = None
@@ -59,7 +66,11 @@ class PINN(AbstractEquationMethod["PINNInverter"]):
         """Refuse counts below one and a weight that is not positive."""
         check_counts(self, "width", "field_width", "depth", "pretraining", "steps")
         check_positive(self, "data_weight")
-        check_parts(self, descent=AbstractDescent, search=AbstractSearch)
+        check_parts(
+            self,
+            weight_optimizer=AbstractWeightOptimizer,
+            parameter_optimizer=AbstractParameterOptimizer,
+        )
 
     def _untrained(
         self, problem: InverseProblem, init_key: Key[Array, ""], field_key: Key[Array, ""]
@@ -146,7 +157,7 @@ def _follow(inverter: PINNInverter, observation: Observation, key: Array) -> PIN
         return weights.build(vector[size:])
 
     def unknowns_of(x: Array, functions: Functions) -> Unknowns:
-        return Unknowns(equation.physical(method.search, x), functions)
+        return Unknowns(equation.physical(method.parameter_optimizer, x), functions)
 
     def rows(vector: Array, points: Array) -> Array:
         network, functions = taken_apart(vector)
@@ -165,9 +176,9 @@ def _follow(inverter: PINNInverter, observation: Observation, key: Array) -> PIN
         jumps = equation.jumps(network, unknowns(vector[:size]))
         return jnp.concatenate([share * line.residual, jumps.ravel()])
 
-    start = jnp.concatenate([equation.start(method.search), weights.vector])
-    vector, losses = run_descent(
-        method.descent, Target(rows, extra), equation.region, start, method.steps, key=key
+    start = jnp.concatenate([equation.start(method.parameter_optimizer), weights.vector])
+    vector, losses = optimize_weights(
+        method.weight_optimizer, Target(rows, extra), equation.region, start, method.steps, key=key
     )
     network, functions = taken_apart(vector)
     theta = unknowns_of(vector[:size], functions).theta

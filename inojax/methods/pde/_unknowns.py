@@ -11,13 +11,20 @@ from jaxtyping import Array, ArrayLike, Float, Key
 
 from ...models import Field, PDEModel
 from ...nn import Jet, LocalOperator
-from ._weight_optimizers import GaussNewtonDescent, Region, Target, Weights, nothing, run_descent
+from ._weight_optimizers import (
+    GaussNewtonWeightOptimizer,
+    Region,
+    Target,
+    Weights,
+    nothing,
+    optimize_weights,
+)
 
 # Points along the coordinate of each function where its slope counts; published are as many.
 _ALONG = 101
 # Steps that fit networks to the functions of the guess, and how they are taken.
 _FITTING = 100
-_FIT = GaussNewtonDescent(points=None, final_rate=1.0, cautious=True)
+_FIT = GaussNewtonWeightOptimizer(points=None, final_rate=1.0, cautious=True)
 
 
 class Functions(eqx.Module):
@@ -192,7 +199,7 @@ def fitted(
         return jnp.stack(gaps, axis=1)
 
     target, region = Target(rows, nothing), diagonal(model, key=key)
-    vector, _ = run_descent(_FIT, target, region, weights.vector, _FITTING, key=key)
+    vector, _ = optimize_weights(_FIT, target, region, weights.vector, _FITTING, key=key)
     return weights.build(vector)
 
 

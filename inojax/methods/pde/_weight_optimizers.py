@@ -57,7 +57,7 @@ class Region(NamedTuple):
         return self.lower[None] + (self.upper - self.lower)[None] * share
 
 
-class AbstractDescent(eqx.Module):
+class AbstractWeightOptimizer(eqx.Module):
     """Takes steps toward the smallest loss of a target.
 
     To add one, subclass it and write `init` and `step`, both pure.
@@ -81,7 +81,7 @@ class AbstractDescent(eqx.Module):
         """One step; `progress` goes from 0 to 1 over the run. Returns the loss as well."""
 
 
-class AdamDescent(AbstractDescent):
+class AdamWeightOptimizer(AbstractWeightOptimizer):
     """Adam on the whole lattice of collocation points, as published.
 
     Attributes:
@@ -121,7 +121,7 @@ class AdamDescent(AbstractDescent):
         return optax.apply_updates(weights, updates), state, value  # pyright: ignore
 
 
-class GaussNewtonDescent(AbstractDescent):
+class GaussNewtonWeightOptimizer(AbstractWeightOptimizer):
     """Damped Gauss-Newton on a few points drawn anew for each step.
 
     The step is the shortest change of the weights that removes the rows at these points, up to
@@ -162,7 +162,7 @@ class GaussNewtonDescent(AbstractDescent):
         check_positive(self, "learning_rate", "final_rate", "damping")
 
     def init(self, weights: Float[Array, " weight"]) -> Any:
-        """How much more than `damping` a cautious descent damps."""
+        """How much more than `damping` a cautious optimizer damps."""
         return jnp.ones((), weights.dtype)
 
     def step(
@@ -248,8 +248,8 @@ def _trained(module: Any) -> Any:
     return jax.tree.map(of, module, is_leaf=lambda node: isinstance(node, LocalOperator))
 
 
-def run_descent(
-    descent: AbstractDescent,
+def optimize_weights(
+    optimizer: AbstractWeightOptimizer,
     target: Target,
     region: Region,
     vector: Float[Array, " weight"],
@@ -257,10 +257,10 @@ def run_descent(
     *,
     key: Key[Array, ""],
 ) -> tuple[Float[Array, " weight"], Float[Array, " step"]]:
-    """Run all steps of a descent; pure, for use inside `jit`.
+    """Take all steps of an optimizer; pure, for use inside `jit`.
 
     Args:
-        descent: How steps are taken.
+        optimizer: How steps are taken.
         target: What shall become small.
         region: Where.
         vector: Weights to begin with.
@@ -274,10 +274,10 @@ def run_descent(
     def step(carry: Any, given: Any) -> tuple[Any, Array]:
         vector, state = carry
         progress, key = given
-        *carry, loss = descent.step(target, region, vector, state, progress, key=key)
+        *carry, loss = optimizer.step(target, region, vector, state, progress, key=key)
         return tuple(carry), loss
 
-    start = vector, descent.init(vector)
+    start = vector, optimizer.init(vector)
     given = jnp.linspace(0.0, 1.0, steps), jr.split(key, steps)
     (vector, _), losses = jax.lax.scan(step, start, given)
     return vector, losses

@@ -14,7 +14,7 @@ from ....nn import ConditionalMLP, UnitNormal
 from ....train import Loss, shard_batch
 from ..._checks import check_counts, check_shares
 from .._encoding import Encoder, Readings
-from .._masking import thin
+from .._masking import mask_readings
 from .._training_data import SimulatedData, batch_keys, redraw
 from ._drift_fields import AbstractDriftField, ResidualDrift
 from ._surrogate import Surrogate
@@ -36,7 +36,7 @@ class DriftSettings(eqx.Module):
         learning_rate: Peak of the one-cycle schedule.
         pool: Particles kept on their way between steps, a multiple of `batch`.
         restart: Chance, after each move, that a group starts anew with another observation.
-        thinned: Share of training observations that lose readings.
+        mask_rate: Share of training observations that lose readings.
     """
 
     width: int = 512
@@ -48,12 +48,12 @@ class DriftSettings(eqx.Module):
     learning_rate: float = 1e-3
     pool: int = 4096
     restart: float = 0.25
-    thinned: float = 0.1
+    mask_rate: float = 0.1
 
     def __check_init__(self) -> None:
         """Refuse counts below one, shares outside of [0, 1], sizes that do not divide."""
         check_counts(self, "width", "depth", "steps", "batch", "group", "pool")
-        check_shares(self, "restart", "thinned")
+        check_shares(self, "restart", "mask_rate")
         if self.batch % self.group or self.pool % self.batch:
             raise ValueError(
                 "`group` must divide `batch`, and `batch` must divide `pool`; got "
@@ -249,7 +249,7 @@ def _fresh(
     def one(z: Array, states: Array, observe_key: Array, lose_key: Array) -> tuple[Readings, Array]:
         theta = jnp.asarray(problem.parameters.from_unit(z))
         seen = measure(problem, states, theta, key=observe_key)
-        readings, exact = encoder.measured(thin(seen, settings.thinned, key=lose_key))
+        readings, exact = encoder.measured(mask_readings(seen, settings.mask_rate, key=lose_key))
         return readings, _relative(encoder, readings, exact)
 
     truth = redraw(problem, data.z[index], key=rest)

@@ -73,7 +73,9 @@ class INO(AbstractAmortizedMethod["INOInverter"]):
         surrogate_key, drift_key = jr.split(key)
         surrogate, first = self._fit_surrogate(session, surrogate_key)
         drift, second = self._fit_drift(session, surrogate, drift_key)
-        familiar = Familiar.fit(session.problem, session.encoder.slots, thinned=self.drift.thinned)
+        familiar = Familiar.fit(
+            session.problem, session.encoder.slots, mask_rate=self.drift.mask_rate
+        )
         return INOInverter(
             problem=session.problem,
             method=self,
@@ -89,9 +91,11 @@ class INO(AbstractAmortizedMethod["INOInverter"]):
     ) -> tuple[Surrogate, TrainLog]:
         problem, encoder, settings = session.problem, session.encoder, self.surrogate
         init_key, train_key = jr.split(key)
-        trained = session.trainer("C-FNO", settings, depends_on=(settings, self.drift.thinned)).fit(
+        trained = session.trainer(
+            "C-FNO", settings, depends_on=(settings, self.drift.mask_rate)
+        ).fit(
             new_surrogate(problem, encoder, settings, data=session.data, key=init_key),
-            surrogate_loss(problem, encoder, settings, self.drift.thinned),
+            surrogate_loss(problem, encoder, settings, self.drift.mask_rate),
             session.data,
             held_out=surrogate_error(problem, encoder),
             key=train_key,

@@ -15,7 +15,7 @@ from ....nn import MLP, ConditionalFNO, FNOSettings, ResponseSurface, cosine_bas
 from ....train import Loss, shard_batch
 from ..._checks import check_counts, check_shares
 from .._encoding import Encoder, Readings
-from .._masking import thin
+from .._masking import mask_readings
 from .._training_data import SimulatedData, batch_keys, redraw
 
 # More simulations than these no longer change a response surface, they only cost memory.
@@ -213,7 +213,7 @@ def _fit_surface(
 
 
 def surrogate_loss(
-    problem: InverseProblem, encoder: Encoder, settings: SurrogateSettings, thinned: float
+    problem: InverseProblem, encoder: Encoder, settings: SurrogateSettings, mask_rate: float
 ) -> Loss:
     """The training loss of the first stage, in units of the prior's spread at each time.
 
@@ -221,7 +221,7 @@ def surrogate_loss(
         problem: The inverse problem.
         encoder: Its scales.
         settings: Batch size and weights.
-        thinned: Share of examples that lose readings.
+        mask_rate: Share of examples that lose readings.
 
     Returns:
         A loss for `Trainer.fit`.
@@ -231,7 +231,7 @@ def surrogate_loss(
         hide_key, thin_key = jr.split(lose_key)
         theta = jnp.asarray(problem.parameters.from_unit(z))
         seen = measure(problem, states, theta, key=observe_key)
-        readings, _ = encoder.measured(thin(seen, thinned, key=thin_key))
+        readings, _ = encoder.measured(mask_readings(seen, mask_rate, key=thin_key))
         seen = readings.present & (jr.uniform(hide_key, ()) >= settings.reading_dropout)
         return encoder.rows(readings), seen
 

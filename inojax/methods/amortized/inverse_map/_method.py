@@ -31,14 +31,14 @@ from ..._inverter import check_batch, check_readings
 from .._encoding import Encoder
 from .._familiar import Familiar
 from .._inverter import AbstractAmortizedInverter
-from .._masking import thin
+from .._masking import mask_readings
 from .._method import AbstractAmortizedMethod, TrainingSession
 from .._slots import Arranged, Slots
 from .._training_data import batch_keys, redraw
 from ._examples import Epoch, Examples, MapData
 from ._fingerprint import digest_network, fingerprint
 from ._laplace_targets import with_targets
-from ._online import Simulator, fresh_simulator
+from ._online import Simulator, online_simulator
 from ._series import Inputs, Labels, SeriesEncoder, measure_series
 
 
@@ -83,10 +83,10 @@ class InverseMap(AbstractAmortizedMethod["InverseMapInverter"]):
             noise again.
         clean: Whether it is trained on series without noise, to see what that costs. A Laplace
             covariance is still that of the problem's noise.
-        fresh: New simulations in each step, inside the training loop; they replace the oldest of
+        online: New simulations in each step, inside the training loop; they replace the oldest of
             the data set. For models that are not stiff.
-        thinned: Share of training series that lose readings, at random, in a block or all but every
-            n-th; then gaps are allowed.
+        mask_rate: Share of training series that lose readings, at random, in a block or all but
+            every n-th; then gaps are allowed.
         select: Whether a tenth of the simulations, at most 512, is held out and chooses among the
             weights of twenty moments; else all train, and the last weights are kept.
         draws: Samples of an estimate.
@@ -108,28 +108,28 @@ class InverseMap(AbstractAmortizedMethod["InverseMapInverter"]):
     constant_rate: bool = False
     fixed_noise: bool = False
     clean: bool = False
-    fresh: int = 0
-    thinned: float = 0.0
+    online: int = 0
+    mask_rate: float = 0.0
     select: bool = True
     draws: int = 128
 
     def __check_init__(self) -> None:
         """Refuse counts below one, shares outside of [0, 1], and what excludes each other."""
         check_counts(self, "steps", "batch", "draws")
-        check_shares(self, "thinned")
+        check_shares(self, "mask_rate")
         check_choices(self, inputs=Inputs, spread=Spread, labels=Labels)
         check_positive(self, "learning_rate")
-        if self.fresh < 0:
-            raise ValueError(f"`fresh` must be zero or more; got {self.fresh}.")
-        if self.fresh and (self.fixed_noise or self.spread is Spread.LAPLACE):
+        if self.online < 0:
+            raise ValueError(f"`online` must be zero or more; got {self.online}.")
+        if self.online and (self.fixed_noise or self.spread is Spread.LAPLACE):
             raise ValueError(
-                "`fresh` simulations have neither `fixed_noise` nor a Laplace covariance to learn "
-                "from; use `fresh=0`, or `Spread.LIKELIHOOD` and noise that is drawn anew."
+                "`online` simulations have neither `fixed_noise` nor a Laplace covariance to learn "
+                "from; use `online=0`, or `Spread.LIKELIHOOD` and noise that is drawn anew."
             )
-        if self.thinned and self.spread is Spread.LAPLACE:
+        if self.mask_rate and self.spread is Spread.LAPLACE:
             raise ValueError(
-                "`thinned` series have no one Laplace covariance to learn; use `thinned=0.0`, or "
-                "`Spread.LIKELIHOOD`, which is wider where readings are lost."
+                "Series that lose readings have no one Laplace covariance to learn; use "
+                "`mask_rate=0.0`, or `Spread.LIKELIHOOD`, which is wider where readings are lost."
             )
 
     @property
@@ -174,10 +174,10 @@ class InverseMap(AbstractAmortizedMethod["InverseMapInverter"]):
                 "`spread=Spread.LAPLACE` learns one covariance for each simulation, but the "
                 f"sensors of {problem.name!r} lose readings. Use `Spread.LIKELIHOOD`."
             )
-        if self.fresh > len(data.z):
+        if self.online > len(data.z):
             raise ValueError(
-                f"`fresh` simulations replace those of the data set, of which {len(data.z)} are "
-                f"for training; got {self.fresh}. Lower `fresh`, or simulate more."
+                f"`online` simulations replace those of the data set, of which {len(data.z)} are "
+                f"for training; got {self.online}. Lower `online`, or simulate more."
             )
         scale_key, noise_key, target_key, init_key, train_key = jr.split(key, 5)
         measured = self._measured(problem)
@@ -189,8 +189,8 @@ class InverseMap(AbstractAmortizedMethod["InverseMapInverter"]):
         simulate, carry = None, None
         if self.fixed_noise:
             carry = Epoch.first(len(train.z))
-        if self.fresh:
-            simulate = fresh_simulator(problem, self.fresh)
+        if self.online:
+            simulate = online_simulator(problem, self.online)
             # The pool is what the loss carries.
             carry = jnp.asarray(0), data.z, data.states
             examples = examples._replace(train=Examples(data.z[:0], data.states[:0]))
@@ -209,7 +209,7 @@ class InverseMap(AbstractAmortizedMethod["InverseMapInverter"]):
             held_out=self._held_out(problem) if self.select else None,
             key=train_key,
         )
-        familiar = Familiar.fit(problem, encoder.slots, thinned=self.thinned, patterns=True)
+        familiar = Familiar.fit(problem, encoder.slots, mask_rate=self.mask_rate, patterns=True)
         return self._inverter(problem, encoder, familiar, trained.model, (trained.log,))
 
     def _untrained(self, problem: InverseProblem, encoder: Encoder) -> "InverseMapInverter":
@@ -238,7 +238,7 @@ class InverseMap(AbstractAmortizedMethod["InverseMapInverter"]):
         )
 
     def _encoder(self, problem: InverseProblem) -> SeriesEncoder:
-        masked = self.thinned > 0.0 or problem.sensors.missing > 0.0
+        masked = self.mask_rate > 0.0 or problem.sensors.missing > 0.0
         return SeriesEncoder.blank(problem, self.inputs, self.labels, masked=masked)
 
     def _network(self, problem: InverseProblem, encoder: SeriesEncoder, key: Array) -> Any:
@@ -288,7 +288,9 @@ class InverseMap(AbstractAmortizedMethod["InverseMapInverter"]):
         train_key, held_key = jr.split(key)
 
         def inputs(part: Examples, key: Array) -> Examples:
-            series = measure_series(measured, part.z, part.states, thinned=self.thinned, key=key)
+            series = measure_series(
+                measured, part.z, part.states, mask_rate=self.mask_rate, key=key
+            )
             return part._replace(inputs=encoder.encode_all(*series))
 
         train = inputs(train, train_key) if self.fixed_noise else train
@@ -301,7 +303,7 @@ class InverseMap(AbstractAmortizedMethod["InverseMapInverter"]):
         def example(z: Array, states: Array, observe_key: Array, lose_key: Array) -> Array:
             theta = jnp.asarray(measured.parameters.from_unit(z))
             seen = measure(measured, states, theta, key=observe_key)
-            seen = thin(seen, self.thinned, patterns=True, key=lose_key)
+            seen = mask_readings(seen, self.mask_rate, patterns=True, key=lose_key)
             return encoder(seen.values, seen.mask)
 
         return example

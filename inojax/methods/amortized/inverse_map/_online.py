@@ -26,7 +26,7 @@ _ENOUGH = 0.95
 _CONSTANT = 1e-6
 
 
-def fresh_simulator(problem: InverseProblem, count: int) -> Simulator:
+def online_simulator(problem: InverseProblem, count: int) -> Simulator:
     """A function that replaces the oldest simulations of a pool by new ones.
 
     They are solved in single precision by explicit steps, as short as agreement with the real
@@ -45,8 +45,8 @@ def fresh_simulator(problem: InverseProblem, count: int) -> Simulator:
     """
     if not isinstance(problem.model, ODEModel):
         raise TypeError(
-            "`fresh` simulations need an `ODEModel`, which explicit steps can solve; got "
-            f"{type(problem.model).__name__}. Use `fresh=0`."
+            "`online` simulations need an `ODEModel`, which explicit steps can solve; got "
+            f"{type(problem.model).__name__}. Use `online=0`."
         )
     substeps = _substeps(problem)
 
@@ -86,7 +86,7 @@ def _substeps(problem: InverseProblem) -> int:
     solved = np.asarray(solution.status) == SolveStatus.SUCCESS
     if np.mean(solved) < _ENOUGH:
         raise ValueError(
-            f"`fresh` simulations cannot be checked: the solver of {problem.name!r} fails for "
+            f"`online` simulations cannot be checked: the solver of {problem.name!r} fails for "
             f"{np.sum(~solved)} of {_CHECKED} draws of the prior. Raise the model's `max_steps`, "
             "or narrow the prior."
         )
@@ -107,7 +107,7 @@ def _substeps(problem: InverseProblem) -> int:
             return substeps
         substeps *= 2
     raise ValueError(
-        f"`fresh` simulations take explicit steps, and the model of {problem.name!r} needs more "
-        f"than {_MOST_SUBSTEPS} between two output times: it is stiff. Use `fresh=0` and a larger "
+        f"`online` simulations take explicit steps, and the model of {problem.name!r} needs more "
+        f"than {_MOST_SUBSTEPS} between two output times: it is stiff. Use `online=0` and a larger "
         "data set."
     )

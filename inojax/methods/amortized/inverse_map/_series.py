@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Key
 from ...._inverse_problem import InverseProblem, measure
 from ...._x64 import is_traced
 from ....nn import Normal
-from .._masking import thin
+from .._masking import mask_readings
 from .._slots import Arranged, Slots
 from .._training_data import SimulatedData
 
@@ -295,7 +295,7 @@ class SeriesEncoder(eqx.Module):
         raise ValueError(
             f"`observation` lacks {np.sum(~kept[case])} of {kept[case].size} readings, the "
             f"first at time {self.slots.read[row]:.12g}, but this map was trained on complete "
-            "series. Train one that knows gaps, `InverseMap(thinned=0.5)`."
+            "series. Train one that knows gaps, `InverseMap(mask_rate=0.5)`."
         )
 
 
@@ -304,7 +304,7 @@ def measure_series(
     z: Float[Array, "n parameter"],
     states: Float[Array, "n time state"],
     *,
-    thinned: float = 0.0,
+    mask_rate: float = 0.0,
     key: Key[Array, ""],
 ) -> tuple[Float[np.ndarray, "n reading channel"], Bool[np.ndarray, "n reading channel"]]:
     """Measure every simulation once, in float32.
@@ -313,7 +313,7 @@ def measure_series(
         problem: The inverse problem.
         z: Unit coordinates.
         states: Trajectories.
-        thinned: Share of the series that lose readings.
+        mask_rate: Share of the series that lose readings.
         key: Source of sensors, noise and losses.
 
     Returns:
@@ -321,7 +321,7 @@ def measure_series(
     """
     keys = np.asarray(jr.key_data(jr.split(key, (len(z), 2))))
     # Compiled for this problem, not with it as an argument, which would round its times.
-    block = jax.jit(jax.vmap(partial(_measure, problem, thinned)))
+    block = jax.jit(jax.vmap(partial(_measure, problem, mask_rate)))
     return in_blocks(block, np.asarray(z), np.asarray(states), keys)
 
 
@@ -345,12 +345,12 @@ def in_blocks(block: Callable[..., Any], *rows: np.ndarray) -> Any:
 
 
 def _measure(
-    problem: InverseProblem, thinned: float, z: Array, states: Array, keys: Array
+    problem: InverseProblem, mask_rate: float, z: Array, states: Array, keys: Array
 ) -> tuple[Array, Array]:
     observe_key, lose_key = jr.wrap_key_data(keys)
     theta = jnp.asarray(problem.parameters.from_unit(z))
     seen = measure(problem, states, theta, key=observe_key)
-    seen = thin(seen, thinned, patterns=True, key=lose_key)
+    seen = mask_readings(seen, mask_rate, patterns=True, key=lose_key)
     return seen.values, seen.mask
 
 
