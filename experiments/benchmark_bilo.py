@@ -168,7 +168,7 @@ def contender(name: str, size: Size, seed: int) -> Contender:
     # One step of pretraining, so that all begin with the same weights.
     short = {"width": size.width, "pretraining": 1, "steps": size.steps, "guess": GUESS}
     method: BiLO | PINN = (
-        dataclasses.replace(PINN(data_weight=DATA_WEIGHT * NOISE**2), **short)
+        dataclasses.replace(PINN.published(), data_weight=DATA_WEIGHT * NOISE**2, **short)
         if pinn
         else dataclasses.replace(BiLO.published(residual_gradient=RESIDUAL_GRADIENT), **short)
     )

@@ -34,7 +34,6 @@ import inojax as ij
 from inojax import plot
 from inojax.methods import (
     PINN,
-    AdamWeightOptimizer,
     BiLO,
     BiLOInverter,
     GaussNewtonWeightOptimizer,
@@ -74,9 +73,7 @@ class Size:
 
 
 _OURS = BiLO(penalty=Penalty.NONE)
-_QUICK_PINN = PINN(
-    width=64, weight_optimizer=GaussNewtonWeightOptimizer(), pretraining=80, steps=300
-)
+_QUICK_PINN = PINN()
 _WEIGHTS = (0.1, 1.0, 10.0)
 SIZES = {
     Preset.SMOKE: Size(
@@ -116,7 +113,7 @@ SIZES = {
             "BiLO": _OURS,
             "BiLO, as published": dataclasses.replace(BiLO.published()),
         },
-        dict.fromkeys(_WEIGHTS, PINN(weight_optimizer=AdamWeightOptimizer())),
+        dict.fromkeys(_WEIGHTS, PINN.published()),
         (0.0, 1e-3, 1e-2),
     ),
 }

@@ -97,13 +97,7 @@ _EXACT = BiLO(
     width=32, field_width=32, field_optimizer=GaussNewtonWeightOptimizer(points=None), steps=2000
 )
 _NOISY = BiLO()
-_PINN = PINN(
-    width=32,
-    field_width=32,
-    weight_optimizer=GaussNewtonWeightOptimizer(),
-    pretraining=80,
-    steps=300,
-)
+_PINN = PINN(width=32, field_width=32)
 # Noisy readings contradict the equation, so a step must not fulfill both at the points it draws.
 _NOISY_PINN = dataclasses.replace(
     _PINN, weight_optimizer=GaussNewtonWeightOptimizer(256, damping=1e-5)
@@ -126,8 +120,8 @@ SIZES = {
         5,
         {"BiLO": _EXACT, "BiLO as published": _PUBLISHED},
         {"BiLO": _NOISY, "BiLO as published": _PUBLISHED},
-        PINN(steps=10_000),
-        PINN(steps=10_000),
+        PINN.published(steps=10_000),
+        PINN.published(steps=10_000),
         _WEIGHTS,
     ),
 }

@@ -26,7 +26,6 @@ from _unknown_scalars import Answers, Trial, experiment, report, simulated
 from inojax import plot
 from inojax.methods import (
     PINN,
-    AdamWeightOptimizer,
     BiLO,
     BiLOInverter,
     GaussNewtonWeightOptimizer,
@@ -64,7 +63,7 @@ class Size:
 
 
 _OURS = BiLO(penalty=Penalty.NONE, pretraining=150, steps=300)
-_PINN = PINN(width=64, weight_optimizer=GaussNewtonWeightOptimizer(), pretraining=150, steps=300)
+_PINN = PINN(pretraining=150)
 _SMALL = {
     "width": 16,
     "pretraining": 5,
@@ -83,7 +82,7 @@ SIZES = {
     Preset.PAPER: Size(
         5,
         {"BiLO": _OURS, "BiLO, as published": BiLO.published(steps=20_000)},
-        PINN(weight_optimizer=AdamWeightOptimizer(), steps=20_000),
+        PINN.published(steps=20_000),
         _WEIGHTS,
     ),
 }

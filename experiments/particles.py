@@ -48,7 +48,6 @@ import inojax as ij
 from inojax import plot
 from inojax.methods import (
     PINN,
-    AdamWeightOptimizer,
     BiLO,
     BiLOInverter,
     GaussNewtonWeightOptimizer,
@@ -90,7 +89,7 @@ class Size:
 
 
 _OURS = BiLO(penalty=Penalty.NONE)
-_PINN = PINN(width=64, weight_optimizer=GaussNewtonWeightOptimizer(), pretraining=80, steps=300)
+_PINN = PINN()
 _SMALL = {
     "width": 16,
     "pretraining": 5,
@@ -109,7 +108,7 @@ SIZES = {
     Preset.PAPER: Size(
         5,
         {"BiLO": _OURS, "BiLO, as published": BiLO.published()},
-        PINN(weight_optimizer=AdamWeightOptimizer()),
+        PINN.published(),
         _WEIGHTS,
     ),
 }

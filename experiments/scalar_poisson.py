@@ -93,7 +93,7 @@ _ADAM = dataclasses.replace(
     weight_optimizer=AdamWeightOptimizer(amsgrad=False),
     parameter_optimizer=AdamParameterOptimizer(learning_rate=2e-3, amsgrad=False),
 )
-_PINN = PINN(width=64, weight_optimizer=GaussNewtonWeightOptimizer(), pretraining=80, steps=300)
+_PINN = PINN()
 _SMALL = {"width": 16, "pretraining": 5, "steps": 5}
 _TINY = dataclasses.replace(_OURS, **_SMALL, weight_optimizer=GaussNewtonWeightOptimizer(16))
 _OPERATORS = {
@@ -122,7 +122,7 @@ SIZES = {
     Preset.PAPER: Size(
         5,
         {"BiLO": _OURS, "BiLO, as published": _PUBLISHED, "BiLO by plain Adam": _ADAM},
-        PINN(width=64, weight_optimizer=AdamWeightOptimizer(), pretraining=1000, steps=3000),
+        dataclasses.replace(PINN.published(pretraining=1000, steps=3000), width=64),
         (0.1, 1.0, 10.0),
         _OPERATORS,
     ),

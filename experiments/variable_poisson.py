@@ -91,7 +91,7 @@ class Size:
 
 # More steps than by default: under weak penalties the function has far to go.
 _OURS = BiLO(steps=400)
-_PINN = PINN(width=64, weight_optimizer=GaussNewtonWeightOptimizer(), pretraining=80, steps=300)
+_PINN = PINN()
 _SMALL = {"width": 16, "field_width": 8, "pretraining": 60, "steps": 20}
 _TINY = GaussNewtonWeightOptimizer(64, damping=1e-5)
 _PUBLISHED = BiLO.published(residual_gradient=1e-3, penalty=Penalty.DENSITY, steps=10_000)
@@ -108,7 +108,7 @@ SIZES = {
     Preset.PAPER: Size(
         5,
         {"BiLO": _OURS, "BiLO, as published": _PUBLISHED},
-        PINN(steps=10_000),
+        PINN.published(steps=10_000),
         tuple((a, b) for a in PENALTIES for b in (1.0, 10.0, 100.0)),
     ),
 }

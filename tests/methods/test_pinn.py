@@ -70,7 +70,8 @@ def test_a_large_weight_gives_up_the_equation_for_the_readings(rod, observation)
 
 
 def test_the_published_steps_descend(rod, observation):
-    method = PINN(width=32, data_weight=NOISE**2, pretraining=400, steps=600)
+    method = PINN.published(pretraining=400, steps=600)
+    method = dataclasses.replace(method, width=32, data_weight=NOISE**2)
     assert isinstance(method.weight_optimizer, AdamWeightOptimizer)
     assert isinstance(method.parameter_optimizer, AdamParameterOptimizer)
     inverter = method.fit(rod, key=KEY)

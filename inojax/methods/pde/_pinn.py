@@ -19,6 +19,7 @@ from ._unknowns import Functions, Unknowns
 from ._weight_optimizers import (
     AbstractWeightOptimizer,
     AdamWeightOptimizer,
+    GaussNewtonWeightOptimizer,
     Target,
     Weights,
     nothing,
@@ -52,14 +53,14 @@ class PINN(AbstractEquationMethod["PINNInverter"]):
         and Lowengrub, arXiv 2404.17789.
     """
 
-    width: int = 128
+    width: int = 64
     field_width: int = 64
     depth: int = 2
     data_weight: float = 1e-6
-    weight_optimizer: AbstractWeightOptimizer = AdamWeightOptimizer()
+    weight_optimizer: AbstractWeightOptimizer = GaussNewtonWeightOptimizer()
     parameter_optimizer: AbstractParameterOptimizer = AdamParameterOptimizer()
-    pretraining: int = 10_000
-    steps: int = 50_000
+    pretraining: int = 80
+    steps: int = 300
     guess: tuple[float, ...] | None = None
 
     def __check_init__(self) -> None:
@@ -70,6 +71,24 @@ class PINN(AbstractEquationMethod["PINNInverter"]):
             self,
             weight_optimizer=AbstractWeightOptimizer,
             parameter_optimizer=AbstractParameterOptimizer,
+        )
+
+    @classmethod
+    def published(cls, *, pretraining: int = 10_000, steps: int = 50_000) -> "PINN":
+        """The network and schedule of the published baseline: Adam on all collocation points.
+
+        Args:
+            pretraining: Steps at the guess.
+            steps: Steps of weights and parameters together.
+
+        Returns:
+            The method.
+        """
+        return cls(
+            width=128,
+            weight_optimizer=AdamWeightOptimizer(),
+            pretraining=pretraining,
+            steps=steps,
         )
 
     def _untrained(

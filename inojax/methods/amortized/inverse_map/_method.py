@@ -136,8 +136,10 @@ class InverseMap(AbstractAmortizedMethod["InverseMapInverter"]):
     def _holds_out(self) -> bool:
         return self.select
 
-    @staticmethod
-    def published(network: NetworkBuilder, *, simulations: int, epochs: int = 200) -> "InverseMap":
+    @classmethod
+    def published(
+        cls, network: NetworkBuilder, *, simulations: int, epochs: int = 200
+    ) -> "InverseMap":
         """The published training: a fixed noisy data set, plain Adam, squared error.
 
         Args:
@@ -154,7 +156,7 @@ class InverseMap(AbstractAmortizedMethod["InverseMapInverter"]):
         for name, count in (("simulations", simulations), ("epochs", epochs)):
             if count < 1:
                 raise ValueError(f"`{name}` must be at least 1; got {count}.")
-        return InverseMap(
+        return cls(
             network=network,
             spread=Spread.NONE,
             labels=Labels.RANGE,
