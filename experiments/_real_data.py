@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,16 +32,6 @@ from inojax.methods import AbstractInverter
 LEVELS = (0.5, 0.9)
 _REPEATS = 8  # draws of the noise for each sample
 _GRID = 121
-_OPTIONAL = {"optima": ij.Optima, "diagnostics": ij.Diagnostics}
-# What single estimates of exact methods carry: without vetting.
-_TICKET = (
-    "status", "chi2_per_reading", "p_value", "best_p_value", "modes", "tempering_exponent",
-    "exact", "corrected", "noise_known",
-)  # fmt: skip
-# What a ticket may have besides, and how a search for optima went.
-_ADDED = ("closer_p_value", "spare_readings", "solver_draws")
-_SEARCH = ("starts", "arrived", "optima", "best")
-_PLAIN = ("value", "unit_value", "std", "samples", "chi2_per_reading", "status")
 
 
 def study(
@@ -101,15 +90,15 @@ def found(
     key: Key[Array, ""],
 ) -> Found:
     """Invert the readings, or load what an earlier run of the same folder has found."""
-    path, clock = out / f"{name}.npz", Stopwatch(out / f"{name}_seconds.json")
+    path, clock = out / f"{name}.safetensors", Stopwatch(out / f"{name}_seconds.json")
     problem = inverter.problem
     if path.exists():
         stage(f"load {_words(name)}, found before")
-        return Found(name, problem, read_estimate(path, problem), clock.stored)
+        return Found(name, problem, ij.Estimate.load(path), clock.stored)
     stage(_words(name))
     with clock:
         estimate = inverter(observation, key=key)
-    write_estimate(path, estimate)
+    estimate.save(path)
     return Found(name, problem, estimate, clock.stored)
 
 
@@ -125,54 +114,6 @@ def guess(name: str, problem: ij.InverseProblem, theta: Float[np.ndarray, " para
 def center(problem: ij.InverseProblem) -> Float[np.ndarray, " parameter"]:
     """The median of every prior: the best guess without readings, in unit coordinates."""
     return np.asarray(problem.parameters.from_unit(np.full(problem.parameters.size, 0.5)))
-
-
-def write_estimate(path: Path, estimate: ij.Estimate) -> None:
-    """Keep the numbers of an estimate, in one move."""
-    arrays = {name: getattr(estimate, name) for name in _PLAIN}
-    for part in _OPTIONAL:
-        inside = getattr(estimate, part)
-        if inside is not None:
-            held = {f.name: getattr(inside, f.name) for f in dataclasses.fields(inside)}
-            # How a search went is kept below.
-            numbers = {n: x for n, x in held.items() if not dataclasses.is_dataclass(x)}
-            arrays |= {f"{part}.{name}": x for name, x in numbers.items()}
-    if estimate.ticket is not None:
-        arrays |= {f"ticket.{name}": getattr(estimate.ticket, name) for name in _TICKET}
-        arrays |= {f"ticket.{name}": getattr(estimate.ticket, name) for name in _ADDED}
-        if estimate.ticket.search is not None:
-            arrays |= {f"search.{n}": getattr(estimate.ticket.search, n) for n in _SEARCH}
-    partial = path.with_suffix(".part.npz")
-    known: dict[str, Any] = {name: np.asarray(x) for name, x in arrays.items() if x is not None}
-    np.savez(partial, **known)
-    os.replace(partial, path)
-
-
-def read_estimate(path: Path, problem: ij.InverseProblem) -> ij.Estimate:
-    """The estimate that `write_estimate` has kept."""
-    with np.load(path) as stored:
-        arrays = dict(stored)
-    parts: dict[str, Any] = {
-        part: kind(
-            **{
-                name.removeprefix(f"{part}."): array
-                for name, array in arrays.items()
-                if name.startswith(f"{part}.")
-            }
-        )
-        for part, kind in _OPTIONAL.items()
-        if any(name.startswith(f"{part}.") for name in arrays)
-    }
-    plain = {name: array for name, array in arrays.items() if "." not in name}
-    if "ticket.status" in arrays:
-        told: dict[str, Any] = {name: arrays[f"ticket.{name}"] for name in _TICKET}
-        told |= {name: bool(told[name]) for name in ("exact", "corrected", "noise_known")}
-        told |= {name: arrays.get(f"ticket.{name}") for name in _ADDED}
-        if "search.starts" in arrays:
-            told["search"] = ij.MultiStart(**{name: arrays[f"search.{name}"] for name in _SEARCH})
-        parts["ticket"] = ij.TrustTicket(**told)
-    space = problem.parameters
-    return ij.Estimate(space.names, space.units, **plain, **parts)
 
 
 def identifiability(

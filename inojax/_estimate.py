@@ -1,6 +1,7 @@
 """What an inversion returns: parameter values with their spread and a verdict on the fit."""
 
 import math
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,11 +9,12 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ._estimate_file import read_module, write_module
 from ._estimate_status import EstimateStatus
 from ._intervals import central_interval
 from ._multi_start import MultiStart
 from ._named_vector import UnknownNameError, position_of
-from ._trust import TrustTicket
+from ._trust import TrustTicket, Vetting
 from ._x64 import is_traced
 
 _LEVEL = 0.9
@@ -180,6 +182,81 @@ class Estimate(eqx.Module):
                 "`samples_of` needs samples; this estimate has only `value` and `std`."
             )
         return self.samples[..., position]
+
+    @property
+    def covariance(self) -> Float[np.ndarray, "*batch parameter parameter"]:
+        """Covariance of the samples in physical units; NaN without samples."""
+        if self.samples is None:
+            return np.full((*np.shape(self.value), len(self.names)), np.nan)
+        samples = np.asarray(self.samples, np.float64)
+        gap = samples - samples.mean(axis=-2, keepdims=True)
+        return np.swapaxes(gap, -1, -2) @ gap / (samples.shape[-2] - 1)
+
+    @property
+    def correlation(self) -> Float[np.ndarray, "*batch parameter parameter"]:
+        """Correlation of the samples; NaN without samples, or where they do not differ."""
+        covariance = self.covariance
+        std = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return covariance / (std[..., :, None] * std[..., None, :])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the estimate to a file, with its samples, diagnostics and ticket.
+
+        Args:
+            path: Where to, such as `estimate.safetensors`; replaced in one move if it is there.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        write_module(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Estimate":
+        """Read an estimate back.
+
+        Args:
+            path: Where `save` put it.
+
+        Returns:
+            The estimate, with the same bits in every array.
+
+        Raises:
+            FileNotFoundError: If there is no file.
+            ValueError: If it holds no estimate, or is damaged.
+        """
+        return read_module(cls, _PARTS, path)
+
+    def to_xarray(self) -> Any:
+        """The estimate as an `xarray.Dataset`, with parameters and draws as labeled axes.
+
+        `value` and `std` lie along `parameter`, `samples` along `draw` and `parameter`; a batch is
+        the first axis. Units are a coordinate of `parameter`. ArviZ and pandas take it from there.
+
+        Returns:
+            The data set.
+
+        Raises:
+            ImportError: If xarray is not installed.
+        """
+        try:
+            import xarray
+        except ImportError as error:
+            raise ImportError("`to_xarray` needs xarray: `pip install xarray`.") from error
+        lead = [f"batch_{axis}" for axis in range(np.ndim(self.value) - 1)]
+        lead = ["batch"] if len(lead) == 1 else lead
+        point = (*lead, "parameter")
+        content: dict[str, Any] = {
+            "value": (point, np.asarray(self.value)),
+            "std": (point, np.asarray(self.std)),
+            "status": (lead, np.asarray(self.status)),
+            "chi2_per_reading": (lead, np.asarray(self.chi2_per_reading)),
+        }
+        if self.samples is not None:
+            content["samples"] = ((*lead, "draw", "parameter"), np.asarray(self.samples))
+        coordinates = {"parameter": list(self.names), "unit": ("parameter", list(self.units))}
+        fixed = {name: value for name, value, _ in self.fixed}
+        return xarray.Dataset(content, coords=coordinates, attrs={"fixed": fixed} if fixed else {})
 
     def _position(self, name: str) -> int:
         if not isinstance(name, str):
@@ -454,3 +531,13 @@ def _columns(rows: list[list[str]]) -> list[str]:
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
         for row in rows
     ]
+
+
+# The modules that an estimate may hold, by the names of their fields.
+_PARTS: dict[str, type[eqx.Module]] = {
+    "optima": Optima,
+    "diagnostics": Diagnostics,
+    "ticket": TrustTicket,
+    "vetting": Vetting,
+    "search": MultiStart,
+}

@@ -5,11 +5,16 @@ import json
 
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from inojax._estimate import Diagnostics, Estimate, Optima
 from inojax._estimate_status import EstimateStatus
+from inojax.methods import LeastSquares, vet
+from tests.helpers import linear_gaussian
+from tests.methods.toys import simulations
 from tests.refuses import refuses
 
 NAMES, UNITS = ("k1", "k19", "ratio"), ("min^-1", "ppm^-1 min^-1", "")
@@ -268,3 +273,92 @@ def test_fixed_parameters_are_told(estimate):
     assert list(told["parameters"]) == list(NAMES)
     with refuses(KeyError, "'kappa' is fixed at 0.3"):
         estimate.samples_of("kappa")
+
+
+# --- On disk, and as labeled arrays ---------------------------------------------------------------
+
+
+def same_bits(one, other):
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        assert np.asarray(a).dtype == np.asarray(b).dtype
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def vetted_estimate():
+    problem = linear_gaussian()
+    inverter = LeastSquares(starts=2, max_starts=2, draws=32).fit(problem)
+    observation = problem.simulate(np.array([0.4, -0.6]), key=jr.key(1))
+    return vet(inverter, simulations(100, seed=1), key=jr.key(2))(observation, key=jr.key(3))
+
+
+def test_all_of_an_estimate_comes_back(vetted_estimate, tmp_path):
+    assert vetted_estimate.ticket.vetting is not None
+    path = tmp_path / "estimate.safetensors"
+    vetted_estimate.save(path)
+    loaded = Estimate.load(path)
+    same_bits(vetted_estimate, loaded)
+    assert str(loaded) == str(vetted_estimate)
+    assert str(loaded.ticket) == str(vetted_estimate.ticket)
+    loaded.save(tmp_path / "again")
+    assert path.read_bytes() == (tmp_path / "again").read_bytes()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["again", path.name]
+
+
+def test_a_point_comes_back(tmp_path):
+    estimate = Estimate(
+        NAMES, ("1/s", "", "m"), *(np.arange(3.0),) * 3, fixed=(("k", 0.1 + 0.2, "1/s"),)
+    )
+    estimate.save(tmp_path / "point")
+    loaded = Estimate.load(tmp_path / "point")
+    same_bits(estimate, loaded)
+    assert loaded.samples is None
+    assert loaded.ticket is None
+    assert loaded.fixed == estimate.fixed
+    assert loaded["k"] == 0.1 + 0.2
+
+
+def test_other_files_are_no_estimates(vetted_estimate, tmp_path):
+    with refuses(FileNotFoundError, "`path` .*no file"):
+        Estimate.load(tmp_path / "nothing")
+    path = tmp_path / "estimate"
+    path.write_text("time,x\n")
+    with refuses(ValueError, "`path` .*damaged, or no estimate"):
+        Estimate.load(path)
+    save_file({"x": np.ones(3)}, path)
+    with refuses(ValueError, "`path` .*no estimate"):
+        Estimate.load(path)
+    vetted_estimate.save(path)
+    path.write_bytes(path.read_bytes()[:-9])
+    with refuses(ValueError, "`path` .*damaged"):
+        Estimate.load(path)
+
+
+def test_covariance_and_correlation_are_those_of_the_samples():
+    root = np.array([[2.0, 0.0, 0.0], [1.0, 0.5, 0.0], [0.0, 0.0, 3.0]])
+    samples = np.random.default_rng(0).standard_normal((2, 4000, 3)) @ root.T
+    point = samples.mean(axis=1)
+    unit = np.full((2, 3), 0.5)
+    checked = np.full(2, np.nan), np.full(2, int(EstimateStatus.NOT_CHECKED))
+    estimate = Estimate(NAMES, UNITS, point, unit, samples.std(1), samples, *checked)
+    for row in range(2):
+        np.testing.assert_allclose(estimate.covariance[row], np.cov(samples[row].T))
+        np.testing.assert_allclose(estimate.correlation[row], np.corrcoef(samples[row].T))
+    bare = dataclasses.replace(estimate, samples=None)
+    assert bare.covariance.shape == (2, 3, 3)
+    assert np.isnan(bare.correlation).all()
+
+
+def test_as_labeled_arrays(vetted_estimate):
+    xarray = pytest.importorskip("xarray")
+    found = vetted_estimate.to_xarray()
+    assert isinstance(found, xarray.Dataset)
+    assert found.samples.dims == ("draw", "parameter")
+    for name in vetted_estimate:
+        np.testing.assert_array_equal(
+            found.samples.sel(parameter=name), vetted_estimate.samples_of(name)
+        )
+        assert float(found["value"].sel(parameter=name)) == vetted_estimate[name]
+    batch = jax.tree.map(lambda x: np.stack([x, x]), vetted_estimate).to_xarray()
+    assert batch.samples.dims == ("batch", "draw", "parameter")

@@ -34,6 +34,7 @@ ORDER = (
     ("models",),
     (
         "_inverse_problem",
+        "_estimate_file",
         "_estimate_status",
         "_multi_start",
         "_unfamiliar",
