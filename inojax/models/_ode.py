@@ -275,15 +275,15 @@ class ODEModel(eqx.Module):
             False only for those that neither `vector_field` nor `initial_state` uses, such as the
             level of the noise.
         """
-        dtype = jnp.zeros(()).dtype
         time, state, theta = (
-            jax.ShapeDtypeStruct(shape, dtype) for shape in ((), (len(self.states),), (size,))
+            jax.ShapeDtypeStruct(shape, jnp.float64) for shape in ((), (len(self.states),), (size,))
         )
-        slope = jax.make_jaxpr(self.slope)(time, state, theta)
-        found = [dependence(slope, 2)]
-        for function in (self.start, self.breaks):
-            if function is not None:
-                found.append(dependence(jax.make_jaxpr(function)(theta), 0))
+        # As it is solved, also where networks are being trained in single precision.
+        with jax.enable_x64(True):
+            found = [dependence(jax.make_jaxpr(self.slope)(time, state, theta), 2)]
+            for function in (self.start, self.breaks):
+                if function is not None:
+                    found.append(dependence(jax.make_jaxpr(function)(theta), 0))
         return np.any(np.concatenate(found), axis=0)
 
     def solve(

@@ -398,3 +398,17 @@ def test_every_trajectory_may_have_output_times_of_its_own(model, count):
         model.solve_ensemble(thetas, times[:2])
     with pytest.raises(ValueError, match="`count` serves transformations"):
         model.sensitivities(thetas, times, count=jnp.asarray(2))
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_what_a_trajectory_depends_on_is_seen_in_either_precision(double):
+    """Without a warning about a table in double precision, where networks train in single."""
+    table = np.linspace(0.0, 1.0, 5)
+
+    def field(t, y, theta):
+        inflow = jnp.interp(t, jnp.arange(5.0), jnp.asarray(table, jnp.float64))
+        return jnp.stack([inflow - theta[0] * y[0]])
+
+    model = ODEModel(field, lambda theta: theta[2:3], times=[1.0, 2.0], states=("x",))
+    with jax.enable_x64(double):
+        np.testing.assert_array_equal(model.depends_on(4), [True, False, True, False])
