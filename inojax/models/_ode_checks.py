@@ -107,7 +107,10 @@ def _stretch(times: np.ndarray, values: np.ndarray) -> tuple[float, float] | Non
     """The shortest stretch that is unlike the rest and does not lie at the start."""
     if not np.isfinite(values).all():
         return None
-    distance = np.abs(values - np.median(values))
+    with np.errstate(over="ignore", invalid="ignore"):  # of the largest numbers there are
+        distance = np.abs(values - np.median(values))
+    if not np.isfinite(distance).all():
+        return None
     # Rounding errors are no difference.
     least = max(_SMALL * distance.max(), 1e-12 * np.abs(values).max())
     unlike = distance > least

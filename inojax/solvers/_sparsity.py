@@ -1,6 +1,6 @@
 """Which entries of a Jacobian can be nonzero, found while the vector field is traced."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -43,8 +43,8 @@ def dependence(closed: core.ClosedJaxpr, argument: int) -> Bool[np.ndarray, "out
     """Which entries of a traced function's result may depend on which entries of an argument.
 
     The function is run with one of these at a time set to NaN: what turns NaN depends on it.
-    With a primitive that may swallow a NaN, or with constants that are themselves being traced,
-    everything counts as dependent.
+    Where a primitive that may swallow a NaN is applied to something made of the argument, or with
+    constants that are themselves being traced, everything counts as dependent.
 
     Args:
         closed: A traced function of scalars and vectors that returns one vector.
@@ -55,7 +55,8 @@ def dependence(closed: core.ClosedJaxpr, argument: int) -> Bool[np.ndarray, "out
     """
     avals = [var.aval for var in closed.jaxpr.invars]
     (outputs,), (inputs,) = closed.out_avals[0].shape, avals[argument].shape
-    if is_traced(closed.consts) or not set(_primitives(closed.jaxpr)) <= _PASSES_NAN:
+    made_of_it = [index == argument for index in range(len(avals))]
+    if is_traced(closed.consts) or _may_swallow(closed.jaxpr, made_of_it):
         return np.ones((outputs, inputs), dtype=bool)
     rng = np.random.default_rng(0)  # any generic point will do
     probes = rng.uniform(0.5, 1.5, (inputs, inputs))
@@ -70,11 +71,22 @@ def dependence(closed: core.ClosedJaxpr, argument: int) -> Bool[np.ndarray, "out
         return np.isnan(np.asarray(columns)).T
 
 
-def _primitives(jaxpr: core.Jaxpr) -> Iterator[str]:
+def _may_swallow(jaxpr: core.Jaxpr, made_of_it: Sequence[bool]) -> bool:
+    """Whether a NaN in some of the inputs may be lost on its way, rather than passed on."""
+    reached = {var for var, made in zip(jaxpr.invars, made_of_it, strict=True) if made}
     for equation in jaxpr.eqns:
-        yield "to_integer" if _to_integer(equation) else equation.primitive.name
-        for param in equation.params.values():
-            yield from _nested(param)
+        made = [isinstance(var, core.Var) and var in reached for var in equation.invars]
+        if not any(made):
+            continue
+        if equation.primitive.name not in _PASSES_NAN or _to_integer(equation):
+            return True
+        for inner in _nested(equation):
+            # Of a call whose inputs are not those of its body, any may be it.
+            same = len(inner.invars) == len(made)
+            if _may_swallow(inner, made if same else [True] * len(inner.invars)):
+                return True
+        reached.update(equation.outvars)
+    return False
 
 
 def _to_integer(equation: core.JaxprEqn) -> bool:
@@ -86,11 +98,13 @@ def _to_integer(equation: core.JaxprEqn) -> bool:
     return bool(jnp.issubdtype(before, jnp.inexact) and not jnp.issubdtype(after, jnp.inexact))
 
 
-def _nested(param: Any) -> Iterator[str]:
-    if isinstance(param, core.ClosedJaxpr):
-        yield from _primitives(param.jaxpr)
-    elif isinstance(param, core.Jaxpr):
-        yield from _primitives(param)
+def _nested(equation: core.JaxprEqn) -> Iterator[core.Jaxpr]:
+    """The bodies that an equation calls."""
+    for param in equation.params.values():
+        if isinstance(param, core.ClosedJaxpr):
+            yield param.jaxpr
+        elif isinstance(param, core.Jaxpr):
+            yield param
 
 
 def color_columns(pattern: Bool[np.ndarray, "state state"]) -> Int[np.ndarray, " state"]:

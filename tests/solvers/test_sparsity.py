@@ -46,6 +46,19 @@ def test_whole_numbers_made_real_hide_nothing():
     np.testing.assert_array_equal(dependence(closed, 1), np.eye(3, dtype=bool))
 
 
+def test_a_choice_by_something_else_hides_nothing():
+    """An input that is switched or looked up by time leaves the states' pattern as it is."""
+
+    def driven(t, y, theta):
+        inflow = jnp.where(t > 0.7, theta[0], 0.0) + jnp.interp(t, jnp.arange(3.0), jnp.arange(3.0))
+        return jnp.stack([inflow - y[0], y[0] - y[1], y[1] - y[2]])
+
+    closed = jax.make_jaxpr(driven)(SCALAR, VECTOR, VECTOR)
+    expected = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1]], bool)
+    np.testing.assert_array_equal(dependence(closed, 1), expected)
+    assert dependence(closed, 2).all()  # of the parameters, one is switched
+
+
 def test_a_choice_may_hide_what_it_depends_on():
     """At a generic point `where` takes one branch, and the other one would never be seen."""
     closed = jax.make_jaxpr(lambda x: jnp.where(x[0] > 9.0, x[1], x[2])[None])(VECTOR)
