@@ -80,10 +80,33 @@ def _carried(equation: Any, jaxpr: core.Jaxpr, values: list[Any]) -> list[Any]:
     """What is known within branches and bodies: what all branches and all rounds see alike."""
     if equation.primitive.name == "cond":
         return values[1:]
-    number = equation.params.get("num_consts")
-    if number is None:
+    if equation.primitive.name != "scan":
         return [None] * len(jaxpr.invars)
+    number, _ = scan_counts(equation)
     return values[:number] + [None] * (len(jaxpr.invars) - number)
+
+
+def scan_counts(equation: core.JaxprEqn) -> tuple[int, int]:
+    """How many operands of a `lax.scan` are constants, and how many are carried along.
+
+    Counted by shapes, since the names of these settings change between versions of JAX: what a loop
+    runs over or stacks has one axis more outside of its body than inside.
+
+    Args:
+        equation: The equation of the loop.
+
+    Returns:
+        Both numbers; operands come in this order, then those that the loop runs over.
+    """
+    body = equation.params["jaxpr"]
+    body = body.jaxpr if isinstance(body, core.ClosedJaxpr) else body
+    same = [_rank(a) == _rank(b) for a, b in zip(equation.invars, body.invars, strict=True)]
+    kept = [_rank(a) == _rank(b) for a, b in zip(equation.outvars, body.outvars, strict=True)]
+    return sum(same) - sum(kept), sum(kept)
+
+
+def _rank(atom: Any) -> int:
+    return len(getattr(atom.aval, "shape", ()))
 
 
 def _jaxprs(params: dict[str, Any]) -> Iterator[tuple[core.Jaxpr, Any]]:

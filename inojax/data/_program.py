@@ -467,4 +467,5 @@ _MOVES: dict[str, Callable[..., list[np.ndarray]]] = {
     "squeeze": lambda p, x: [x.squeeze(tuple(p["dimensions"]))],
     "stack": lambda p, *xs: [np.stack(xs, axis=p["axis"])],
     "transpose": lambda p, x: [x.transpose(p["permutation"])],
+    "unstack": lambda p, x: [np.asarray(part) for part in np.moveaxis(x, p["axis"], 0)],
 }

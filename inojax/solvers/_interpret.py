@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from jax.extend import core
 
 # Calls of one program by another: what is inside is run in place.
@@ -56,10 +57,26 @@ def interpret(
 
 def called(equation: core.JaxprEqn) -> tuple[core.Jaxpr, list[Any]] | None:
     """The program that an equation does nothing but call, with its constants."""
+    if equation.primitive.name == "call_hi_primitive":
+        return _expanded(equation)
     name = _CALLS.get(equation.primitive.name)
     if name is None or name not in equation.params:
         return None
     return opened(equation.params[name])
+
+
+def _expanded(equation: core.JaxprEqn) -> tuple[core.Jaxpr, list[Any]] | None:
+    """What an operation is made of that newer versions of JAX keep whole, such as a search."""
+    expand = getattr(equation.params.get("_prim"), "expand", None)
+    avals: Any = [atom.aval for atom in equation.invars]
+    if expand is None:
+        return None
+    try:
+        closed = jax.make_jaxpr(expand)(*(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals))
+    except (TypeError, AttributeError):  # it takes its operands in another form
+        return None
+    alike = len(closed.jaxpr.outvars) == len(equation.outvars)
+    return (closed.jaxpr, closed.consts) if alike else None
 
 
 def opened(program: Any) -> tuple[core.Jaxpr, list[Any]]:

@@ -21,7 +21,7 @@ _PASSES_NAN = frozenset((
     "expm1", "gather", "integer_pow", "jit", "lgamma", "log", "log1p", "logistic", "max", "min",
     "mul", "neg", "pad", "pjit", "pow", "reduce_prod", "reduce_sum", "reshape", "rev", "rsqrt",
     "scatter", "scatter-add", "sin", "sinh", "slice", "split", "sqrt", "square", "squeeze",
-    "stack", "stop_gradient", "sub", "tan", "tanh", "transpose",
+    "stack", "stop_gradient", "sub", "tan", "tanh", "transpose", "unstack",
 ))
 # fmt: on
 

@@ -17,6 +17,7 @@ from jax import lax
 from jax.extend import core
 from jaxtyping import Array, Bool, Float
 
+from .._indices import scan_counts
 from ._interpret import alone, called, interpret, opened
 
 # How a value runs in time between switches, with the state held.
@@ -257,7 +258,7 @@ class _Run:
     def _turns(self, equation: Any, operands: list[_Value]) -> list[_Value]:
         """A loop of known length, written out."""
         params = equation.params
-        consts, carried = params["num_consts"], params["num_carry"]
+        consts, carried = scan_counts(equation)
         fixed, carry = operands[:consts], operands[consts : consts + carried]
         rows = operands[consts + carried :]
         turns = range(params["length"])
@@ -445,9 +446,8 @@ _RULES: dict[str, _Rule] = {
     **_KINKS,
     **_ARGUMENTS,
 }
-# What is inside of these is not looked into; and these make choices of numbers in other ways.
+# What is inside of these is not looked into.
 _LOOPS = frozenset(("while", "scan"))
-_CHOOSING = frozenset(("sort", "top_k", "bitcast_convert_type", "is_finite"))
 
 
 def _is_closed(equation: Any) -> bool:
@@ -456,8 +456,10 @@ def _is_closed(equation: Any) -> bool:
     if name in _LOOPS:
         inner = [equation.params[n] for n in ("jaxpr", "body_jaxpr") if n in equation.params]
         return any(_switches_inside(opened(program)[0]) for program in inner)
+    # Operations without a rule that make choices of numbers, whatever their names may become.
     discrete = any(_is_discrete_aval(variable.aval) for variable in equation.outvars)
-    return "callback" in name or (name in _CHOOSING and discrete)
+    numbers = not all(_is_discrete_aval(atom.aval) for atom in equation.invars)
+    return "callback" in name or (numbers and discrete and name not in _RULES)
 
 
 def _switches_inside(jaxpr: core.Jaxpr, *, kinks: bool = True) -> bool:
@@ -498,9 +500,9 @@ def _is_discrete_aval(aval: Any) -> bool:
 # fmt: off
 _LINEAR = frozenset((
     "add", "add_any", "sub", "neg", "convert_element_type", "reshape", "broadcast_in_dim",
-    "squeeze", "expand_dims", "slice", "concatenate", "stack", "transpose", "rev", "reduce_sum",
-    "cumsum", "copy", "copy_p", "select_n", "gather", "dynamic_slice", "dynamic_update_slice",
-    "scatter", "scatter-add", "pad", "split", "stop_gradient", "real",
+    "squeeze", "expand_dims", "slice", "concatenate", "stack", "unstack", "transpose", "rev",
+    "reduce_sum", "cumsum", "copy", "copy_p", "select_n", "gather", "dynamic_slice",
+    "dynamic_update_slice", "scatter", "scatter-add", "pad", "split", "stop_gradient", "real",
 ))
 # fmt: on
 _PRODUCTS = frozenset(("mul", "dot_general"))

@@ -454,11 +454,17 @@ def identity(which):
     return describe_problem(which) | describe_measurement(which)
 
 
+# Newer versions of JAX keep a table's search whole, so that only the program as a whole differs.
+OTHER_SOURCE = r"residual: .*array of shape \(11,\)"
+if jax.__version_info__ >= (0, 11):
+    OTHER_SOURCE = "residual: its program differs"
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"rate": 1.001}, "residual"),
-        ({"source": SOURCE + 1e-4}, r"residual: .*array of shape \(11,\)"),
+        ({"source": SOURCE + 1e-4}, OTHER_SOURCE),
         ({"height": 1.001}, "ansatz"),
         ({"end": 1.1}, "domain"),
         ({"points": 22}, "collocation points"),

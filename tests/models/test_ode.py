@@ -269,7 +269,7 @@ def test_any_number_of_trajectories_on_any_devices(model, count):
 
 
 def test_options_that_the_compiler_does_not_know_are_left_out(monkeypatch):
-    known = {"xla_cpu_use_fusion_emitters": False}
+    known = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
     assert _calls._options().items() >= known.items()
     monkeypatch.setattr(_calls, "_OPTIONS", ({"xla_no_such_thing": True}, known))
     assert _calls._options.__wrapped__() == known
