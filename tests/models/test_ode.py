@@ -412,3 +412,23 @@ def test_what_a_trajectory_depends_on_is_seen_in_either_precision(double):
     model = ODEModel(field, lambda theta: [theta[2]], times=[1.0, 2.0], states=("x",))
     with jax.enable_x64(double):
         np.testing.assert_array_equal(model.depends_on(4), [True, False, True, False])
+
+
+def test_an_input_by_select_is_its_closed_form_alone_and_in_ensembles():
+    """3 until 1, 1 until 2, then nothing, with decay at rate one."""
+
+    def field(t, y, theta):
+        return jnp.stack([jnp.select([t < 1.0, t < 2.0], [3.0, 1.0], 0.0) - theta[0] * y[0]])
+
+    model = ODEModel(field, [0.0], times=[0.5, 1.5, 3.0], states=("c",))
+    at_one = 3.0 * (1.0 - np.exp(-1.0))
+    at_two = 1.0 + (at_one - 1.0) * np.exp(-1.0)
+    right = [
+        3.0 * (1.0 - np.exp(-0.5)),
+        1.0 + (at_one - 1.0) * np.exp(-0.5),
+        at_two * np.exp(-1.0),
+    ]
+    alone = np.asarray(model.solve([1.0]).states)[:, 0]
+    together = np.asarray(model.solve_ensemble(np.ones((3, 1))).states)[..., 0]
+    np.testing.assert_allclose(alone, right, rtol=1e-6)
+    np.testing.assert_allclose(together, np.tile(right, (3, 1)), rtol=1e-6)
