@@ -184,6 +184,19 @@ class Estimate(eqx.Module):
         return self.samples[..., position]
 
     @property
+    def reduced_chi2(self) -> Float[np.ndarray, "*batch"]:
+        """Chi-squared over its effective degrees of freedom: about 1 if the model is right.
+
+        `chi2_per_reading` is less, since parameters were fitted to the readings; how many of their
+        directions these settle, the samples say. NaN without a ticket.
+        """
+        chi2, ticket = np.asarray(self.chi2_per_reading, np.float64), self.ticket
+        if ticket is None or ticket.degrees_of_freedom is None or ticket.spare_readings is None:
+            return np.full(np.shape(chi2), np.nan)
+        readings = np.asarray(ticket.spare_readings) + len(self.names)
+        return np.asarray(chi2 * readings / np.asarray(ticket.degrees_of_freedom))
+
+    @property
     def covariance(self) -> Float[np.ndarray, "*batch parameter parameter"]:
         """Covariance of the samples in physical units; NaN without samples."""
         if self.samples is None:

@@ -108,6 +108,8 @@ class TrustTicket(eqx.Module):
             (`Diagnostics.solver_draws`); else NaN.
         search: How many starts ended where, from methods that search for optima.
         unfamiliar: In what the observation is unlike those of training, as `Unfamiliar`.
+        degrees_of_freedom: How many independent residuals a correct model leaves: readings, less
+            the directions of the parameters that they settle.
     """
 
     status: Int[Array | np.ndarray, "*batch"]
@@ -125,6 +127,7 @@ class TrustTicket(eqx.Module):
     solver_draws: Float[Array | np.ndarray, "*batch"] | None = None
     search: MultiStart | None = None
     unfamiliar: Int[Array | np.ndarray, "*batch"] | None = None
+    degrees_of_freedom: Float[Array | np.ndarray, "*batch"] | None = None
 
     @property
     def verdict(self) -> Verdict:

@@ -315,6 +315,7 @@ def test_a_point_comes_back(tmp_path):
     same_bits(estimate, loaded)
     assert loaded.samples is None
     assert loaded.ticket is None
+    assert np.isnan(loaded.reduced_chi2)
     assert loaded.fixed == estimate.fixed
     assert loaded["k"] == 0.1 + 0.2
 

@@ -15,7 +15,7 @@ from .._observation import Observation
 from .._parameters import UNIT_PRECISION
 from .._trust import P_VALUE, TrustTicket
 from ..models import compiled, in_calls
-from ..noise import NoDensityError, misfit_p_value
+from ..noise import LEAST_FREEDOM, NoDensityError, misfit_p_value
 from ._batches import in_precision
 
 # Optima of less weight are no explanations worth a warning.
@@ -268,7 +268,11 @@ def issue_ticket(
     """
     count = np.asarray(observations.mask).sum(axis=(1, 2))
     unknown = np.full(count.shape, np.nan)
-    chance = unknown if found is None else p_value(problem, estimates, found, observations)
+    chance, freedom = unknown, unknown
+    if found is not None:
+        chance = p_value(problem, estimates, found, observations)
+        fitted = fitted_shares(estimates, problem, found.readings)
+        freedom = np.maximum(count - fitted.sum(axis=-1), LEAST_FREEDOM)
     optima = np.ones(count.shape, int)
     if estimates.optima is not None:
         several = (np.asarray(estimates.optima.weight) > _WORTH_WARNING).sum(axis=-1)
@@ -299,6 +303,7 @@ def issue_ticket(
         solver_draws=known(said.solver_draws),
         search=said.search,
         unfamiliar=unfamiliar,
+        degrees_of_freedom=freedom,
     )
 
 

@@ -12,7 +12,7 @@ from ._poisson import Poisson
 # Above this mean the series in its inverse is exact to four digits.
 _LARGE = 100.0
 # Degrees of freedom that are left in any case.
-_LEAST = 0.5
+LEAST_FREEDOM = 0.5
 # Means that are summed at once.
 _BLOCK = 4096
 
@@ -55,7 +55,7 @@ def misfit_p_value(
         count = np.maximum(mask.sum(axis=(-2, -1)), 1)
         shares = np.asarray(fitted, np.float64)
         # Where nothing is left over there is nothing to test, and rounding must not look like it.
-        least = _LEAST / count
+        least = LEAST_FREEDOM / count
         mean = mean * np.maximum(1.0 - shares.sum(axis=-1) / count, least)
         lost = (shares * (2.0 - shares)).sum(axis=-1) / count
         variance = variance * np.maximum(1.0 - lost, least)

@@ -198,6 +198,10 @@ def test_p_values_of_fits_are_uniform(readings):
     method = LeastSquares(starts=1, candidates=0)
     estimates = invert_batch(method.fit(problem), seen, checked=True, key=KEY)
     assert scipy.stats.kstest(estimates.ticket.p_value, "uniform").pvalue > 0.01
+    # Per degree of freedom it is one on average; its standard error is √(2 / ν / 400).
+    np.testing.assert_allclose(estimates.ticket.degrees_of_freedom, readings - 1, atol=0.1)
+    error = np.sqrt(2.0 / (readings - 1) / 400)
+    assert abs(np.mean(estimates.reduced_chi2) - 1.0) < 4.0 * error
     # A fit takes one of the residuals out: of true parameters these p-values would be too large.
     chi2 = np.asarray(estimates.chi2_per_reading) * readings
     naive = scipy.stats.chi2.sf(chi2, readings)

@@ -428,7 +428,7 @@ def test_an_input_by_select_is_its_closed_form_alone_and_in_ensembles():
         1.0 + (at_one - 1.0) * np.exp(-0.5),
         at_two * np.exp(-1.0),
     ]
-    alone = np.asarray(model.solve([1.0]).states)[:, 0]
+    alone = np.asarray(model.solve(np.ones(1)).states)[:, 0]
     together = np.asarray(model.solve_ensemble(np.ones((3, 1))).states)[..., 0]
     np.testing.assert_allclose(alone, right, rtol=1e-6)
     np.testing.assert_allclose(together, np.tile(right, (3, 1)), rtol=1e-6)
