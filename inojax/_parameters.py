@@ -407,6 +407,12 @@ def _check_prior(name: str, prior: Prior) -> None:
         )
     if prior.is_discrete:
         raise ValueError(f"`prior` of parameter {name!r} must be continuous; got {prior!r}.")
+    low, high = (getattr(prior, end, None) for end in ("low", "high"))
+    if low is not None and high is not None and not np.all(np.asarray(low) < np.asarray(high)):
+        raise ValueError(
+            f"`prior` of parameter {name!r} must have its lower end below its upper end; got {low} "
+            f"and {high}. Exchange them."
+        )
 
 
 def _in_double(prior: Prior) -> Prior:

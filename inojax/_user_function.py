@@ -18,7 +18,7 @@ from ._named_vector import NamedVector, UnknownNameError, plain
 _HERE = Path(__file__).parent
 _LONGEST_LINE = 80
 _NUMBERS = jax.Array | np.ndarray | np.generic | int | float | complex
-_STATE, _TIME = ("y", "u", "x", "state", "states"), ("t", "time")
+_TIME, _PARAMETERS = ("t", "time"), ("theta", "params", "parameters")
 
 _DECIDES = (
     "decides by a value that is known only while solving (`if`, `while`, `and`, `min`, `max`): "
@@ -232,10 +232,16 @@ def _check_signature(function: Callable[..., Any], count: int, what: str, form: 
             "to be read by name or position: `theta.k` or `theta[0]`."
         ) from error
     names = list(signature.parameters)
-    if form.startswith("(t, y") and names[0] in _STATE and names[1] in _TIME:
+    if form.startswith("(t, y") and names[1:2] and names[1] in _TIME and names[0] not in _TIME:
         raise TypeError(
             f"`{what}` must take the arguments `{form}`, the time first; got a function of "
             f"`{signature}`. Exchange them."
+        )
+    first, second = [*names[form.startswith("(t, y") :], "", ""][:2]
+    if "y, theta" in form and first in _PARAMETERS and second not in _PARAMETERS:
+        raise TypeError(
+            f"`{what}` must take the arguments `{form}`, the state before the parameters; got a "
+            f"function of `{signature}`. Exchange them."
         )
 
 

@@ -244,3 +244,9 @@ def test_bad_values_are_refused(space, key):
         space.sample(-1, key=key)
     with refuses(TypeError, "`kind`.*'sobol'"):
         space.design(4, kind="sobol", key=key)
+
+
+def test_exchanged_ends_of_a_prior_are_refused():
+    for ends in ((1.0, 0.0), (0.5, 0.5)):
+        with refuses(ValueError, "`prior` of parameter 'k'.*lower end below its upper end"):
+            Parameter("k", dist.Uniform(*ends))

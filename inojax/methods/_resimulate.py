@@ -15,7 +15,7 @@ from .._observation import Observation
 from .._parameters import UNIT_PRECISION
 from .._trust import P_VALUE, TrustTicket
 from ..models import compiled, in_calls
-from ..noise import LEAST_FREEDOM, NoDensityError, misfit_p_value
+from ..noise import NoDensityError, degrees_of_freedom, misfit_p_value
 from ._batches import in_precision
 
 # Optima of less weight are no explanations worth a warning.
@@ -272,7 +272,7 @@ def issue_ticket(
     if found is not None:
         chance = p_value(problem, estimates, found, observations)
         fitted = fitted_shares(estimates, problem, found.readings)
-        freedom = np.maximum(count - fitted.sum(axis=-1), LEAST_FREEDOM)
+        freedom = degrees_of_freedom(count, fitted)
     optima = np.ones(count.shape, int)
     if estimates.optima is not None:
         several = (np.asarray(estimates.optima.weight) > _WORTH_WARNING).sum(axis=-1)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.special import chdtrc, gammaln, xlogy
 
 from ._base import AbstractNoise
@@ -12,7 +12,7 @@ from ._poisson import Poisson
 # Above this mean the series in its inverse is exact to four digits.
 _LARGE = 100.0
 # Degrees of freedom that are left in any case.
-LEAST_FREEDOM = 0.5
+_LEAST = 0.5
 # Means that are summed at once.
 _BLOCK = 4096
 
@@ -55,13 +55,28 @@ def misfit_p_value(
         count = np.maximum(mask.sum(axis=(-2, -1)), 1)
         shares = np.asarray(fitted, np.float64)
         # Where nothing is left over there is nothing to test, and rounding must not look like it.
-        least = LEAST_FREEDOM / count
+        least = _LEAST / count
         mean = mean * np.maximum(1.0 - shares.sum(axis=-1) / count, least)
         lost = (shares * (2.0 - shares)).sum(axis=-1) / count
         variance = variance * np.maximum(1.0 - lost, least)
     scale = np.where(variance > 0.0, variance / np.maximum(2.0 * mean, 1e-300), 1.0)
     degrees = np.maximum(mean / scale, 1e-12)
     return chdtrc(degrees, np.asarray(chi2) / scale)
+
+
+def degrees_of_freedom(
+    readings: Int[Any, "*batch"], fitted: Float[Any, "*batch parameter"]
+) -> Float[Any, "*batch"]:
+    """How many independent residuals a correct model leaves.
+
+    Args:
+        readings: How many readings there are.
+        fitted: The eigenvalues h of `misfit_p_value`.
+
+    Returns:
+        Readings less the sum of these, a half at least.
+    """
+    return np.maximum(np.asarray(readings) - np.asarray(fitted).sum(axis=-1), _LEAST)
 
 
 def deviance_moments(mean: Float[np.ndarray, " count"]) -> Float[np.ndarray, "2 count"]:

@@ -213,6 +213,8 @@ TOLD = {
     "four arguments": (lambda t, y, k, y0: y, TypeError, r"of `\(t, y, k, y0\)`.*`theta.k`"),
     "no arguments": (lambda: 1.0, TypeError, r"of `\(\)`"),
     "exchanged": (lambda y, t, theta: y, TypeError, "the time first.*Exchange"),
+    "time second": (lambda conc, time, k: -conc, TypeError, "the time first.*Exchange"),
+    "state last": (lambda t, theta, y: y, TypeError, "state before the parameters.*Exchange"),
     "name": (lambda t, y, p: -p.kk * y, AttributeError, "'kk' is not among.*Did you mean 'k'"),
     "item name": (lambda t, y, p: y["Prey"] * y, KeyError, "`y`: prey.*Did you mean 'prey'"),
     "entry of a number": (lambda t, y, p: -y[0] * p[0][0] * y, TypeError, "takes apart a single"),
