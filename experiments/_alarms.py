@@ -1,4 +1,4 @@
-"""How reliably vetting notices readings that the problem does not describe."""
+"""How reliably calibration notices readings that the problem does not describe."""
 
 from typing import Any
 
@@ -8,20 +8,20 @@ from _evaluation import observe
 from jaxtyping import Array, Float, Key
 
 import inojax as ij
-from inojax.methods import VettedInverter, invert_batch
+from inojax.methods import CalibratedInverter, invert_batch
 from inojax.noise import Gaussian
 
 _LOUDER = 10.0
 
 
 def alarms(
-    inverter: VettedInverter, dataset: ij.Dataset, *, each: int, key: Key[Array, ""]
+    inverter: CalibratedInverter, dataset: ij.Dataset, *, each: int, key: Key[Array, ""]
 ) -> dict[str, Any]:
     """Count alarms where nothing is wrong, where noise is louder and where a term is missing.
 
     Args:
-        inverter: A vetted inverter of a problem whose parameters are rates of its terms, so that
-            a rate of zero is a mechanism without one of them.
+        inverter: A calibrated inverter of a problem whose parameters are rates of its terms, so
+            that a rate of zero is a mechanism without one of them.
         dataset: Cases that it has not seen.
         each: Cases for each parameter; ten times as many for the two others.
         key: Source of randomness.
@@ -77,11 +77,13 @@ def describe(found: dict[str, Any]) -> str:
     )
 
 
-def _flagged(inverter: VettedInverter, readings: ij.Observation, key: Key[Array, ""]) -> np.ndarray:
+def _flagged(
+    inverter: CalibratedInverter, readings: ij.Observation, key: Key[Array, ""]
+) -> np.ndarray:
     estimate = invert_batch(inverter, readings, checked=True, key=key)
     assert estimate.ticket is not None
-    assert estimate.ticket.vetting is not None
-    return estimate.ticket.vetting.novel
+    assert estimate.ticket.calibration is not None
+    return estimate.ticket.calibration.misspecified
 
 
 def _without_each(

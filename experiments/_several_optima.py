@@ -1,4 +1,4 @@
-"""Readings that several explanations fit: what they weigh by tempering and by brute force."""
+"""Readings that several modes fit: what they weigh by tempering and by brute force."""
 
 import dataclasses
 import time
@@ -91,7 +91,7 @@ def brute_force(
 
 
 def weigh_optima(size: Ambiguous, out: Path, *, key: Key[Array, ""]) -> dict[str, Any]:
-    """Compare the weights of the optima with brute force, and draw each explanation.
+    """Compare the weights of the optima with brute force, and draw each mode.
 
     Args:
         size: How much is computed.
@@ -174,14 +174,14 @@ def _timed(
 
 
 def _some(draws: Draws, count: int) -> Float[np.ndarray, "sample parameter"]:
-    """As many draws of one explanation as the solver advances together."""
+    """As many draws of one mode as the solver advances together."""
     mine = draws.thetas[draws.cycles == count]
     everything = mine if len(mine) else draws.thetas
     return np.resize(everything, (128, everything.shape[1]))
 
 
 def optima_table(several: dict[str, Any]) -> str:
-    """Weights side by side, a line for each explanation."""
+    """Weights side by side, a line for each mode."""
     lines = [
         [
             str(row["cycles"]),

@@ -39,20 +39,20 @@ def held_out(
     return ij.simulate(problem, count, store=store, design=ij.Design.RANDOM, key=key).usable()
 
 
-def vetted(
+def calibrated(
     method: AbstractAmortizedMethod[Any],
     inverter: ij.methods.AbstractInverter,
     out: Path,
     dataset: ij.Dataset,
     *,
     key: Key[Array, ""],
-) -> ij.methods.VettedInverter:
-    """Vet an inverter, or load it where a finished run left it."""
-    folder = out / "vetted"
+) -> ij.methods.CalibratedInverter:
+    """Calibrate an inverter, or load it where a finished run left it."""
+    folder = out / "calibrated"
     if (folder / "manifest.json").exists():
         return ij.load(folder, inverter.problem)
-    stage(f"vet on {len(dataset)} held-out simulations")
-    found = ij.methods.vet(inverter, dataset, key=key)
+    stage(f"calibrate on {len(dataset)} held-out simulations")
+    found = ij.methods.calibrate(inverter, dataset, key=key)
     ij.save(found, folder)
     return found
 

@@ -8,7 +8,7 @@ Runtime:  quick 39 min on two CPU cores with other work beside it, 20 of them NU
 Expected: preset quick: 90 % intervals hold the truth in percent of the cases: Robertson, least
           squares 88.9 (standard error 0.7), corrected 92.2 (0.6), NUTS 90.1 (2.9), tempering 90.1
           (2.9); Lotka-Volterra 75.8 (1.7), 90.7 (1.1), 90.1 (2.5), 88.3 (2.6). Ambiguous readings:
-          tempering weighs the two explanations 0.45 and 0.54, parabolas 0.06 and 0.94; brute force
+          tempering weighs the two modes 0.45 and 0.54, parabolas 0.06 and 0.94; brute force
           0.50 and 0.49 (0.02).
 
 By ranks 5 and 2 % of the NUTS runs, with 250 draws of each chain, have mixed, and no run of

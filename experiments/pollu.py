@@ -52,7 +52,7 @@ from _evaluation import (
     unit_interval,
 )
 from _figures import cloud, draw
-from _stages import Fit, held_out, simulations, trained, vetted
+from _stages import Fit, calibrated, held_out, simulations, trained
 from _tables import HEADER, cells, number, table, where_ino_loses
 from jaxtyping import Array, Key
 
@@ -91,7 +91,7 @@ class Size:
         test_cases: To compare methods on.
         floor_cases: For the Bayes floor.
         correcting: Simulations that intervals are corrected with.
-        vetting: Simulations that INO is vetted with; 0 leaves that out, and the alarms with it.
+        calibration: Simulations that INO is calibrated with; 0 leaves that out, and the alarms.
         multi_start: Test cases that least squares inverts alone.
         alarms_each: Cases of each mechanism that lacks a reaction.
         regression: The plain baseline.
@@ -104,7 +104,7 @@ class Size:
     test_cases: int
     floor_cases: int
     correcting: int
-    vetting: int
+    calibration: int
     multi_start: int
     alarms_each: int
     regression: Regression
@@ -126,7 +126,7 @@ SIZES = {
         test_cases=128,
         floor_cases=48,
         correcting=256,
-        vetting=0,
+        calibration=0,
         # As many as are refined: another size would be compiled anew.
         multi_start=128,
         alarms_each=0,
@@ -145,7 +145,7 @@ SIZES = {
         test_cases=1000,
         floor_cases=256,
         correcting=512,
-        vetting=256,
+        calibration=256,
         multi_start=48,
         alarms_each=60,
         regression=Regression(),
@@ -159,7 +159,7 @@ SIZES = {
         test_cases=1000,
         floor_cases=1000,
         correcting=2000,
-        vetting=1000,
+        calibration=1000,
         multi_start=1000,
         alarms_each=100,
         regression=Regression(width=1024, steps=24_400, batch=2048),
@@ -215,7 +215,7 @@ def experiment(
     data_key, test_key, observe_key, fit_key, floor_key, invert_key = jr.split(
         jr.key(arguments.seed), 6
     )
-    correct_key, vet_key, held_key, *check_keys = jr.split(jr.fold_in(invert_key, 1), 5)
+    correct_key, calibrate_key, held_key, *check_keys = jr.split(jr.fold_in(invert_key, 1), 5)
     with clocks.simulating:
         dataset, test = simulations(
             out, problem, (size.simulations, size.test_cases), keys=(data_key, test_key)
@@ -239,13 +239,13 @@ def experiment(
     stage("refine on the real solver, and fit from scratch")
     scored |= evaluate_exact(cases, fits[-1].inverter, size, key=invert_key)
     record = None
-    if size.vetting:
+    if size.calibration:
         # Not with what has corrected it.
-        vetting = held_out(out, problem, "vetting", size.vetting, key=vet_key)
-        checked = vetted(size.ino, corrected["ino"], out, vetting, key=check_keys[0])
+        calibration = held_out(out, problem, "calibration", size.calibration, key=calibrate_key)
+        checked = calibrated(size.ino, corrected["ino"], out, calibration, key=check_keys[0])
         stage("count alarms")
         record = {
-            "cases": size.vetting,
+            "cases": size.calibration,
             "coverage_90": np.mean(checked.coverage),
             "coverage_90_each": checked.coverage,
             "alarms": alarms(checked, test, each=size.alarms_each, key=check_keys[1]),
@@ -262,7 +262,7 @@ def experiment(
             "bayes_floor": {"parameter_mse": floor.parameter_mse},
         },
         "rows": [*(s.row for s in scored.values()), floor_row(cases)],
-        "vetting": record,
+        "calibration": record,
         "timing": clocks.timing(),
     }
 
@@ -330,7 +330,7 @@ def report(metrics: dict[str, Any]) -> str:
             "* another, unknown definition of the problem; compare with the floor instead.",
             f"C-FNO, standardized trajectory MSE: {blind} from the parameters alone, {seeing} with "
             f"the readings in view, published* {PUBLISHED_SURROGATE}.",
-            "" if metrics["vetting"] is None else describe(metrics["vetting"]["alarms"]),
+            "" if metrics["calibration"] is None else describe(metrics["calibration"]["alarms"]),
             f"Intervals are corrected on {SIZES[Preset(metrics['preset'])].correcting} "
             "simulations; least squares alone was given "
             f"{rows[ALONE]['cases']} of the cases.",
@@ -346,8 +346,8 @@ def invert(
     """Invert the user's readings, solve again at the estimate, and show both."""
     assert arguments.observations is not None
     stage(f"invert {arguments.observations}")
-    if size.vetting:
-        inverter = ij.load(arguments.out / "vetted", problem)
+    if size.calibration:
+        inverter = ij.load(arguments.out / "calibrated", problem)
     else:
         inverter = ij.load(arguments.out / "ino", problem)
     estimate = inverter(observation, key=jr.key(arguments.seed))

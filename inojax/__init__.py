@@ -26,7 +26,7 @@ from ._parameters import (
     ParameterSpace as ParameterSpace,
 )
 from ._sensors import FixedTimes as FixedTimes, RandomTimes as RandomTimes, Sensors as Sensors
-from ._trust import TrustTicket as TrustTicket, Verdict as Verdict, Vetting as Vetting
+from ._trust import Calibration as Calibration, TrustTicket as TrustTicket, Verdict as Verdict
 from .data import Dataset as Dataset, simulate as simulate
 from .methods import load as load, save as save
 from .models import ODEModel as ODEModel, PDEModel as PDEModel

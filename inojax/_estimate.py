@@ -14,7 +14,7 @@ from ._estimate_status import EstimateStatus
 from ._intervals import central_interval
 from ._multi_start import MultiStart
 from ._named_vector import UnknownNameError, position_of
-from ._trust import TrustTicket, Vetting
+from ._trust import Calibration, TrustTicket
 from ._x64 import is_traced
 
 _LEVEL = 0.9
@@ -25,7 +25,7 @@ _EDGE, _ROUNDING = 1e-6, 1e-6
 
 
 class Optima(eqx.Module):
-    """Every explanation of the readings that was found, the best first.
+    """Every mode of the posterior that was found, the best first.
 
     Attributes:
         value: Parameters in physical units.
@@ -551,6 +551,6 @@ _PARTS: dict[str, type[eqx.Module]] = {
     "optima": Optima,
     "diagnostics": Diagnostics,
     "ticket": TrustTicket,
-    "vetting": Vetting,
+    "calibration": Calibration,
     "search": MultiStart,
 }

@@ -9,7 +9,7 @@ from typing import Any
 import equinox as eqx
 import numpy as np
 
-_FORMAT = 1
+_FORMAT = 2
 _HEAD = "inojax estimate"
 
 

@@ -175,7 +175,7 @@ class Columns:
     def _cdf(self, x: Array) -> Array:
         line = self._line(x.dtype)
         u = line.coordinate(self._inside(x), jnp)
-        found = jax.scipy.special.ndtr(self._followed("u", u))
+        found = jax.scipy.special.ndtr(self._evaluate("u", u))
         (below, slope_below), (above, slope_above) = self._tails(x.dtype)
         first, last = self._ends("u", x.dtype)
         found = jnp.where(u < first, jnp.exp(below + slope_below * (u - first)), found)
@@ -185,7 +185,7 @@ class Columns:
 
     def _icdf(self, z: Array) -> Array:
         line, score = self._line(z.dtype), jax.scipy.special.ndtri(z)
-        u = self._followed("w", score)
+        u = self._evaluate("w", score)
         (below, slope_below), (above, slope_above) = self._tails(z.dtype)
         first, last = self._ends("u", z.dtype)
         low, high = self._ends("w", z.dtype)
@@ -217,7 +217,7 @@ class Columns:
         with np.errstate(over="ignore"):  # what single precision has no number for is infinite
             return np.asarray(each, np.float64).T[:, None, :].astype(dtype)
 
-    def _followed(self, name: str, values: Array) -> Array:
+    def _evaluate(self, name: str, values: Array) -> Array:
         """The polynomials of the panels that values fall into."""
         edges = self._edges[name].astype(values.dtype)
         coefficients = jnp.asarray(self._coefficients[name].astype(values.dtype))

@@ -43,37 +43,38 @@ _HOPELESS = (
 )
 
 
-class Vetting(eqx.Module):
+class Calibration(eqx.Module):
     """An estimate beside those of simulations that its inverter has not seen.
 
-    Ranks are shares of held-out simulations that look at least as bad, so that a correct model
-    gives a rank below 0.02 in one case of fifty.
+    P-values are shares of held-out simulations that look at least as bad, so that a correct model
+    gives one below 0.02 in one case of fifty.
 
     Attributes:
-        misfit_rank: Rank of the estimate's own misfit.
-        novelty_rank: Rank of the misfit plus penalty that a fit on the real solver leaves: low
-            where no parameters explain the readings as well as simulations of this problem are.
+        misfit_p_value: That of the estimate's own misfit.
+        misspecification_p_value: That of the misfit plus penalty which a fit on the real solver
+            leaves: low where no parameters explain the readings as well as simulations of this
+            problem are explained.
         unexplained: Chi-squared per reading that this fit leaves.
         surrogate_gap: Root mean square distance between surrogate and solver at the estimate, over
             the readings, in standard deviations of the noise; NaN without a surrogate.
-        surrogate_rank: Rank of that distance; NaN without a surrogate.
+        surrogate_p_value: That of this distance; NaN without a surrogate.
         coverage: Share of held-out simulations whose truth lay in the 90 % interval of each
             parameter.
         cases: Number of held-out simulations.
     """
 
-    misfit_rank: Float[Array | np.ndarray, "*batch"]
-    novelty_rank: Float[Array | np.ndarray, "*batch"]
+    misfit_p_value: Float[Array | np.ndarray, "*batch"]
+    misspecification_p_value: Float[Array | np.ndarray, "*batch"]
     unexplained: Float[Array | np.ndarray, "*batch"]
     surrogate_gap: Float[Array | np.ndarray, "*batch"]
-    surrogate_rank: Float[Array | np.ndarray, "*batch"]
+    surrogate_p_value: Float[Array | np.ndarray, "*batch"]
     coverage: Float[Array | np.ndarray, "*batch parameter"]
     cases: int = eqx.field(static=True)
 
     @property
-    def novel(self) -> Bool[np.ndarray, "*batch"]:
+    def misspecified(self) -> Bool[np.ndarray, "*batch"]:
         """Whether the readings do not look like simulations of the problem."""
-        return np.asarray(self.novelty_rank) < RARE
+        return np.asarray(self.misspecification_p_value) < RARE
 
 
 class TrustTicket(eqx.Module):
@@ -81,7 +82,7 @@ class TrustTicket(eqx.Module):
 
     Every estimate of a concrete observation carries one. What an inverter's own record adds,
     whether the readings look like its simulations and whether its intervals hold, comes from
-    `methods.vet`.
+    `methods.calibrate`.
 
     Attributes:
         status: The `EstimateStatus`.
@@ -91,7 +92,7 @@ class TrustTicket(eqx.Module):
             how many directions the readings settle. Without samples it is that of true parameters,
             which errs on the side of trust.
         best_p_value: The same for that of the estimate's samples that fits best; NaN where that was
-            not looked for. The mean of a posterior may lie between explanations and fit none.
+            not looked for. The mean of a posterior may lie between modes and fit none.
         modes: Optima of weight above 0.05, where the method looks for several; else 1.
         tempering_exponent: Power to which the solver's likelihood counts in the samples, where they
             are weighed draws of a linearized model (`Diagnostics.tempering_exponent`); else NaN.
@@ -99,7 +100,7 @@ class TrustTicket(eqx.Module):
         corrected: Whether its intervals were corrected on held-out simulations, by
             `methods.conformal`.
         noise_known: Whether the noise level is known rather than estimated, too.
-        vetting: The estimate beside held-out simulations, from `methods.vet`.
+        calibration: The estimate beside held-out simulations, from `methods.calibrate`.
         closer_p_value: Chance that it comes closer to them, 1 - `p_value`; NaN where there are no
             more readings than parameters, or where these are counts. A tiny one means that the
             level of the noise is too high.
@@ -121,7 +122,7 @@ class TrustTicket(eqx.Module):
     exact: bool = eqx.field(static=True)
     corrected: bool = eqx.field(static=True)
     noise_known: bool = eqx.field(static=True)
-    vetting: Vetting | None = None
+    calibration: Calibration | None = None
     closer_p_value: Float[Array | np.ndarray, "*batch"] | None = None
     spare_readings: Int[Array | np.ndarray, "*batch"] | None = None
     solver_draws: Float[Array | np.ndarray, "*batch"] | None = None
@@ -162,13 +163,16 @@ class TrustTicket(eqx.Module):
                 numbers[name] = _known(getattr(self, name))
         if self.search is not None:
             numbers["search"] = self.search.as_dict()
-        if self.vetting is not None:
+        if self.calibration is not None:
             names = (
-                "misfit_rank", "novelty_rank", "unexplained", "surrogate_gap", "surrogate_rank"
+                "misfit_p_value", "misspecification_p_value", "unexplained",
+                "surrogate_gap", "surrogate_p_value",
             )  # fmt: skip
-            numbers["vetting"] = {name: _known(getattr(self.vetting, name)) for name in names}
-            numbers["vetting"]["coverage_90"] = np.asarray(self.vetting.coverage).tolist()
-            numbers["vetting"]["cases"] = self.vetting.cases
+            numbers["calibration"] = {
+                name: _known(getattr(self.calibration, name)) for name in names
+            }
+            numbers["calibration"]["coverage_90"] = np.asarray(self.calibration.coverage).tolist()
+            numbers["calibration"]["cases"] = self.calibration.cases
         return {"verdict": str(self.verdict), "reasons": list(self.reasons), **numbers}
 
     def __str__(self) -> str:
@@ -188,8 +192,8 @@ class TrustTicket(eqx.Module):
         if status in _HOPELESS:
             return [(Verdict.DO_NOT_TRUST, status.message)]
         findings = [self._fit()]
-        if self.vetting is not None:
-            findings += _vetted(self.vetting, self.corrected)
+        if self.calibration is not None:
+            findings += _calibrated(self.calibration, self.corrected)
         elif status is not EstimateStatus.NOT_MIXED:
             findings += self._intervals()
         if status is EstimateStatus.NOT_MIXED:
@@ -212,8 +216,8 @@ class TrustTicket(eqx.Module):
         if p_value >= P_VALUE:
             return self._good_fit(measured)
         missed = f"The estimate misses the readings by more than their noise: {measured}."
-        if self.vetting is not None:
-            return self._usual_misfit(self.vetting, missed)
+        if self.calibration is not None:
+            return self._usual_misfit(self.calibration, missed)
         if self.exact:
             return self._exact_misfit(missed)
         return Verdict.CHECK, f"{missed} Refine it on the real solver."
@@ -225,7 +229,7 @@ class TrustTicket(eqx.Module):
         if self.spare_readings is None or int(self.spare_readings) > 0:
             return Verdict.TRUST, explained
         # Held-out simulations test the intervals all the same.
-        verdict = Verdict.CHECK if self.vetting is None else Verdict.TRUST
+        verdict = Verdict.CHECK if self.calibration is None else Verdict.TRUST
         return verdict, f"{explained} {_NO_TEST}"
 
     def _intervals(self) -> list[tuple[Verdict, str]]:
@@ -263,10 +267,10 @@ class TrustTicket(eqx.Module):
         count = int(self.modes)
         if float(self.p_value) < P_VALUE:
             return f"{count} different optima weigh more than 5 %: see `optima`."
-        return f"{count} different explanations of the readings were found: see `optima`."
+        return f"{count} different modes of the posterior were found: see `optima`."
 
-    def _usual_misfit(self, vetting: Vetting, missed: str) -> tuple[Verdict, str]:
-        rank = float(vetting.misfit_rank)
+    def _usual_misfit(self, calibration: Calibration, missed: str) -> tuple[Verdict, str]:
+        rank = float(calibration.misfit_p_value)
         if rank < RARE:
             return (
                 Verdict.CHECK,
@@ -280,7 +284,7 @@ class TrustTicket(eqx.Module):
 
 
 _UNTESTED = (
-    "The intervals of this inverter have never been tested: see `methods.vet`, and "
+    "The intervals of this inverter have never been tested: see `methods.calibrate`, and "
     "`methods.conformal` to correct them."
 )
 _WEIGH_BETTER = (
@@ -294,7 +298,7 @@ _MORE_STARTS = (
     "`max_starts`, or sample by `SequentialMonteCarlo`."
 )
 _BETWEEN = (
-    "Some of its samples explain them: the point lies between explanations, or the prior draws it "
+    "Some of its samples explain them: the point lies between modes, or the prior draws it "
     "away. Look at `samples`, or refine it by `LeastSquares` from many `starts`."
 )
 _TOO_CLOSE = "The estimate comes closer to the readings than their noise allows"
@@ -320,9 +324,9 @@ def _weighed(power: float) -> str:
     )
 
 
-def _vetted(vetting: Vetting, corrected: bool) -> list[tuple[Verdict, str]]:
-    findings = [_familiar(vetting), _covered(vetting, corrected)]
-    rank, gap = float(vetting.surrogate_rank), float(vetting.surrogate_gap)
+def _calibrated(calibration: Calibration, corrected: bool) -> list[tuple[Verdict, str]]:
+    findings = [_familiar(calibration), _covered(calibration, corrected)]
+    rank, gap = float(calibration.surrogate_p_value), float(calibration.surrogate_gap)
     if math.isnan(rank):
         return findings
     measured = f"The surrogate is {gap:.2g} standard deviations of the noise from the solver here"
@@ -331,32 +335,32 @@ def _vetted(vetting: Vetting, corrected: bool) -> list[tuple[Verdict, str]]:
     return [*findings, (Verdict.TRUST, f"{measured}, as usual.")]
 
 
-def _familiar(vetting: Vetting) -> tuple[Verdict, str]:
-    rank, left = float(vetting.novelty_rank), float(vetting.unexplained)
+def _familiar(calibration: Calibration) -> tuple[Verdict, str]:
+    rank, left = float(calibration.misspecification_p_value), float(calibration.unexplained)
     after = f"after a fit on the real solver (chi-squared per reading {left:.3g})"
     if rank >= RARE:
         return (
             Verdict.TRUST,
-            f"The readings look like simulations: {rank:.0%} of {vetting.cases} held-out ones are "
-            f"explained no better {after}.",
+            f"The readings look like simulations: {rank:.0%} of {calibration.cases} held-out ones "
+            f"are explained no better {after}.",
         )
     sentence = f"The readings look unlike the simulations: {after} more is left than in "
-    if vetting.novelty_rank * (vetting.cases + 1) < 1.5:
+    if calibration.misspecification_p_value * (calibration.cases + 1) < 1.5:
         return (
             Verdict.DO_NOT_TRUST,
-            f"{sentence}all {vetting.cases} held-out ones. {_LIKELY_WRONG}",
+            f"{sentence}all {calibration.cases} held-out ones. {_LIKELY_WRONG}",
         )
-    return Verdict.CHECK, f"{sentence}{1.0 - rank:.1%} of {vetting.cases} held-out ones."
+    return Verdict.CHECK, f"{sentence}{1.0 - rank:.1%} of {calibration.cases} held-out ones."
 
 
-def _covered(vetting: Vetting, corrected: bool) -> tuple[Verdict, str]:
-    coverage = np.asarray(vetting.coverage)
+def _covered(calibration: Calibration, corrected: bool) -> tuple[Verdict, str]:
+    coverage = np.asarray(calibration.coverage)
     measured = (
         f"{_LEVEL:.0%} intervals held the truth in {coverage.mean():.1%} of held-out simulations "
         f"(worst parameter {coverage.min():.1%})"
     )
     # Of many parameters the worst falls short by chance: at 1 % for all of them together.
-    error = math.sqrt(_LEVEL * (1.0 - _LEVEL) / vetting.cases)
+    error = math.sqrt(_LEVEL * (1.0 - _LEVEL) / calibration.cases)
     chance = float(ndtri(1.0 - 0.01 / coverage.size)) * error
     least = _LEVEL - max(_LEVEL - _LEAST_SINGLE, chance)
     # Parameters may all fall short together.

@@ -52,7 +52,7 @@ LONGEST_FIRST = (
     "experiments/test_real_data.py",
     "solvers/test_speed.py",
     "methods/test_posterior.py",
-    "methods/test_vetting.py",
+    "methods/test_calibrate.py",
 )
 
 

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from inojax._estimate import Diagnostics, Estimate, Optima
 from inojax._estimate_status import EstimateStatus
-from inojax.methods import LeastSquares, vet
+from inojax.methods import LeastSquares, calibrate
 from tests.helpers import linear_gaussian
 from tests.methods.toys import simulations
 from tests.refuses import refuses
@@ -286,21 +286,21 @@ def same_bits(one, other):
 
 
 @pytest.fixture(scope="module")
-def vetted_estimate():
+def calibrated_estimate():
     problem = linear_gaussian()
     inverter = LeastSquares(starts=2, max_starts=2, draws=32).fit(problem)
     observation = problem.simulate(np.array([0.4, -0.6]), key=jr.key(1))
-    return vet(inverter, simulations(100, seed=1), key=jr.key(2))(observation, key=jr.key(3))
+    return calibrate(inverter, simulations(100, seed=1), key=jr.key(2))(observation, key=jr.key(3))
 
 
-def test_all_of_an_estimate_comes_back(vetted_estimate, tmp_path):
-    assert vetted_estimate.ticket.vetting is not None
+def test_all_of_an_estimate_comes_back(calibrated_estimate, tmp_path):
+    assert calibrated_estimate.ticket.calibration is not None
     path = tmp_path / "estimate.safetensors"
-    vetted_estimate.save(path)
+    calibrated_estimate.save(path)
     loaded = Estimate.load(path)
-    same_bits(vetted_estimate, loaded)
-    assert str(loaded) == str(vetted_estimate)
-    assert str(loaded.ticket) == str(vetted_estimate.ticket)
+    same_bits(calibrated_estimate, loaded)
+    assert str(loaded) == str(calibrated_estimate)
+    assert str(loaded.ticket) == str(calibrated_estimate.ticket)
     loaded.save(tmp_path / "again")
     assert path.read_bytes() == (tmp_path / "again").read_bytes()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["again", path.name]
@@ -320,7 +320,7 @@ def test_a_point_comes_back(tmp_path):
     assert loaded["k"] == 0.1 + 0.2
 
 
-def test_other_files_are_no_estimates(vetted_estimate, tmp_path):
+def test_other_files_are_no_estimates(calibrated_estimate, tmp_path):
     with refuses(FileNotFoundError, "`path` .*no file"):
         Estimate.load(tmp_path / "nothing")
     path = tmp_path / "estimate"
@@ -330,7 +330,7 @@ def test_other_files_are_no_estimates(vetted_estimate, tmp_path):
     save_file({"x": np.ones(3)}, path)
     with refuses(ValueError, "`path` .*no estimate"):
         Estimate.load(path)
-    vetted_estimate.save(path)
+    calibrated_estimate.save(path)
     path.write_bytes(path.read_bytes()[:-9])
     with refuses(ValueError, "`path` .*damaged"):
         Estimate.load(path)
@@ -351,15 +351,15 @@ def test_covariance_and_correlation_are_those_of_the_samples():
     assert np.isnan(bare.correlation).all()
 
 
-def test_as_labeled_arrays(vetted_estimate):
+def test_as_labeled_arrays(calibrated_estimate):
     xarray = pytest.importorskip("xarray")
-    found = vetted_estimate.to_xarray()
+    found = calibrated_estimate.to_xarray()
     assert isinstance(found, xarray.Dataset)
     assert found.samples.dims == ("draw", "parameter")
-    for name in vetted_estimate:
+    for name in calibrated_estimate:
         np.testing.assert_array_equal(
-            found.samples.sel(parameter=name), vetted_estimate.samples_of(name)
+            found.samples.sel(parameter=name), calibrated_estimate.samples_of(name)
         )
-        assert float(found["value"].sel(parameter=name)) == vetted_estimate[name]
-    batch = jax.tree.map(lambda x: np.stack([x, x]), vetted_estimate).to_xarray()
+        assert float(found["value"].sel(parameter=name)) == calibrated_estimate[name]
+    batch = jax.tree.map(lambda x: np.stack([x, x]), calibrated_estimate).to_xarray()
     assert batch.samples.dims == ("batch", "draw", "parameter")

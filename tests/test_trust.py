@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from inojax import EstimateStatus, TrustTicket, Verdict, Vetting
+from inojax import Calibration, EstimateStatus, TrustTicket, Verdict
 from inojax._multi_start import MultiStart
 from tests.refuses import refuses
 
@@ -23,22 +23,22 @@ def ticket(**changes):
         "exact": False,
         "corrected": False,
         "noise_known": True,
-        "vetting": vetting(),
+        "calibration": calibration(),
     }
     return TrustTicket(**(numbers | changes))
 
 
-def vetting(**changes):
+def calibration(**changes):
     numbers = {
-        "misfit_rank": np.array(0.5),
-        "novelty_rank": np.array(0.5),
+        "misfit_p_value": np.array(0.5),
+        "misspecification_p_value": np.array(0.5),
         "unexplained": np.array(0.9),
         "surrogate_gap": np.array(0.3),
-        "surrogate_rank": np.array(0.5),
+        "surrogate_p_value": np.array(0.5),
         "coverage": np.array([0.9, 0.91]),
         "cases": 500,
     }
-    return Vetting(**(numbers | changes))
+    return Calibration(**(numbers | changes))
 
 
 POOR = {"p_value": np.array(1e-9), "chi2_per_reading": np.array(40.0)}
@@ -51,65 +51,72 @@ CASES = {
     "no noise": ({"p_value": np.array(np.nan)}, Verdict.CHECK, "has not been solved"),
     "usual misfit of a network": (POOR, Verdict.TRUST, "in 50% of held-out"),
     "unusual misfit": (
-        POOR | {"vetting": vetting(misfit_rank=np.array(0.004))}, Verdict.CHECK, "99.6%"
+        POOR | {"calibration": calibration(misfit_p_value=np.array(0.004))}, Verdict.CHECK, "99.6%"
     ),
-    "misfit, never tested": (POOR | {"vetting": None}, Verdict.CHECK, "Refine it"),
+    "misfit, never tested": (POOR | {"calibration": None}, Verdict.CHECK, "Refine it"),
     "misfit of the best fit": (
-        POOR | {"vetting": None, "exact": True}, Verdict.DO_NOT_TRUST, "are likely wrong"
+        POOR | {"calibration": None, "exact": True}, Verdict.DO_NOT_TRUST, "are likely wrong"
     ),
-    "mean between explanations": (
-        POOR | {"vetting": None, "exact": True, "best_p_value": np.array(0.3)},
-        Verdict.CHECK, "between explanations",
+    "mean between modes": (
+        POOR | {"calibration": None, "exact": True, "best_p_value": np.array(0.3)},
+        Verdict.CHECK, "between modes",
     ),
     "misfit of chains apart": (
-        POOR | {"vetting": None, "exact": True, "status": np.array(int(EstimateStatus.NOT_MIXED))},
+        POOR
+        | {"calibration": None, "exact": True, "status": np.array(int(EstimateStatus.NOT_MIXED))},
         Verdict.DO_NOT_TRUST, "by more than their noise",
     ),
     "one narrow interval of many": (
-        {"vetting": vetting(coverage=np.array([0.5, *[0.95] * 11]))}, Verdict.CHECK, "worst"
+        {"calibration": calibration(coverage=np.array([0.5, *[0.95] * 11]))}, Verdict.CHECK, "worst"
     ),
     "chance among many intervals": (
-        {"vetting": vetting(coverage=np.array([0.86, *[0.9] * 11]))}, Verdict.TRUST, "explains"
+        {"calibration": calibration(coverage=np.array([0.86, *[0.9] * 11]))},
+        Verdict.TRUST, "explains"
     ),
-    "never tested": ({"vetting": None}, Verdict.CHECK, "never been tested"),
-    "exact, never tested": ({"vetting": None, "exact": True}, Verdict.TRUST, "explains"),
+    "never tested": ({"calibration": None}, Verdict.CHECK, "never been tested"),
+    "exact, never tested": ({"calibration": None, "exact": True}, Verdict.TRUST, "explains"),
     "weighed by the solver": (
-        {"vetting": None, "exact": True, "tempering_exponent": np.array(1.0)},
+        {"calibration": None, "exact": True, "tempering_exponent": np.array(1.0)},
         Verdict.TRUST,
         "explains",
     ),
     "weighed in part": (
-        {"vetting": None, "exact": True, "tempering_exponent": np.array(0.25)},
+        {"calibration": None, "exact": True, "tempering_exponent": np.array(0.25)},
         Verdict.CHECK, "to the power 0.25",
     ),
     "linearized": (
-        {"vetting": None, "exact": True, "tempering_exponent": np.array(0.0)},
+        {"calibration": None, "exact": True, "tempering_exponent": np.array(0.0)},
         Verdict.CHECK, "linearized at its optima. `Posterior`",
     ),
     "linearized, corrected": (
-        {"vetting": None, "exact": True, "corrected": True, "tempering_exponent": np.array(0.0)},
+        {
+            "calibration": None, "exact": True, "corrected": True,
+            "tempering_exponent": np.array(0.0),
+        },
         Verdict.TRUST, "explains",
     ),
-    "corrected": ({"vetting": None, "corrected": True}, Verdict.TRUST, "explains"),
+    "corrected": ({"calibration": None, "corrected": True}, Verdict.TRUST, "explains"),
     "strange readings": (
-        {"vetting": vetting(novelty_rank=np.array(0.01))}, Verdict.CHECK, "unlike the simulations"
+        {"calibration": calibration(misspecification_p_value=np.array(0.01))},
+        Verdict.CHECK, "unlike the simulations"
     ),
     "stranger than any": (
-        {"vetting": vetting(novelty_rank=np.array(1 / 501))}, Verdict.DO_NOT_TRUST, "all 500"
+        {"calibration": calibration(misspecification_p_value=np.array(1 / 501))},
+        Verdict.DO_NOT_TRUST, "all 500"
     ),
     "surrogate is off": (
-        {"vetting": vetting(surrogate_rank=np.array(0.01))}, Verdict.CHECK, "surrogate"
+        {"calibration": calibration(surrogate_p_value=np.array(0.01))}, Verdict.CHECK, "surrogate"
     ),
     "no surrogate": (
-        {"vetting": vetting(surrogate_rank=np.array(np.nan))}, Verdict.TRUST, "explains"
+        {"calibration": calibration(surrogate_p_value=np.array(np.nan))}, Verdict.TRUST, "explains"
     ),
     "narrow intervals": (
-        {"vetting": vetting(coverage=np.array([0.5, 0.9]))}, Verdict.CHECK, "too narrow"
+        {"calibration": calibration(coverage=np.array([0.5, 0.9]))}, Verdict.CHECK, "too narrow"
     ),
     "chains apart": (
         {"status": np.array(int(EstimateStatus.NOT_MIXED))}, Verdict.CHECK, "chains"
     ),
-    "two explanations": ({"modes": np.array(2)}, Verdict.CHECK, "2 different"),
+    "two modes": ({"modes": np.array(2)}, Verdict.CHECK, "2 different"),
     "nothing unfamiliar": ({"unfamiliar": np.array(0)}, Verdict.TRUST, "explains"),
     "more rows than slots": ({"unfamiliar": np.array(1)}, Verdict.CHECK, "dealt into groups"),
     "between output times": ({"unfamiliar": np.array(2)}, Verdict.CHECK, "between output times"),
@@ -133,7 +140,7 @@ def search(starts, arrived, optima, best):
     return MultiStart(*(np.asarray(x) for x in (starts, arrived, optima, best)))
 
 
-EXACT = {"vetting": None, "exact": True}
+EXACT = {"calibration": None, "exact": True}
 WEIGHED = EXACT | {"tempering_exponent": np.array(1.0)}
 NOT_MIXED = {"status": np.array(int(EstimateStatus.NOT_MIXED))}
 
@@ -174,7 +181,7 @@ SENTENCES = {
     ],
     "The intervals come from the real solver": [
         WEIGHED, EXACT | {"tempering_exponent": np.array(0.5)}, WEIGHED | POOR, WEIGHED | NOT_MIXED,
-        WEIGHED | {"solver_draws": np.array(2.0)}, {"vetting": None},
+        WEIGHED | {"solver_draws": np.array(2.0)}, {"calibration": None},
     ],
     "Only 2 draws": [
         WEIGHED | {"solver_draws": np.array(2.0)}, WEIGHED | {"solver_draws": np.array(128.0)}
@@ -182,21 +189,21 @@ SENTENCES = {
     "1 ended in the best of 28 optima": [
         WEIGHED | {"search": search(32, 32, 28, 1)}, WEIGHED | {"search": search(32, 32, 1, 32)}
     ],
-    "different explanations": [
+    "different modes": [
         {"modes": np.array(2)}, {}, POOR | {"modes": np.array(2)}
     ],
     "different optima": [POOR | {"modes": np.array(2)}, {"modes": np.array(2)}],
     "miss by as much in 50% of": [
-        POOR, {}, POOR | {"vetting": vetting(misfit_rank=np.array(0.01))},
+        POOR, {}, POOR | {"calibration": calibration(misfit_p_value=np.array(0.01))},
     ],
     "too narrow": [
-        {"vetting": vetting(coverage=np.full(2, 0.8))},
+        {"calibration": calibration(coverage=np.full(2, 0.8))},
         # Two standard errors of 3 %: chance.
-        {"vetting": vetting(coverage=np.full(2, 0.84), cases=100)},
+        {"calibration": calibration(coverage=np.full(2, 0.84), cases=100)},
     ],
     "Correct them by `methods.conformal`": [
-        {"vetting": vetting(coverage=np.full(2, 0.8))},
-        {"vetting": vetting(coverage=np.full(2, 0.8)), "corrected": True},
+        {"calibration": calibration(coverage=np.full(2, 0.8))},
+        {"calibration": calibration(coverage=np.full(2, 0.8)), "corrected": True},
     ],
     "could not be solved": [
         FAILED, {"status": np.array(int(EstimateStatus.IMPOSSIBLE_READINGS))},
@@ -220,12 +227,12 @@ def test_a_sentence_is_said_where_it_is_true_and_only_there(sentence):
 
 @pytest.mark.parametrize("status", ["SOLVER_FAILED", "NOT_CONVERGED", "IMPOSSIBLE_READINGS"])
 def test_nothing_good_is_said_of_an_estimate_that_is_none(status):
-    found = ticket(status=np.array(int(EstimateStatus[status])), exact=True, vetting=None)
+    found = ticket(status=np.array(int(EstimateStatus[status])), exact=True, calibration=None)
     assert found.verdict is Verdict.DO_NOT_TRUST
     assert found.reasons == (EstimateStatus[status].message,)
 
 
-def test_too_few_readings_are_a_reason_to_check_unless_the_inverter_was_vetted():
+def test_too_few_readings_are_a_reason_to_check_unless_the_inverter_was_calibrated():
     few = {"spare_readings": np.array(-2)}
     assert ticket(**few, **EXACT).verdict is Verdict.CHECK
     assert ticket(**few).verdict is Verdict.TRUST
@@ -240,7 +247,7 @@ def test_it_is_json(changes):
     content = json.loads(json.dumps(ticket(**changes).as_dict(), allow_nan=False))
     assert content["verdict"] in list(Verdict)
     assert content["reasons"]
-    assert ("vetting" in content) == (changes.get("vetting", 0) is not None)
+    assert ("calibration" in content) == (changes.get("calibration", 0) is not None)
 
 
 def test_a_batch_has_no_single_verdict():

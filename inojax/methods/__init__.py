@@ -27,13 +27,13 @@ from .amortized.inverse_map._method import (
     Spread as Spread,
 )
 from .amortized.inverse_map._series import Inputs as Inputs, Labels as Labels
+from .calibration._calibrate import (
+    CalibratedInverter as CalibratedInverter,
+    calibrate as calibrate,
+)
 from .calibration._conformal import (
     ConformalInverter as ConformalInverter,
     conformal as conformal,
-)
-from .calibration._vetting import (
-    VettedInverter as VettedInverter,
-    vet as vet,
 )
 from .exact._least_squares import (
     LeastSquares as LeastSquares,

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from .._estimate import Estimate
 from .._inverse_problem import InverseProblem
 from .._observation import Observation, check_times
-from .._trust import Vetting
+from .._trust import Calibration
 from .._x64 import is_traced
 from ..noise import NoDensityError
 from ..train import TrainLog
@@ -133,13 +133,15 @@ class AbstractInverter(eqx.Module):
             corrected=self._is_corrected,
             unfamiliar=self._unfamiliar(observations),
         )
-        vetting = None if found is None else self._vetted(estimates, found, observations)
-        ticket = eqx.tree_at(lambda t: t.vetting, ticket, vetting, is_leaf=lambda x: x is None)
+        calibration = None if found is None else self._calibrated(estimates, found, observations)
+        ticket = eqx.tree_at(
+            lambda t: t.calibration, ticket, calibration, is_leaf=lambda x: x is None
+        )
         return eqx.tree_at(lambda e: e.ticket, estimates, ticket, is_leaf=lambda x: x is None)
 
-    def _vetted(
+    def _calibrated(
         self, estimates: Estimate, found: Misfit, observations: Observation
-    ) -> Vetting | None:
+    ) -> Calibration | None:
         """The estimates beside those of held-out simulations, where it knows some."""
         del estimates, found, observations
         return None

@@ -18,7 +18,7 @@ from ..models import compiled, in_calls
 from ..noise import NoDensityError, degrees_of_freedom, misfit_p_value
 from ._batches import in_precision
 
-# Optima of less weight are no explanations worth a warning.
+# Optima of less weight are no modes worth a warning.
 _WORTH_WARNING = 0.05
 # What a method says of its estimate, and a good fit does not mend.
 _MORE_URGENT = (

@@ -29,7 +29,7 @@ from ._method import AbstractMethod
 from ._settings import SettingsError, from_json, public_class, to_json
 
 _WEIGHTS, _MANIFEST = "weights.safetensors", "manifest.json"
-_FORMAT = 4
+_FORMAT = 5
 _KEYS = {"format", "inverter", "problem", "arrays", "rtol"}
 # Names of a few solutions of the problem among the arrays; those of an inverter begin with a dot.
 _SOLVED = ("solved thetas", "solved states", "solved status")

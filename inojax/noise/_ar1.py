@@ -270,7 +270,7 @@ class AR1(AbstractNoise):
             self.correlation, jnp.asarray(theta, like.dtype), self._binding, "correlation"
         )
         valid = (rho >= 0.0) & (rho < 1.0)
-        # Innocent where it is none, so that gradients stay finite.
+        # Double `where`: a valid value in the branch not taken keeps gradients finite.
         none = (rho == 0.0) | ~valid
         exponent = jnp.log(jnp.where(none, 0.5, rho)) * gap / self.step
         weight = jnp.where(first | none, 0.0, jnp.exp(exponent))

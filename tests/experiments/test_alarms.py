@@ -7,7 +7,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from inojax.methods import vet
+from inojax.methods import calibrate
 from tests.helpers import linear_gaussian, optimizations
 from tests.methods.toys import Toy, simulations
 
@@ -22,8 +22,8 @@ def script(monkeypatch):
 
 def test_what_is_wrong_is_counted_and_what_is_not_seen_is_said(script):
     with optimizations(False):
-        vetted = vet(Toy(linear_gaussian()), simulations(200, seed=1), key=jr.key(0))
-        found = script.alarms(vetted, simulations(100, seed=2), each=10, key=jr.key(1))
+        calibrated = calibrate(Toy(linear_gaussian()), simulations(200, seed=1), key=jr.key(0))
+        found = script.alarms(calibrated, simulations(100, seed=2), each=10, key=jr.key(1))
     assert found["cases"] == 100
     assert found["false_alarms"] <= 0.07  # 2 % are meant, 100 cases scatter by 1.4 %
     assert found["noise_tenfold"] >= 0.95

@@ -62,7 +62,7 @@ def assert_refused(code: int, printed: str, message: str) -> None:
 def test_metrics_have_the_shape_of_every_experiment(finished: tuple[Path, str]):
     metrics = metrics_of(finished[0])
     assert list(metrics) == [
-        "experiment", "preset", "seed", "provenance", "limits", "rows", "vetting", "timing",
+        "experiment", "preset", "seed", "provenance", "limits", "rows", "calibration", "timing",
     ]  # fmt: skip
     assert (metrics["experiment"], metrics["preset"], metrics["seed"]) == ("pollu", "smoke", 0)
     assert list(metrics["timing"]) == ["total_seconds", "simulate_seconds", "compile_seconds"]
@@ -77,7 +77,7 @@ def test_metrics_have_the_shape_of_every_experiment(finished: tuple[Path, str]):
     for name in exact:
         assert all(math.isfinite(rows[name][field]) for field in FIELDS[1:])
         assert rows[name]["seconds_single"] is None
-    assert metrics["vetting"] is None  # in this preset; see test_alarms.py
+    assert metrics["calibration"] is None  # in this preset; see test_alarms.py
     for name, limit in metrics["limits"].items():
         assert limit["parameter_mse"] == rows[name]["parameter_mse"]
 

@@ -93,10 +93,10 @@ def estimates(wrong, corrected, observations):
     return inverted(wrong, observations), inverted(corrected, observations)
 
 
-# --- Honest --------------------------------------------------------------------------------
+# --- Calibrated ----------------------------------------------------------------------------
 
 
-def test_an_overconfident_and_biased_inverter_becomes_honest(estimates, fresh):
+def test_an_overconfident_and_biased_inverter_becomes_calibrated(estimates, fresh):
     before, after = (covered(estimate, fresh) for estimate in estimates)
     # 2 Φ(1.645 / 3) - 1 = 0.42 without the bias, and less with it.
     assert before[0] < 0.32
@@ -106,7 +106,7 @@ def test_an_overconfident_and_biased_inverter_becomes_honest(estimates, fresh):
 
 
 @pytest.mark.parametrize("level", [0.2, 0.5, 0.8, 0.95])
-def test_every_level_is_honest(estimates, fresh, level):
+def test_every_level_is_calibrated(estimates, fresh, level):
     share = covered(estimates[1], fresh, level)
     # Four standard errors of held-out and fresh cases together.
     room = 4.0 * np.sqrt(2.0 * level * (1.0 - level) / FRESH)
@@ -120,7 +120,7 @@ def test_the_coverage_curve_tells_them_apart(estimates, fresh):
     assert 0.0 < after.largest_deviation < 0.016 + 4.0 * np.sqrt(2.0 * 0.25 / FRESH)
 
 
-def test_an_honest_inverter_is_left_nearly_as_it_was(problem, held_out, observations, fresh):
+def test_a_calibrated_inverter_is_left_nearly_as_it_was(problem, held_out, observations, fresh):
     toy = Toy(problem)
     before, after = (inverted(i, observations) for i in (toy, conformal(toy, held_out, key=KEY)))
     # The prior's ends cut the true posterior of some cases, so that spreads shrink a little.
@@ -236,7 +236,7 @@ def trained(regression, problem):
     return regression.fit(problem, simulations(64, seed=4), progress=False, key=KEY)
 
 
-def test_a_hardly_trained_regression_becomes_honest(
+def test_a_hardly_trained_regression_becomes_calibrated(
     trained, regression, problem, held_out, observations, fresh, tmp_path
 ):
     corrected = conformal(trained, held_out, key=KEY)

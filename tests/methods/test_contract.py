@@ -16,9 +16,9 @@ from inojax.methods import (
     GivenEstimate,
     LeastSquares,
     Posterior,
+    calibrate,
     conformal,
     invert_batch,
-    vet,
 )
 from tests.helpers import EVERY_METHOD, linear_gaussian, linear_series, optimizations
 from tests.methods.toys import simulations
@@ -183,8 +183,8 @@ def one(linear):
 def test_wrapped_exact_methods_come_back(problem, inverter, one, tmp_path):
     with optimizations(False):
         corrected = conformal(inverter, simulations(128, seed=4), key=KEY)
-        vetted = vet(corrected, simulations(100, seed=5), key=KEY)
-        for which, folder in ((corrected, tmp_path / "one"), (vetted, tmp_path / "two")):
+        calibrated = calibrate(corrected, simulations(100, seed=5), key=KEY)
+        for which, folder in ((corrected, tmp_path / "one"), (calibrated, tmp_path / "two")):
             ij.save(which, folder)
             loaded = ij.load(folder, problem)
             assert type(loaded) is type(which)

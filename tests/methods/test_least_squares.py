@@ -139,7 +139,7 @@ def test_samples_follow_the_posterior_up_to_the_ends_of_the_prior(noisy, alone):
     assert (samples > 0.95).any(axis=0).all()
 
 
-def test_stated_intervals_are_honest(estimates, cases):
+def test_stated_intervals_are_calibrated(estimates, cases):
     z, _ = cases
     lower, upper = ((end - LOWEST) / WIDTH for end in estimates.interval(0.9))
     inside = ((lower <= z) & (z <= upper)).mean()

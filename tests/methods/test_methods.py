@@ -74,7 +74,7 @@ def test_the_known_posterior_is_recovered(estimates, cases):
     assert mean_squared_error(estimates.unit_value, mean) < 0.7 * limit
 
 
-def test_stated_spread_is_honest(estimates, cases):
+def test_stated_spread_is_calibrated(estimates, cases):
     z, observations = cases
     width = 4.0
     lower, upper = ((end + 2.0) / width for end in estimates.interval(0.9))

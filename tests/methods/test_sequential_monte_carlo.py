@@ -82,7 +82,7 @@ def read(problem, value):
     return ij.Observation.from_arrays([0.5, 1.0], values, problem=problem)
 
 
-def test_two_explanations_weigh_the_same_and_both_are_listed(squared):
+def test_two_modes_weigh_the_same_and_both_are_listed(squared):
     method = SequentialMonteCarlo(particles=512, moves=8)
     inverter = method.fit(squared, key=KEY)
     estimate = inverter(read(squared, 1.44), key=KEY)
@@ -90,7 +90,7 @@ def test_two_explanations_weigh_the_same_and_both_are_listed(squared):
     assert abs(share - 0.5) < 0.1
     # Their mean fits nothing, but that is not the model's fault.
     assert estimate.ticket.verdict is ij.Verdict.CHECK
-    assert "between explanations" in estimate.ticket.reasons[0]
+    assert "between modes" in estimate.ticket.reasons[0]
     estimate = LeastSquares(starts=32).refine(inverter)(read(squared, 1.44), key=KEY)
     assert estimate.optima is not None
     known = np.isfinite(np.asarray(estimate.optima.misfit))
@@ -104,7 +104,7 @@ def test_two_explanations_weigh_the_same_and_both_are_listed(squared):
     assert estimate.ticket.modes == 2
 
 
-def test_explanations_weigh_what_the_prior_says():
+def test_modes_weigh_what_the_prior_says():
     """The likelihood is the same at both, so only their prior densities differ."""
     problem = both_signs(dist.Normal(0.3, 1.0))
     method = SequentialMonteCarlo(particles=1024, moves=8)

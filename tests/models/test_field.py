@@ -17,9 +17,9 @@ from inojax.methods import (
     Posterior,
     Regression,
     SequentialMonteCarlo,
+    calibrate,
     conformal,
     invert_batch,
-    vet,
 )
 from inojax.models import Field, FiniteElements, PDEModel, TotalVariation, partial
 from inojax.problems import heat, variable_poisson
@@ -239,7 +239,7 @@ def test_draws_of_the_prior_are_refused_where_total_variation_couples_them():
         lambda: ij.metrics.bayes_floor(problem, cases=2, key=jax.random.key(0)),
         lambda: ij.metrics.laplace_covariances(problem, thetas, key=jax.random.key(0)),
         lambda: conformal(inverter, simulations, key=jax.random.key(0)),
-        lambda: vet(inverter, simulations, key=jax.random.key(0)),
+        lambda: calibrate(inverter, simulations, key=jax.random.key(0)),
     ):
         with refuses(ValueError, "total variation couples the parameters of 'variable_poisson'"):
             refused()

@@ -2,5 +2,5 @@
 
 - `_held_out`: simulations that no method has seen.
 - `_conformal`: intervals that hold as often as they say.
-- `_vetting`: tickets that tell what an estimate is worth.
+- `_calibrate`: tickets that tell what an estimate is worth.
 """

@@ -43,7 +43,7 @@ _SIZES = 2.0
 class SequentialMonteCarlo(AbstractMethod["SequentialMonteCarloInverter"]):
     """Samples of the exact posterior, from the prior through a ladder of temperatures.
 
-    Use it where the posterior is no single peak: several explanations, curved ridges, ends of
+    Use it where the posterior is no single peak: several modes, curved ridges, ends of
     priors. Particles drawn from the prior are weighed, resampled and moved while the likelihood
     is raised to powers that grow from 0 to 1, each chosen so that half of the particles survive.
     They move in the logits of unit coordinates along differences of other particles, so steps

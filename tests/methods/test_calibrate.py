@@ -1,4 +1,4 @@
-"""Vetting of inverters that are known to be right or wrong, on readings that are either."""
+"""Calibration of inverters that are known to be right or wrong, on readings that are either."""
 
 import equinox as eqx
 import jax
@@ -15,10 +15,10 @@ from inojax.methods import (
     AbstractNetworkInverter,
     LeastSquares,
     Regression,
+    calibrate,
     conformal,
     invert_batch,
     resimulate,
-    vet,
 )
 from inojax.methods._resimulate import estimates_noise
 from inojax.noise import Gaussian
@@ -60,8 +60,8 @@ def problem():
 
 
 @pytest.fixture(scope="module")
-def vetted(problem):
-    return vet(Toy(problem), simulations(CASES, seed=1), key=KEY)
+def calibrated(problem):
+    return calibrate(Toy(problem), simulations(CASES, seed=1), key=KEY)
 
 
 @pytest.fixture(scope="module")
@@ -73,51 +73,53 @@ def shifted(observations, change):
     return eqx.tree_at(lambda o: o.values, observations, change(observations))
 
 
-def ranks(vetted, observations):
-    return invert_batch(vetted, observations, checked=True, key=KEY).ticket.vetting
+def ranks(calibrated, observations):
+    return invert_batch(calibrated, observations, checked=True, key=KEY).ticket.calibration
 
 
-def test_ranks_are_uniform_where_nothing_is_wrong(vetted, fresh):
-    found = ranks(vetted, fresh)
-    for rank in (found.novelty_rank, found.misfit_rank):
+def test_ranks_are_uniform_where_nothing_is_wrong(calibrated, fresh):
+    found = ranks(calibrated, fresh)
+    for rank in (found.misspecification_p_value, found.misfit_p_value):
         # Two samples of 256; a correct rule fails this once in a thousand times.
         assert scipy.stats.kstest(rank, "uniform").pvalue > 1e-3
-    assert found.novel.mean() <= 0.05
+    assert found.misspecified.mean() <= 0.05
 
 
-def test_the_coverage_is_that_of_the_intervals(problem, vetted):
+def test_the_coverage_is_that_of_the_intervals(problem, calibrated):
     # The toy's intervals are exact, 0.9: 256 cases scatter by 0.019.
-    np.testing.assert_allclose(vetted.coverage, 0.9, atol=4 * 0.019)
-    narrow = vet(Toy(problem, shrink=0.5), simulations(CASES, seed=1), key=KEY)
+    np.testing.assert_allclose(calibrated.coverage, 0.9, atol=4 * 0.019)
+    narrow = calibrate(Toy(problem, shrink=0.5), simulations(CASES, seed=1), key=KEY)
     exact = 2 * scipy.stats.norm.cdf(0.5 * scipy.stats.norm.ppf(0.95)) - 1
     np.testing.assert_allclose(narrow.coverage, exact, atol=4 * 0.031)
 
 
-def test_noise_ten_times_as_loud_is_flagged(vetted, fresh):
+def test_noise_ten_times_as_loud_is_flagged(calibrated, fresh):
     noise = np.random.default_rng(0).normal(size=fresh.values.shape)
     loud = shifted(fresh, lambda o: o.values + 9.95 * LINEAR_NOISE * noise)
-    assert ranks(vetted, loud).novel.mean() >= 0.95
+    assert ranks(calibrated, loud).misspecified.mean() >= 0.95
 
 
-def test_readings_of_another_mechanism_are_flagged(vetted, fresh):
+def test_readings_of_another_mechanism_are_flagged(calibrated, fresh):
     # The third channel, a combination of the two others, is driven by something else besides.
     def change(o):
         other = o.values.copy()
         other[..., 2] += 4.0 * o.times
         return other
 
-    assert ranks(vetted, shifted(fresh, change)).novel.mean() >= 0.95
+    assert ranks(calibrated, shifted(fresh, change)).misspecified.mean() >= 0.95
     one = jax.tree.map(lambda x: x[0], shifted(fresh, change))
-    estimate = vetted(one, key=KEY)
+    estimate = calibrated(one, key=KEY)
     assert estimate.ticket.verdict is ij.Verdict.DO_NOT_TRUST
     assert "unlike the simulations" in estimate.ticket.reasons[0]
 
 
-def test_a_biased_inverter_is_vetted_by_its_own_record_but_novelty_by_the_solver(problem, fresh):
-    biased = vet(Toy(problem, bias=0.2), simulations(CASES, seed=1), key=KEY)
+def test_a_biased_inverter_is_calibrated_by_its_own_record_but_novelty_by_the_solver(
+    problem, fresh
+):
+    biased = calibrate(Toy(problem, bias=0.2), simulations(CASES, seed=1), key=KEY)
     found = ranks(biased, fresh)
     # Its misfits are large, as always; what a fit from there leaves is not.
-    assert scipy.stats.kstest(found.misfit_rank, "uniform").pvalue > 1e-3
+    assert scipy.stats.kstest(found.misfit_p_value, "uniform").pvalue > 1e-3
     assert np.median(found.unexplained) < 1.5
     assert biased.coverage[0] < 0.3
 
@@ -125,22 +127,22 @@ def test_a_biased_inverter_is_vetted_by_its_own_record_but_novelty_by_the_solver
 def test_the_gap_of_a_surrogate_is_measured_in_standard_deviations(problem, fresh):
     dataset = simulations(CASES, seed=1)
     inverter = WithSurrogate(toy=Toy(problem), problem=problem, off=0.7)
-    vetted = vet(inverter, dataset, key=KEY)
-    np.testing.assert_allclose(vetted.gaps, 0.7, rtol=1e-5)  # the solver's tolerance
-    worse = eqx.tree_at(lambda v: v.inner.off, vetted, np.asarray(2.0))
+    calibrated = calibrate(inverter, dataset, key=KEY)
+    np.testing.assert_allclose(calibrated.gaps, 0.7, rtol=1e-5)  # the solver's tolerance
+    worse = eqx.tree_at(lambda v: v.inner.off, calibrated, np.asarray(2.0))
     found = ranks(worse, fresh)
     np.testing.assert_allclose(found.surrogate_gap, 2.0, rtol=1e-5)
-    assert np.all(found.surrogate_rank < 0.02)
+    assert np.all(found.surrogate_p_value < 0.02)
 
 
-def test_a_single_call_says_the_same_as_a_batch(vetted, fresh):
+def test_a_single_call_says_the_same_as_a_batch(calibrated, fresh):
     one = jax.tree.map(lambda x: x[3], fresh)
-    estimate = vetted(one, key=KEY)
+    estimate = calibrated(one, key=KEY)
     again = jax.tree.map(lambda x: x[:1], jax.tree.map(lambda x: x[3:], fresh))
-    batch = jax.tree.map(np.asarray, vetted._on_host(again, KEY[None]))
-    same = jax.tree.map(lambda x: x[0], vetted._checked(batch, again)).ticket
+    batch = jax.tree.map(np.asarray, calibrated._on_host(again, KEY[None]))
+    same = jax.tree.map(lambda x: x[0], calibrated._checked(batch, again)).ticket
     assert estimate.ticket.as_dict() == same.as_dict()
-    plain = resimulate(vetted.problem, vetted.inner(one, key=KEY), one)
+    plain = resimulate(calibrated.problem, calibrated.inner(one, key=KEY), one)
     assert float(estimate.chi2_per_reading) == pytest.approx(
         float(plain.chi2_per_reading), rel=1e-6
     )
@@ -149,11 +151,11 @@ def test_a_single_call_says_the_same_as_a_batch(vetted, fresh):
     assert estimate.as_dict()["ticket"]["verdict"] == "trust"
 
 
-def test_under_a_transformation_it_is_the_inner_inverter(vetted, fresh):
+def test_under_a_transformation_it_is_the_inner_inverter(calibrated, fresh):
     one = jax.tree.map(lambda x: jnp.asarray(x[0], jnp.float32), fresh)
-    estimate = jax.jit(lambda o: vetted(o, key=KEY))(one)
+    estimate = jax.jit(lambda o: calibrated(o, key=KEY))(one)
     assert estimate.ticket is None
-    inner = jax.jit(lambda o: vetted.inner(o, key=KEY))(one)
+    inner = jax.jit(lambda o: calibrated.inner(o, key=KEY))(one)
     np.testing.assert_array_equal(estimate.samples, inner.samples)
 
 
@@ -242,14 +244,14 @@ def test_it_comes_back_from_disk(problem, fresh, tmp_path, corrected):
     inverter = method.fit(problem, simulations(64, seed=3), progress=False, key=KEY)
     if corrected:
         inverter = conformal(inverter, simulations(128, seed=4), key=KEY)
-    vetted = vet(inverter, simulations(128, seed=1), key=KEY)
-    ij.save(vetted, tmp_path)
+    calibrated = calibrate(inverter, simulations(128, seed=1), key=KEY)
+    ij.save(calibrated, tmp_path)
     loaded = ij.load(tmp_path, problem)
     one = jax.tree.map(lambda x: x[0], fresh)
-    before, after = vetted(one, key=KEY), loaded(one, key=KEY)
+    before, after = calibrated(one, key=KEY), loaded(one, key=KEY)
     np.testing.assert_array_equal(before.samples, after.samples)
     assert before.ticket.as_dict() == after.ticket.as_dict()
-    assert jax.tree.structure(loaded.inner) == jax.tree.structure(_without_logs(vetted.inner))
+    assert jax.tree.structure(loaded.inner) == jax.tree.structure(_without_logs(calibrated.inner))
 
 
 def _without_logs(inverter):
@@ -259,8 +261,10 @@ def _without_logs(inverter):
 
 def test_bad_arguments_are_named(problem):
     with refuses(ValueError, match="`dataset` has 64 usable"):
-        vet(Toy(problem), simulations(64, seed=1), key=KEY)
+        calibrate(Toy(problem), simulations(64, seed=1), key=KEY)
     with refuses(ValueError, match="`inverter` gives 2 samples"):
-        vet(Toy(problem, draws=2), simulations(128, seed=1), key=KEY)
+        calibrate(Toy(problem, draws=2), simulations(128, seed=1), key=KEY)
     with refuses(ValueError, match="`dataset` holds trajectories"):
-        vet(LeastSquares().fit(ij.problems.robertson(), key=KEY), simulations(128, 1), key=KEY)
+        calibrate(
+            LeastSquares().fit(ij.problems.robertson(), key=KEY), simulations(128, 1), key=KEY
+        )

@@ -1,4 +1,4 @@
-"""Vetting: what an inverter's record on held-out simulations says about an estimate."""
+"""Calibration: what an inverter's record on held-out simulations says about an estimate."""
 
 import dataclasses
 from typing import Any
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 from ..._estimate import Estimate
 from ..._inverse_problem import InverseProblem
 from ..._observation import Observation
-from ..._trust import Vetting
+from ..._trust import Calibration
 from ...data import Dataset
 from ...models import compiled, in_calls
 from .._batches import in_precision
@@ -28,24 +28,24 @@ _STEPS, _TOLERANCE = 12, 0.01
 _LEVEL = 0.9
 
 
-class VettedInverter(AbstractWrapper):
-    """An inverter whose estimates carry a full trust ticket, from `vet`.
+class CalibratedInverter(AbstractWrapper):
+    """An inverter whose estimates carry a full trust ticket, from `calibrate`.
 
     On concrete observations each estimate is solved again, and compared with those of held-out
     simulations; `estimate.ticket` has the verdict. `invert_batch(..., checked=True)` does the same
     for a batch. Under a transformation it is the inner inverter.
 
     Attributes:
-        inner: The inverter that was vetted.
+        inner: The inverter that was calibrated.
         misfits: Misfit of each held-out estimate, in order.
-        surprises: Misfit plus penalty left by a fit on the real solver, in order.
+        misspecifications: Misfit plus penalty left by a fit on the real solver, in order.
         gaps: Distance of the surrogate from the solver, in order; empty without a surrogate.
         coverage: Share of truths within the 90 % interval of each parameter.
     """
 
     inner: AbstractInverter
     misfits: Float[Array | np.ndarray, " case"]
-    surprises: Float[Array | np.ndarray, " case"]
+    misspecifications: Float[Array | np.ndarray, " case"]
     gaps: Float[Array | np.ndarray, " gap"]
     coverage: Float[Array | np.ndarray, " parameter"]
 
@@ -53,39 +53,41 @@ class VettedInverter(AbstractWrapper):
         self,
         inner: AbstractInverter,
         misfits: Float[Array | np.ndarray, " case"],
-        surprises: Float[Array | np.ndarray, " case"],
+        misspecifications: Float[Array | np.ndarray, " case"],
         gaps: Float[Array | np.ndarray, " gap"],
         coverage: Float[Array | np.ndarray, " parameter"],
     ) -> None:
-        """Keep the parts; `vet` computes them."""
-        self.inner, self.misfits, self.surprises = inner, misfits, surprises
+        """Keep the parts; `calibrate` computes them."""
+        self.inner, self.misfits, self.misspecifications = inner, misfits, misspecifications
         self.gaps, self.coverage = gaps, coverage
 
     @classmethod
-    def _around(cls, inner: AbstractInverter) -> "VettedInverter":
+    def _around(cls, inner: AbstractInverter) -> "CalibratedInverter":
         return cls(inner, *(np.zeros(1) for _ in range(4)))
 
-    def _vetted(self, estimates: Estimate, found: Misfit, observations: Observation) -> Vetting:
+    def _calibrated(
+        self, estimates: Estimate, found: Misfit, observations: Observation
+    ) -> Calibration:
         beside = _examine(self.inner, estimates, found, observations)
         nothing = np.full(found.chi2.shape, np.nan)
-        return Vetting(
-            misfit_rank=_rank(beside.chi2, self.misfits),
-            novelty_rank=_rank(beside.surprise, self.surprises),
+        return Calibration(
+            misfit_p_value=_p_value(beside.chi2, self.misfits),
+            misspecification_p_value=_p_value(beside.misspecification, self.misspecifications),
             unexplained=beside.left / found.readings,
             surrogate_gap=nothing if beside.gap is None else beside.gap,
-            surrogate_rank=nothing if beside.gap is None else _rank(beside.gap, self.gaps),
+            surrogate_p_value=nothing if beside.gap is None else _p_value(beside.gap, self.gaps),
             coverage=np.broadcast_to(self.coverage, (*found.chi2.shape, len(self.coverage))),
             cases=len(self.misfits),
         )
 
 
-def vet(
+def calibrate(
     inverter: AbstractInverter, dataset: Dataset, *, accept: bool = False, key: Key[Array, ""]
-) -> VettedInverter:
+) -> CalibratedInverter:
     """Learn on held-out simulations what is normal for an inverter.
 
     Each simulation is measured and inverted, the model solved again at the estimate and fitted
-    from there to the readings. Later estimates are ranked among these: their misfit, what a fit
+    from there to the readings. Later estimates are compared with these: their misfit, what a fit
     cannot explain (readings unlike those the problem describes), how far a surrogate is from the
     solver, and how often the intervals held the truth. The thresholds need no theory: among the
     held-out cases each is passed in one of fifty.
@@ -117,14 +119,15 @@ def vet(
         lower, upper = estimate.interval(_LEVEL)
         truth = usable.thetas[block.rows[some]]
         inside.append((lower <= truth) & (truth <= upper))
-    misfits, surprises = (
-        np.sort(np.concatenate([getattr(f, name) for f in found])) for name in ("chi2", "surprise")
+    misfits, misspecifications = (
+        np.sort(np.concatenate([getattr(f, name) for f in found]))
+        for name in ("chi2", "misspecification")
     )
     gaps = [f.gap for f in found if f.gap is not None]
-    return VettedInverter(
+    return CalibratedInverter(
         inverter,
         misfits,
-        surprises,
+        misspecifications,
         np.sort(np.concatenate(gaps)) if gaps else np.zeros(0),
         np.concatenate(inside).mean(axis=0),
     )
@@ -135,7 +138,7 @@ class _Found(eqx.Module):
 
     chi2: Float[np.ndarray, " batch"]  # of the estimate, per reading
     left: Float[np.ndarray, " batch"]  # after a fit
-    surprise: Float[np.ndarray, " batch"]
+    misspecification: Float[np.ndarray, " batch"]
     gap: Float[np.ndarray, " batch"] | None
 
 
@@ -145,7 +148,7 @@ def _examine(
     problem = inverter.problem
     unit = np.asarray(estimates.unit_value, np.float64)
     objective = Objective(problem, Coordinates.UNIT, Penalty.SPREAD, coupled=False)
-    fitted, surprise = in_calls(_fit, objective, (unit, observations), sensitivities=True)
+    fitted, misspecification = in_calls(_fit, objective, (unit, observations), sensitivities=True)
     with jax.enable_x64(True):
         thetas = np.asarray(problem.parameters.from_unit(jnp.asarray(fitted)))
     left = misfit(problem, thetas, observations).chi2
@@ -154,9 +157,9 @@ def _examine(
     if predicted is not None:
         distance = _distance(problem, np.asarray(estimates.value), predicted, found, observations)
         gap = _finite(np.sqrt(distance / found.readings))
-    # A surprise of observations with many and few readings on one scale, as for chi-squared.
-    surprise = (_finite(surprise) - found.readings) / np.sqrt(2.0 * found.readings)
-    return _Found(_finite(found.chi2) / found.readings, _finite(left), surprise, gap)
+    # Observations with many and few readings on one scale, as for chi-squared.
+    misspecification = (_finite(misspecification) - found.readings) / np.sqrt(2.0 * found.readings)
+    return _Found(_finite(found.chi2) / found.readings, _finite(left), misspecification, gap)
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
@@ -214,9 +217,9 @@ def _distance(
 _squares = eqx.filter_jit(squared_residuals)
 
 
-def _rank(
+def _p_value(
     values: Float[np.ndarray, " batch"], ordered: Float[Array | np.ndarray, " case"]
 ) -> Float[np.ndarray, " batch"]:
-    """Share of ordered values, and of the value itself, that are at least as large."""
+    """Monte Carlo p-value: share of held-out values, and of the value itself, at least as large."""
     larger = len(ordered) - np.searchsorted(np.asarray(ordered), values, side="left")
     return (1.0 + larger) / (1.0 + len(ordered))
