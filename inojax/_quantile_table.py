@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float
 from numpy.polynomial import chebyshev
+
+from ._blocks import in_blocks
 
 # Polynomials of this degree through Chebyshev points, on panels that are halved until they do.
 _DEGREE = 14
@@ -176,19 +177,13 @@ def tabulate(prior: Any) -> Table:
 
 def _log_prob(prior: Any) -> Callable[[np.ndarray], np.ndarray]:
     """The log density, evaluated in calls of one shape."""
-    room = 1024
 
     @jax.jit
     def compiled(x: Array) -> Array:
         return prior.log_prob(x)
 
     def log_prob(x: np.ndarray) -> np.ndarray:
-        flat, parts = x.ravel(), []
-        for begin in range(0, x.size, room):
-            part = flat[begin : begin + room]
-            padded = np.append(part, np.full(room - len(part), part[0]))
-            parts.append(np.asarray(compiled(jnp.asarray(padded)))[: len(part)])
-        logs = np.concatenate(parts).reshape(x.shape)
+        logs = in_blocks(compiled, x.ravel(), size=1024).reshape(x.shape)
         # Terms of it may overflow on either side where there is none left.
         return np.where(logs < np.inf, logs, -np.inf)
 

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "inojax"
 # What stands further right, or in a later group, may import what stands before it.
 ORDER = (
     ("_x64",),
-    ("_rounding", "_tables"),
+    ("_blocks", "_rounding", "_tables"),
     ("_named_vector", "_indices", "_user_function", "_binding", "_quantile_table", "_quantiles"),
     (
         "_intervals",

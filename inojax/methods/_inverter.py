@@ -1,6 +1,7 @@
 """What every method returns: an inverter, from an observation to an estimate."""
 
 import abc
+import functools
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -14,9 +15,10 @@ from .._estimate import Estimate
 from .._inverse_problem import InverseProblem
 from .._observation import Observation, check_times
 from .._trust import Calibration
-from .._x64 import is_traced
+from .._x64 import in_x32, is_traced, require_x64
 from ..noise import NoDensityError
 from ..train import TrainLog
+from ._batches import in_precision
 from ._checks import describe_settings
 from ._resimulate import Misfit, issue_ticket, misfit, with_status
 
@@ -29,9 +31,9 @@ class AbstractInverter(eqx.Module):
     under a transformation that is left out (see `resimulate`), since the networks run in
     float32 and the solver does not.
 
-    To add one, subclass it with the fields it needs and write `_invert`, which is pure and
-    takes a batch of observations: one large matrix product is faster than many small ones. And
-    write `_on_host`, or subclass `AbstractNetworkInverter`, which has it for float32 networks.
+    To add one, subclass `AbstractNetworkInverter` or `AbstractExactInverter` with the fields it
+    needs, and write the one function that they ask for. It takes a batch of observations: one
+    large matrix product is faster than many small ones.
 
     Attributes:
         problem: The problem it inverts.
@@ -59,11 +61,10 @@ class AbstractInverter(eqx.Module):
 
     @abc.abstractmethod
     def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        """Invert a batch of observations; pure, traceable."""
+        """Invert a batch of observations, inside a transformation or on the host.
 
-    @abc.abstractmethod
-    def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        """Invert a batch of concrete observations, compiled in the precision that suits."""
+        In the precision that suits, whatever the caller's.
+        """
 
     def __call__(self, observation: Observation, *, key: Key[Array, ""]) -> Estimate:
         """Estimate the parameters behind an observation.
@@ -84,10 +85,10 @@ class AbstractInverter(eqx.Module):
         self.problem.check_observation(observation)
         if is_traced(observation, key, self):
             batch, keys = jax.tree.map(lambda x: jnp.asarray(x)[None], (observation, key))
-            return jax.tree.map(lambda x: x[0], self._invert(batch, keys))
+            return jax.tree.map(lambda x: x[0], _apart(self)._invert(batch, keys))
         check_readings(self.problem, observation, "`observation`")
         batch = jax.tree.map(lambda x: np.asarray(x)[None], observation)
-        estimates = jax.tree.map(np.asarray, self._on_host(batch, key[None]))
+        estimates = jax.tree.map(np.asarray, self._invert(batch, key[None]))
         return jax.tree.map(lambda x: np.asarray(x[0]), self._checked(estimates, batch))
 
     def _surrogate_readings(
@@ -152,26 +153,48 @@ class AbstractInverter(eqx.Module):
 
 
 class AbstractExactInverter(AbstractInverter):
-    """An inverter that infers with the real solver."""
+    """An inverter that infers with the real solver, in float64; subclasses write `_infer`."""
 
     @property
     def _is_exact(self) -> bool:
         return True
 
+    def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
+        observations = in_precision(observations, np.float64)
+        if is_traced(self, observations, keys):
+            require_x64(f"`{type(self).__name__}`")
+            return self._infer(observations, keys)
+        with jax.enable_x64(True):
+            return self._infer(observations, keys)
+
+    @abc.abstractmethod
+    def _infer(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
+        """Infer a batch by functions that are made for both, as `models.in_calls` is."""
+
 
 class AbstractNetworkInverter(AbstractInverter):
-    """An inverter whose networks run in float32."""
+    """An inverter whose networks run in float32; subclasses write `_evaluate`."""
 
-    def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        with jax.enable_x64(False):
-            return _compiled(self, in_float32(observations), keys)
+    @in_x32
+    def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
+        observations = in_precision(observations, np.float32)
+        # Not compiled within what is: its NumPy arrays would stay constants of single precision,
+        # for calls in double precision, too.
+        traced = is_traced(self, observations, keys)
+        return (self._evaluate if traced else functools.partial(_compiled, self))(
+            observations, keys
+        )
+
+    @abc.abstractmethod
+    def _evaluate(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
+        """Evaluate the networks on a batch; pure, traceable."""
 
 
 @eqx.filter_jit
 def _compiled(
     inverter: AbstractNetworkInverter, observations: Observation, keys: Array
 ) -> Estimate:
-    return inverter._invert(observations, keys)
+    return inverter._evaluate(observations, keys)
 
 
 def check_readings(problem: InverseProblem, observation: Observation, name: str) -> None:
@@ -186,15 +209,6 @@ def check_readings(problem: InverseProblem, observation: Observation, name: str)
             "missing, and check the unit."
         )
     check_times(observation, problem, name)
-
-
-def in_float32(observation: Observation) -> Observation:
-    """An observation for networks, on the host."""
-
-    def convert(x: Any) -> Any:
-        return np.asarray(x, np.float32) if np.issubdtype(x.dtype, np.floating) else x
-
-    return jax.tree.map(convert, observation)
 
 
 def invert_batch(
@@ -229,13 +243,22 @@ def invert_batch(
                 "`checked=True` solves the model on the host: call `invert_batch` outside of "
                 "`jax.jit` and other transformations."
             )
-        return inverter._invert(observations, keys)
+        return _apart(inverter)._invert(observations, keys)
     observations = observations.in_order()
     check_readings(inverter.problem, observations, "`observations`")
-    estimates = inverter._on_host(observations, keys)
+    estimates = inverter._invert(observations, keys)
     if not checked:
         return estimates
     return inverter._checked(jax.tree.map(np.asarray, estimates), observations)
+
+
+def _apart(inverter: AbstractInverter) -> AbstractInverter:
+    """The same inverter with NumPy arrays of its own, to be traced.
+
+    As constants of a program in single precision JAX keeps them in that precision, and while the
+    program lives no other one can have them in double precision.
+    """
+    return jax.tree.map(lambda x: x.copy() if isinstance(x, np.ndarray) else x, inverter)
 
 
 def check_batch(problem: InverseProblem, observations: Observation) -> None:

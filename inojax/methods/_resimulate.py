@@ -72,7 +72,7 @@ def misfit(
 
 
 def _compare_block(
-    problem: InverseProblem, rows: tuple[Any, Observation, Any], count: Array, lanes: int
+    problem: InverseProblem, rows: tuple[Any, Observation, Any], count: Any, lanes: int
 ) -> tuple[Float[Array, " batch"], Float[Array, "batch reading channel"]]:
     del count, lanes
     thetas, observations, states = rows

@@ -10,6 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from .._blocks import in_blocks
 from .._inverse_problem import InverseProblem
 from .._linearization import linearize
 from .._observation import Observation
@@ -161,15 +162,13 @@ def _in_blocks(
     problem: InverseProblem, rows: list[np.ndarray], observation: Observation | None, noisy: bool
 ) -> tuple[np.ndarray, ...]:
     """Calls of one shape, which compiles once for any number of cases."""
-    count, found = len(rows[0]), []
-    for start in range(0, count, _BLOCK):
-        some = np.arange(start, start + _BLOCK) % count
-        meant = min(_BLOCK, count - start)
-        with jax.enable_x64(True):
-            states, thetas, sensitivities, keys = (jnp.asarray(x[some]) for x in rows)
-            part = _observed(problem, states, thetas, sensitivities, keys, observation, noisy=noisy)
-            found.append([np.array(x)[:meant] for x in part])
-    return tuple(np.concatenate(column) for column in zip(*found, strict=True))
+
+    def block(rows: list[np.ndarray]) -> tuple[Array, Array, Array]:
+        states, thetas, sensitivities, keys = map(jnp.asarray, rows)
+        return _observed(problem, states, thetas, sensitivities, keys, observation, noisy=noisy)
+
+    with jax.enable_x64(True):
+        return in_blocks(block, rows, size=_BLOCK)
 
 
 @eqx.filter_jit

@@ -14,6 +14,8 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from .._x64 import is_traced
+
 # `block(fixed, rows, how many rows are meant, lanes)`, where `fixed` and `rows` are PyTrees. The
 # arrays of `rows` and those that it returns have a leading axis of rows.
 Block = Callable[..., Any]
@@ -59,19 +61,26 @@ _OPTIONS = (
 )
 
 
-def compiled(block: Block) -> Block:
-    """`block` under `equinox.filter_jit`, with compiler options for ensembles on a CPU."""
+class compiled:  # noqa: N801 - a decorator
+    """`block` under `equinox.filter_jit`, with compiler options for ensembles on a CPU.
 
-    @functools.cache
-    def on(platform: str) -> Block:
+    Attributes:
+        traced: The same without options: inside a transformation these are set outside.
+    """
+
+    def __init__(self, block: Block) -> None:
+        """Compile nothing yet."""
+        self.traced = eqx.filter_jit(block)
+        self._block = block
+        functools.update_wrapper(self, block)
+
+    @functools.cache  # noqa: B019 - blocks live as long as their modules
+    def _on(self, platform: str) -> Block:
         options = _options() if platform == "cpu" else {}
-        return eqx.filter_jit(block, compiler_options=options)  # pyright: ignore[reportCallIssue]
+        return eqx.filter_jit(self._block, compiler_options=options)  # pyright: ignore[reportCallIssue]
 
-    @functools.wraps(block)
-    def call(*args: Any) -> Any:
-        return on(jax.default_backend())(*args)
-
-    return call
+    def __call__(self, *args: Any) -> Any:
+        return self._on(jax.default_backend())(*args)
 
 
 @functools.cache
@@ -89,32 +98,39 @@ def _options() -> dict[str, Any]:
 
 
 def in_calls(
-    block: Block,
+    block: compiled,
     fixed: Any,
     rows: Any,
     *,
+    count: Any = None,
     mesh: jax.sharding.Mesh | None = None,
     sensitivities: bool = False,
     one_by_one: bool = False,
 ) -> Any:
-    """Run `block` over all rows and join the results.
+    """Run `block` over all rows and join the results: in calls on the host, else as it is.
 
-    On a CPU calls from several Python threads overlap, and one for each core keeps the machine
-    busy; the operations of a single call are too small for that. What a row gives does not depend
-    on the call it falls into.
+    Inside of a transformation all rows are part of the program that is being traced. On a CPU
+    calls from several Python threads overlap, and one for each core keeps the machine busy; the
+    operations of a single call are too small for that. What a row gives does not depend on the
+    call it falls into.
 
     Args:
         block: What to run.
         fixed: Its first argument, the same for all rows.
         rows: PyTree of arrays with a row for each trajectory, at least one.
+        count: Inside a transformation, how many of the rows are meant, if not all.
         mesh: Devices to use; by default the CPU, or all accelerators of this process.
         sensitivities: Whether `block` carries derivatives along.
         one_by_one: Whether calls must not overlap. Two that factor batches of matrices by LAPACK
             on a CPU at the same time may wait for each other for ever.
 
     Returns:
-        The result of `block` as NumPy arrays.
+        The result of `block`, as NumPy arrays unless traced.
     """
+    if is_traced(fixed, rows, count):
+        size = _count(rows)
+        lanes = _lanes_inside(size, sensitivities)
+        return block.traced(fixed, rows, size if count is None else count, lanes)
     rows = jax.tree.map(np.asarray, rows)
     devices = _devices(mesh)
     workers = 1 if one_by_one else _workers(devices)
@@ -137,6 +153,13 @@ def in_calls(
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(run, range(len(calls))))
     return joined.result()
+
+
+def _lanes_inside(size: int, sensitivities: bool) -> int:
+    """How many rows of a call inside a transformation advance together."""
+    # An accelerator has room for all at once.
+    cpu = jax.default_backend() == "cpu"
+    return _shapes("cpu", sensitivities)[-1].lanes if cpu else size
 
 
 def _count(rows: Any) -> int:

@@ -21,7 +21,7 @@ from ._ode_checks import (
     first_derivatives,
 )
 from ._ode_solution import ODESolution
-from ._ode_solve import sensitivities_traced, solve_many, solve_many_traced, solve_one_traced
+from ._ode_solve import solve_many, solve_one_traced
 from ._vector_field import call_breakpoints, call_initial_state, call_vector_field, check_functions
 
 # What a second attempt at a failed solve changes.
@@ -343,14 +343,14 @@ class ODEModel(eqx.Module):
         grid = self.times if times is None else times
         if is_traced(thetas, grid, self):
             require_x64("`solve_ensemble`")
-            return solve_many_traced(self, jnp.asarray(thetas), jnp.asarray(grid))
+            return solve_many(self, jnp.asarray(thetas), jnp.asarray(grid))[0]
         grid = _checked_grid(grid)
         values = np.array(thetas, np.float64)
-        solution, _ = solve_many(self, values, grid, mesh)
+        solution, _ = solve_many(self, values, grid, mesh=mesh)
         failed = np.flatnonzero(solution.status != SolveStatus.SUCCESS)
         if retry and len(failed):
             rows = grid[failed] if grid.ndim == 2 else grid
-            again, _ = solve_many(self.tightened(), values[failed], rows, mesh)
+            again, _ = solve_many(self.tightened(), values[failed], rows, mesh=mesh)
             solution = solution.replaced(failed, again)
         self._check(values, grid, solution)
         return solution
@@ -387,19 +387,19 @@ class ODEModel(eqx.Module):
         grid = self.times if times is None else times
         if is_traced(thetas, grid, count, self):
             require_x64("`sensitivities`")
-            values = jnp.asarray(thetas)
-            meant = values.shape[0] if count is None else count
-            return sensitivities_traced(self, values, jnp.asarray(grid), meant)
+            values, grid = jnp.asarray(thetas), jnp.asarray(grid)
+            return solve_many(self, values, grid, sensitivities=True, count=count)
         if count is not None:
             raise ValueError("`count` serves transformations; here leave out the other `thetas`.")
         grid = _checked_grid(grid)
         values = np.array(thetas, np.float64)
-        solution, tangents = _differentiated(self, values, grid, mesh)
+        solution, tangents = solve_many(self, values, grid, mesh=mesh, sensitivities=True)
         self._check(values, grid, solution)
         if first_derivatives(self):
             some = slice(_LOOKED_AT)
             rows = grid[some] if grid.ndim == 2 else grid
-            exact = _differentiated(self.tightened(), values[some], rows, mesh)
+            finer = self.tightened()
+            exact = solve_many(finer, values[some], rows, mesh=mesh, sensitivities=True)
             found = ODESolution(rows, *(x[some] for x in _results(solution))), tangents[some]
             names = None if self._binding is None else self._binding.unknown
             check_derivatives(names, values[some], found, exact)
@@ -430,14 +430,6 @@ def _check_times(times: np.ndarray, initial_time: float) -> None:
         raise ValueError(
             f"`times` must not begin before `initial_time` = {initial_time}; got {times[0]}."
         )
-
-
-def _differentiated(
-    model: ODEModel, thetas: np.ndarray, times: np.ndarray, mesh: jax.sharding.Mesh | None
-) -> tuple[ODESolution, np.ndarray]:
-    solution, tangents = solve_many(model, thetas, times, mesh, sensitivities=True)
-    assert tangents is not None
-    return solution, tangents
 
 
 def _results(solution: ODESolution) -> tuple[Any, Any, Any]:

@@ -8,25 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._x64 import is_traced
 from ..solvers import EnsembleSolution, SolveStatus, solve_ensemble
 from ._calls import compiled, in_calls
 from ._ode_solution import ODESolution
 
 # Parameters and output times, a row for each trajectory.
 Rows = tuple[Array | np.ndarray, Array | np.ndarray]
-# Lanes of an ensemble inside a transformation, on a CPU: as in calls from the host.
-_TRACED_LANES, _TRACED_SENSITIVITY_LANES = 96, 32
 
 
 # An `ODEModel`, whose own module imports this one; or a part of one, while it is differentiated.
 Solvable = Any
-
-
-def traced_lanes(thetas: Array, *, sensitivities: bool) -> int:
-    """How many trajectories of a call inside a transformation advance together."""
-    lanes = _TRACED_SENSITIVITY_LANES if sensitivities else _TRACED_LANES
-    # An accelerator has room for all at once.
-    return lanes if jax.default_backend() == "cpu" else thetas.shape[0]
 
 
 def _solve_block(model: Solvable, rows: Rows, count: Any, lanes: int) -> EnsembleSolution:
@@ -62,47 +54,42 @@ def _ensemble(
 
 _solve_call = compiled(_solve_block)
 _sensitivity_call = compiled(_sensitivity_block)
-# Inside a transformation how to compile is decided outside.
-_solve_traced = eqx.filter_jit(_solve_block)
-_sensitivity_traced = eqx.filter_jit(_sensitivity_block)
 
 
 def solve_many(
     model: Solvable,
-    thetas: Float[np.ndarray, "batch parameter"],
-    times: Float[np.ndarray, "*rows time"],
-    mesh: jax.sharding.Mesh | None,
+    thetas: Float[Array | np.ndarray, "batch parameter"],
+    times: Float[Array | np.ndarray, "*rows time"],
     *,
+    mesh: jax.sharding.Mesh | None = None,
     sensitivities: bool = False,
-) -> tuple[ODESolution, np.ndarray | None]:
-    """Solve many, on the host: trajectories, and their derivatives if these are wanted.
+    count: Any = None,
+) -> tuple[ODESolution, Any]:
+    """Solve many, on the host or inside a transformation, with derivatives if these are wanted.
+
+    Args:
+        model: The model.
+        thetas: Physical parameter values.
+        times: Output times, one row or one for each.
+        mesh: Devices to use, on the host.
+        sensitivities: Whether derivatives by the parameters are wanted.
+        count: Inside a transformation, how many rows are meant, if not all.
+
+    Returns:
+        The solutions and their derivatives, None where these are not wanted.
 
     Raises:
         ValueError: If `thetas` is not a matrix with at least one row, or `times` do not fit it.
     """
     call = _sensitivity_call if sensitivities else _solve_call
     rows = _rows(thetas, times)
-    settled = with_traced_settings(model)
-    ensemble = in_calls(call, settled, rows, mesh=mesh, sensitivities=sensitivities)
-    ensemble = _without_hidden(ensemble)
-    tangents = None if ensemble.tangents is None else np.asarray(ensemble.tangents)
-    return _solution(times, ensemble), tangents
-
-
-def solve_many_traced(model: Solvable, thetas: Array, times: Array) -> ODESolution:
-    """Solve many inside a transformation."""
-    lanes = traced_lanes(thetas, sensitivities=False)
-    return _solution(times, _solve_traced(model, (thetas, times), thetas.shape[0], lanes))
-
-
-def sensitivities_traced(
-    model: Solvable, thetas: Array, times: Array, count: Any
-) -> tuple[ODESolution, Array]:
-    """Solve many with their derivatives inside a transformation."""
-    lanes = traced_lanes(thetas, sensitivities=True)
-    ensemble = _sensitivity_traced(model, (thetas, times), count, lanes)
-    assert ensemble.tangents is not None
-    return _solution(times, ensemble), jnp.asarray(ensemble.tangents)
+    if not (traced := is_traced(model, rows, count)):
+        model = with_traced_settings(model)
+    ensemble = in_calls(call, model, rows, count=count, mesh=mesh, sensitivities=sensitivities)
+    if not traced:
+        ensemble = _without_hidden(ensemble)
+    states, status, steps, work, tangents = ensemble
+    return ODESolution(times, states, status, steps, work), tangents
 
 
 @eqx.filter_jit
@@ -149,11 +136,7 @@ def _states_jvp(
     return (states, status, steps), (change, None, None)
 
 
-def _solution(times: Any, ensemble: EnsembleSolution) -> ODESolution:
-    return ODESolution(times, ensemble.states, ensemble.status, ensemble.steps, ensemble.work)
-
-
-def _rows(thetas: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _rows(thetas: Any, times: Any) -> Rows:
     if thetas.ndim != 2 or thetas.shape[0] == 0:
         raise ValueError(
             f"`thetas` must have shape (batch, parameter), at least one row; got {thetas.shape}."
@@ -163,7 +146,8 @@ def _rows(thetas: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray
             f"`times` must be a vector, or have a row for each of the {len(thetas)} parameter "
             f"vectors; got shape {times.shape}."
         )
-    return thetas, np.broadcast_to(times, (len(thetas), times.shape[-1]))
+    xp = jnp if is_traced(thetas, times) else np
+    return thetas, xp.broadcast_to(times, (len(thetas), times.shape[-1]))
 
 
 def _without_hidden(ensemble: EnsembleSolution) -> EnsembleSolution:

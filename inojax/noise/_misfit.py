@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import chdtrc, gammaln, xlogy
 
+from .._blocks import in_blocks
 from ._base import AbstractNoise
 from ._poisson import Poisson
 
@@ -89,11 +90,13 @@ def deviance_moments(mean: Float[np.ndarray, " count"]) -> Float[np.ndarray, "2 
         Both, one row for each.
     """
     mean, place = np.unique(np.nan_to_num(mean, posinf=1e300), return_inverse=True)
-    parts = [_summed(mean[i : i + _BLOCK]) for i in range(0, len(mean), _BLOCK)]
-    return np.concatenate([np.zeros((2, 0)), *parts], axis=1)[:, place]
+    if not len(mean):
+        return np.zeros((2, 0))
+    moments = in_blocks(_summed, mean, size=_BLOCK, filled=False)
+    return np.stack(moments)[:, place]
 
 
-def _summed(mean: np.ndarray) -> np.ndarray:
+def _summed(mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     small = np.minimum(mean, _LARGE)[:, None]
     counts = np.arange(int(_LARGE + 12.0 * np.sqrt(_LARGE)))[None]
     chance = np.exp(xlogy(counts, small) - small - gammaln(counts + 1.0))
@@ -102,4 +105,5 @@ def _summed(mean: np.ndarray) -> np.ndarray:
     first = (chance * deviance).sum(axis=1)
     second = (chance * np.square(deviance)).sum(axis=1) - np.square(first)
     series = 1.0 + 1.0 / (6.0 * np.maximum(mean, 1.0)), 2.0 + 2.0 / (3.0 * np.maximum(mean, 1.0))
-    return np.where(mean < _LARGE, np.stack([first, second]), np.stack(series))
+    few = mean < _LARGE
+    return np.where(few, first, series[0]), np.where(few, second, series[1])

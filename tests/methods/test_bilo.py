@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 
 import inojax as ij
@@ -25,7 +26,7 @@ from inojax.methods import (
 )
 from inojax.methods.pde._unknowns import Functions
 from inojax.methods.pde._weight_optimizers import Weights
-from inojax.models import Field
+from inojax.models import Collocation, Field, partial
 from inojax.nn import LocalOperator
 from inojax.problems import (
     fisher_kpp,
@@ -432,3 +433,34 @@ def test_fisher_kpp_holds_the_published_information():
     fisher = tangents[0, :, 0].T @ tangents[0, :, 0] / 1e-4
     deviations = np.sqrt(np.diag(np.linalg.inv(fisher)))
     np.testing.assert_allclose(deviations, [0.73, 0.15], rtol=0.02)
+
+
+def test_a_program_in_single_precision_spoils_no_double_precision():
+    """What JAX keeps of arrays in a program of the caller's must not reach the solver."""
+    table = np.linspace(0.1, 0.4, 8)  # of a user's own, beside the arrays of the problem
+
+    def residual(u, x, theta):
+        return theta[0] * partial(u, 0, 0)(x) + jnp.sum(jnp.asarray(table)) * x[0]
+
+    places = np.linspace(0.1, 0.9, 5)
+    problem = ij.InverseProblem(
+        "rod with a table",
+        ij.ParameterSpace((ij.Parameter("k", dist.Uniform(0.5, 2.0)),)),
+        ij.PDEModel(
+            residual,
+            lambda n, x, theta: x[0] * (1.0 - x[0]) * n,
+            domain={"x": (0.0, 1.0)},
+            collocation=(17,),
+            readings=places[:, None],
+            solver=Collocation(),
+        ),
+        ij.Sensors(ij.FixedTimes(tuple(places))),
+        ij.noise.Gaussian(0.01),
+    )
+    inverter = BiLO(pretraining=2).fit(problem, key=KEY, progress=False)
+    observation = problem.simulate(np.ones(1), key=KEY)
+    compiled = jax.jit(lambda o: inverter(o, key=KEY).value)  # alive until the end
+    value = compiled(observation)
+    np.testing.assert_allclose(inverter(observation, key=KEY).value, value, rtol=1e-5)
+    refined = LeastSquares(starts=1, draws=8).refine(inverter)(observation, key=KEY)
+    assert refined.status == ij.EstimateStatus.OK

@@ -39,8 +39,8 @@ class WithSurrogate(AbstractNetworkInverter):
     method: None = None
     logs: tuple = ()
 
-    def _invert(self, observations, keys):
-        return self.toy._invert(observations, keys)
+    def _evaluate(self, observations, keys):
+        return self.toy._evaluate(observations, keys)
 
     def _surrogate_readings(self, unit_value, observations):
         thetas = np.asarray(self.problem.parameters.from_unit(unit_value))
@@ -139,7 +139,7 @@ def test_a_single_call_says_the_same_as_a_batch(calibrated, fresh):
     one = jax.tree.map(lambda x: x[3], fresh)
     estimate = calibrated(one, key=KEY)
     again = jax.tree.map(lambda x: x[:1], jax.tree.map(lambda x: x[3:], fresh))
-    batch = jax.tree.map(np.asarray, calibrated._on_host(again, KEY[None]))
+    batch = jax.tree.map(np.asarray, calibrated._invert(again, KEY[None]))
     same = jax.tree.map(lambda x: x[0], calibrated._checked(batch, again)).ticket
     assert estimate.ticket.as_dict() == same.as_dict()
     plain = resimulate(calibrated.problem, calibrated.inner(one, key=KEY), one)

@@ -396,7 +396,7 @@ class Guess(AbstractNetworkInverter):
     method: None = None
     logs: tuple = ()
 
-    def _invert(self, observations, keys):
+    def _evaluate(self, observations, keys):
         z = self.problem.parameters.to_unit(jnp.full((len(keys), 1), self.answer))
         return jax.vmap(lambda z: estimate_from_cloud(self.problem, z, z[None]))(z)
 
@@ -416,7 +416,7 @@ def test_refining_starts_where_another_inverter_ends():
 class BarePoint(Guess):
     """Answers without any uncertainty."""
 
-    def _invert(self, observations, keys):
+    def _evaluate(self, observations, keys):
         z = self.problem.parameters.to_unit(jnp.full((len(keys), 1), self.answer))
         return jax.vmap(lambda z: estimate_from_point(self.problem, z))(z)
 

@@ -244,10 +244,10 @@ def test_a_batch_is_its_members(trained):
     ]
     batch = jax.tree.map(lambda *x: np.stack(x), *[one.padded(9) for one in each])
     keys = jr.split(KEY, 3)
-    together = trained._on_host(batch, keys)
+    together = trained._invert(batch, keys)
     for index, one in enumerate(each):
         single = jax.tree.map(lambda x: np.asarray(x)[None], one)
-        single = trained._on_host(single, keys[index : index + 1])
+        single = trained._invert(single, keys[index : index + 1])
         for field in ("unit_value", "samples"):
             both = (np.asarray(getattr(e, field)) for e in (together, single))
             # Products of other shapes, float32; a group of nothing has a weight of 1e-12.

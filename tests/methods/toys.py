@@ -27,7 +27,7 @@ class Toy(AbstractNetworkInverter):
     method: None = None
     logs: tuple = ()
 
-    def _invert(self, observations, keys):
+    def _evaluate(self, observations, keys):
         return jax.vmap(self._invert_one)(observations, keys)
 
     def _invert_one(self, observation, key):

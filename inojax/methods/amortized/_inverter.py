@@ -13,12 +13,13 @@ from jaxtyping import Array, Bool, Int, Key
 from ..._estimate import Estimate
 from ..._observation import Observation
 from ..._unfamiliar import Unfamiliar
-from .._inverter import AbstractNetworkInverter
+from ..._x64 import in_x32, is_traced
+from .._inverter import AbstractInverter
 from ._familiar import Familiar
 from ._slots import Arranged, Slots, is_between
 
 
-class AbstractAmortizedInverter(AbstractNetworkInverter):
+class AbstractAmortizedInverter(AbstractInverter):
     """An inverter of trained networks, which see readings in slots.
 
     On the host readings find their slots, and their scale, in double precision; what has no slot
@@ -46,14 +47,12 @@ class AbstractAmortizedInverter(AbstractNetworkInverter):
     def _infer(self, inputs: Any, keys: Key[Array, " batch"]) -> Estimate:
         """Evaluate the networks on a batch of inputs; pure, traceable."""
 
+    @in_x32
     def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
+        if not is_traced(self, observations, keys):
+            return _compiled(self, self._inputs(self._slots.arrange(observations)), keys)
         arranged = jax.vmap(self._slots.arranged)(observations)
         return _blanked(self._infer(self._inputs(arranged), keys), self._fits(arranged))
-
-    def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        inputs = self._inputs(self._slots.arrange(observations))
-        with jax.enable_x64(False):
-            return _compiled(self, inputs, keys)
 
     def _fits(self, arranged: Arranged) -> Bool[Array, " batch"]:
         """Which of traced observations have an estimate."""

@@ -167,7 +167,7 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 
 def _fit_block(
-    objective: Objective, rows: tuple[Any, Observation], count: Array, lanes: int
+    objective: Objective, rows: tuple[Any, Observation], count: Any, lanes: int
 ) -> tuple[Float[Array, "batch parameter"], Float[Array, " batch"]]:
     """Fit the readings from given parameters on; where that ends, and twice what is left."""
     del lanes

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key
 from ..._estimate import Estimate
 from ..._inverse_problem import InverseProblem
 from ..._observation import Observation
+from ..._x64 import is_traced
 from ...data import Dataset
 from .._estimates import estimate_from_cloud
 from .._inverter import AbstractInverter
@@ -58,10 +59,9 @@ class ConformalInverter(AbstractWrapper):
         return True
 
     def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        return self._correct(self.inner._invert(observations, keys), keys)
-
-    def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        estimate = self.inner._on_host(observations, keys)
+        estimate = self.inner._invert(observations, keys)
+        if is_traced(self, estimate, keys):
+            return self._correct(estimate, keys)
         with jax.enable_x64(np.asarray(estimate.samples).dtype == np.float64):
             return _compiled_correction(self, estimate, keys)
 

@@ -78,6 +78,3 @@ class AbstractWrapper(AbstractInverter):
 
     def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
         return self.inner._invert(observations, keys)
-
-    def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        return self.inner._on_host(observations, keys)

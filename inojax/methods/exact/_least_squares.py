@@ -1,6 +1,7 @@
 """Least squares on the real solver: every optimum, how far it can be trusted, from any start."""
 
 import enum
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -15,10 +16,10 @@ from ..._estimate_status import EstimateStatus
 from ..._inverse_problem import InverseProblem
 from ..._multi_start import MultiStart
 from ..._observation import Observation
-from ..._x64 import require_x64
+from ..._x64 import is_traced
 from ...models import compiled, in_calls
 from ...train import TrainLog
-from .._batches import in_precision, split_each
+from .._batches import split_each
 from .._checks import check_choices, check_counts
 from .._inverter import AbstractExactInverter, AbstractInverter
 from .._method import AbstractMethod, FitArguments
@@ -155,64 +156,45 @@ class LeastSquaresInverter(AbstractExactInverter):
     def _inner(self) -> AbstractInverter | None:
         return self.first
 
-    def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        require_x64("`LeastSquaresInverter`")
-        if self.first is not None:
-            # Networks run in float32.
-            single = in_precision(observations, jnp.float32)
-            guesses = self._guesses(self.first._invert(single, split_each(keys)[0]), keys)
-        else:
-            guesses = self._starts(keys)
-        observations = in_precision(observations, jnp.float64)
-        minimum, _ = self._minimize(observations, guesses, observations.mask.shape[0])
-        found = jax.vmap(self._draw)(minimum, split_each(keys)[1])
-        if not self.method.candidates:
-            return jax.vmap(self._estimate)(found)
-        density = self._objective.log_densities(found.x, observations)
-        return jax.vmap(self._chosen)(found, density, keys)
-
-    def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        with jax.enable_x64(True):  # a network enters single precision by itself
-            if self.first is not None:
-                guesses = self._guesses(
-                    self.first._on_host(observations, split_each(keys)[0]), keys
-                )
-            else:
-                guesses = self._starts(keys)
+    def _infer(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
         # What is compiled must not depend on where the starts come from.
         alone = LeastSquaresInverter(problem=self.problem, method=self.method)
-        key_data = np.asarray(jr.key_data(keys))
-        rounds = self._all_rounds(alone, observations, np.asarray(guesses, np.float64), key_data)
-        found = in_calls(_draw_block, alone, (rounds.minimum, key_data), sensitivities=True)
+
+        def descend(guesses: Float[Array | np.ndarray, "batch start parameter"]) -> Ended:
+            return in_calls(_minimize_block, alone, (observations, guesses), sensitivities=True)
+
+        key_data = jr.key_data(keys)
+        first = descend(self._guesses(observations, keys))
+        # How many more starts are taken depends on where these end: on the host only.
+        rounds = None if is_traced(first) else self._more(first, descend, observations, key_data)
+        minimum = first.minimum if rounds is None else rounds.minimum
+        found = in_calls(_draw_block, alone, (minimum, key_data), sensitivities=True)
         if self.method.candidates:
-            with jax.enable_x64(True):
-                observations = in_precision(observations, np.float64)
-                density = self._objective.log_densities(found.x, observations)
+            density = self._objective.log_densities(found.x, observations)
             # These rows are small: the same shapes of calls as above serve them.
             rows = found, density, key_data
             found = in_calls(_choose_block, alone, rows, sensitivities=True)
-        return with_search(found, rounds)
+        return found if rounds is None else with_search(found, rounds)
 
-    def _all_rounds(
+    def _more(
         self,
-        alone: "LeastSquaresInverter",
+        first: Ended,
+        descend: Callable[[Float[np.ndarray, "batch start parameter"]], Ended],
         observations: Observation,
-        guesses: Float[np.ndarray, "batch start parameter"],
-        key_data: np.ndarray,
+        key_data: Any,
     ) -> Rounds:
-        """Where the first starts end, and those that are taken behind them."""
-
-        def descend(guesses: Float[np.ndarray, "batch start parameter"]) -> Ended:
-            return in_calls(_minimize_block, alone, (observations, guesses), sensitivities=True)
-
+        """Where the first starts ended, and those that are taken behind them."""
         readings = np.asarray(observations.mask).sum(axis=(-2, -1))
         # The p-value of counts is not that of their squares, which this search goes by.
         known = not (estimates_noise(self.problem) or self.problem.noise.counts)
         limits = Limits(self.method.max_starts, readings, known)
-        return all_rounds(descend(guesses), descend, limits, key_data.reshape(len(key_data), -1))
+        return all_rounds(first, descend, limits, np.asarray(key_data).reshape(len(key_data), -1))
 
-    def _guesses(self, estimate: Estimate, keys: Key[Array, " batch"]) -> Array:
-        """Unit coordinates that an estimate suggests: itself, then samples of it or the prior."""
+    def _guesses(self, observations: Observation, keys: Key[Array, " batch"]) -> Array:
+        """Unit coordinates to start from: an estimate, then samples of it or the prior."""
+        if self.first is None:
+            return self._starts(keys)
+        estimate = self.first._invert(observations, split_each(keys)[0])
         guesses = jnp.asarray(estimate.unit_value)[:, None]
         if estimate.samples is None:
             guesses = jnp.concatenate([guesses, self._starts(keys)[:, 1:]], axis=1)
@@ -383,14 +365,16 @@ class _Candidates(NamedTuple):
     search: MultiStart
 
 
-def _minimize_block(inverter: LeastSquaresInverter, rows: Any, count: Array, lanes: int) -> Ended:
+@compiled
+def _minimize_block(inverter: LeastSquaresInverter, rows: Any, count: Any, lanes: int) -> Ended:
     del lanes
     observations, guesses = rows
-    return inverter._minimize(in_precision(observations, jnp.float64), guesses, count)
+    return inverter._minimize(observations, guesses, count)
 
 
+@compiled
 def _draw_block(
-    inverter: LeastSquaresInverter, rows: Any, count: Array, lanes: int
+    inverter: LeastSquaresInverter, rows: Any, count: Any, lanes: int
 ) -> "_Candidates | Estimate":
     del count, lanes
     minimum, key_data = rows
@@ -398,12 +382,8 @@ def _draw_block(
     return found if inverter.method.candidates else jax.vmap(inverter._estimate)(found)
 
 
-def _choose_block(inverter: LeastSquaresInverter, rows: Any, count: Array, lanes: int) -> Estimate:
+@compiled
+def _choose_block(inverter: LeastSquaresInverter, rows: Any, count: Any, lanes: int) -> Estimate:
     del count, lanes
     found, density, key_data = rows
     return jax.vmap(inverter._chosen)(found, density, jr.wrap_key_data(key_data))
-
-
-_minimize_block, _draw_block, _choose_block = (
-    compiled(block) for block in (_minimize_block, _draw_block, _choose_block)
-)

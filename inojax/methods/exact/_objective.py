@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..._blocks import in_blocks
 from ..._inverse_problem import InverseProblem
 from ..._linearization import linearize
 from ..._observation import Observation
@@ -194,15 +195,16 @@ class Objective(eqx.Module):
             return self.log_density(rows, every, states).reshape(batch, many)
         thetas = np.asarray(self.theta(jnp.asarray(rows)))
         each = observations.times.shape[-1] * len(self.problem.model.states)
+
+        def block(part: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+            rows, thetas, owner = part
+            every = jax.tree.map(lambda leaf: np.asarray(leaf)[owner], observations)
+            states = solve(thetas, every.times).states
+            return in_calls(_density_block, self, (rows, every, states))
+
+        parts = np.asarray(rows), thetas, np.arange(len(rows)) // many
         some = max(1, _MOST_STATES // each)
-        parts = []
-        for begin in range(0, len(rows), some):
-            part = slice(begin, begin + some)
-            owner = np.arange(len(rows))[part] // many
-            every = jax.tree.map(lambda leaf, owner=owner: np.asarray(leaf)[owner], observations)
-            states = solve(thetas[part], every.times).states
-            parts.append(in_calls(_density_block, self, (rows[part], every, states)))
-        return np.concatenate(parts).reshape(batch, many)
+        return in_blocks(block, parts, size=some, filled=False).reshape(batch, many)
 
     def prior(self, x: Float[Array, "row parameter"]) -> Local:
         """The penalty alone."""
@@ -229,12 +231,10 @@ class Objective(eqx.Module):
         return -cast(Array, self.problem.parameters.log_densities(self.theta(x)))
 
 
-def _density_block(objective: Objective, rows: Any, count: Array, lanes: int) -> Array:
+@compiled
+def _density_block(objective: Objective, rows: Any, count: Any, lanes: int) -> Array:
     del count, lanes
     return objective.log_density(*rows)
-
-
-_density_block = compiled(_density_block)
 
 
 def logit(z: Float[Array, "*row parameter"]) -> Float[Array, "*row parameter"]:

@@ -16,10 +16,10 @@ from ..._estimate import Estimate
 from ..._estimate_status import EstimateStatus
 from ..._inverse_problem import InverseProblem
 from ..._observation import Observation
-from ..._x64 import require_x64
+from ..._x64 import is_traced
 from ...models import compiled, in_calls
 from ...train import TrainLog
-from .._batches import in_precision, split_each
+from .._batches import split_each
 from .._checks import check_counts
 from .._estimates import estimate_from_cloud
 from .._inverter import AbstractExactInverter, AbstractInverter
@@ -123,27 +123,17 @@ class PosteriorInverter(AbstractExactInverter):
     def _inner(self) -> AbstractInverter | None:
         return self.first
 
-    def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        require_x64("`PosteriorInverter`")
+    def _infer(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
         start_keys, keys = split_each(keys)
         if self.first is None:
             starts = self._from_prior(start_keys)
         else:
             starts = self._starts(self.first._invert(observations, start_keys), start_keys)
-        return self._sample(observations, starts, keys)
-
-    def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        start_keys, keys = split_each(keys)
-        with jax.enable_x64(True):
-            if self.first is None:
-                starts = self._from_prior(start_keys)
-            else:
-                starts = self._starts(self.first._on_host(observations, start_keys), start_keys)
         alone = eqx.tree_at(lambda i: i.first, self, None, is_leaf=lambda x: x is None)
-        rows = observations, np.asarray(starts), np.asarray(jr.key_data(keys))
+        rows = observations, starts, jr.key_data(keys)
         # NumPyro factors mass matrices by LAPACK.
         estimate = in_calls(_block, alone, rows, sensitivities=True, one_by_one=True)
-        return self._diagnosed(estimate)
+        return estimate if is_traced(estimate) else self._diagnosed(estimate)
 
     def _from_prior(self, keys: Array) -> Float[Array, "batch sample parameter"]:
         shape = (max(_FROM_PRIOR, self.method.chains), self.problem.parameters.size)
@@ -168,7 +158,7 @@ class PosteriorInverter(AbstractExactInverter):
     ) -> Estimate:
         objective = Objective(self.problem, Coordinates.UNIT, Penalty.NONE, coupled=True)
         run = partial(_run_chains, objective, self.method)
-        x = jax.vmap(run)(in_precision(observations, jnp.float64), starts, keys)
+        x = jax.vmap(run)(observations, starts, keys)
         z = jax.nn.sigmoid(x).reshape(len(keys), -1, x.shape[-1])
         return jax.vmap(partial(estimate_from_cloud, self.problem))(jnp.mean(z, axis=1), z)
 
@@ -186,7 +176,8 @@ class PosteriorInverter(AbstractExactInverter):
         )
 
 
-def _block(inverter: PosteriorInverter, rows: Any, count: Array, lanes: int) -> Estimate:
+@compiled
+def _block(inverter: PosteriorInverter, rows: Any, count: Any, lanes: int) -> Estimate:
     del lanes
     # A row that is not meant repeats the last that is.
     observations, starts, key_data = rows
@@ -203,9 +194,6 @@ def _block(inverter: PosteriorInverter, rows: Any, count: Array, lanes: int) -> 
     work = partial(sample, arrays, observations, starts, key_data)
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(work))
     return lax.cond(count > 0, work, lambda: nothing)
-
-
-_block = compiled(_block)
 
 
 def _run_chains(

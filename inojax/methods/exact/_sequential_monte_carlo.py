@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Bool, Float, Key
 from scipy.special import expit
 
@@ -17,9 +16,9 @@ from ..._estimate import Estimate
 from ..._estimate_status import EstimateStatus
 from ..._inverse_problem import InverseProblem
 from ..._observation import Observation
-from ..._x64 import is_traced, require_x64
+from ..._x64 import is_traced
 from ...train import TrainLog
-from .._batches import in_precision, split_each
+from .._batches import scan, split_each, while_loop
 from .._checks import check_counts
 from .._estimates import estimate_from_cloud
 from .._inverter import AbstractExactInverter
@@ -109,13 +108,10 @@ class SequentialMonteCarloInverter(AbstractExactInverter):
     method: SequentialMonteCarlo
     logs: tuple[TrainLog, ...] = ()
 
-    def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        require_x64("`SequentialMonteCarloInverter`")
-        return self._sample(in_precision(observations, jnp.float64), keys)[0]
-
-    def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        with jax.enable_x64(True):
-            found = self._sample(in_precision(observations, jnp.float64), keys)
+    def _infer(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
+        found = self._sample(observations, keys)
+        if is_traced(found):
+            return found[0]
         estimate, particles = jax.tree.map(np.asarray, found)
         if self.problem.coupled:
             # The factor of the prior that couples parameters has an integral that is not known.
@@ -239,8 +235,6 @@ def _anneal(
         found = evaluate(x)
         return jnp.where(jnp.isnan(found), -jnp.inf, found)
 
-    traced = is_traced(first)
-
     def unfinished(state: tuple[Particles, Array, Array]) -> Array:
         particles, _, count = state
         return jnp.any(particles.power < 1.0) & (count < _MOST_TEMPERATURES)
@@ -251,15 +245,10 @@ def _anneal(
         walk_keys, keys = split_each(keys)
         next_one, walkers = _reweighed(particles, reweigh_keys)
         done = particles.power >= 1.0
-        walked = _walk(likelihood, next_one, walkers, moves, walk_keys, traced)
+        walked = _walk(likelihood, next_one, walkers, moves, walk_keys)
         return _unless(done, particles, walked), keys, count + 1
 
-    state = first, keys, jnp.asarray(0)
-    if traced:
-        return lax.while_loop(unfinished, cool, state)[0]
-    while unfinished(state):
-        state = cool(state)
-    return state[0]
+    return while_loop(unfinished, cool, (first, keys, jnp.asarray(0)))[0]
 
 
 def _walk(
@@ -268,7 +257,6 @@ def _walk(
     walkers: _Walkers,
     moves: int,
     keys: Array,
-    traced: bool,
 ) -> Particles:
     """All walks at one temperature; their places are the particles of the next."""
 
@@ -279,14 +267,7 @@ def _walk(
         return moved, (moved.x, moved.value, accepted)
 
     every = jnp.swapaxes(jax.vmap(lambda key: jr.split(key, moves - 1))(keys), 0, 1)
-    if traced:
-        _, (x, value, accepted) = lax.scan(move, walkers, every)
-    else:
-        places, last = [], walkers
-        for some in every:
-            last, place = move(last, some)
-            places.append(place)
-        x, value, accepted = (jnp.stack(part) for part in zip(*places, strict=True))
+    _, (x, value, accepted) = scan(move, walkers, every)
     x = jnp.moveaxis(jnp.concatenate([walkers.x[None], x]), 0, 2)
     value = jnp.moveaxis(jnp.concatenate([walkers.value[None], value]), 0, 2)
     log_scale = particles.log_scale + _GAIN * (jnp.mean(accepted, axis=(0, 2)) - _ACCEPTED)

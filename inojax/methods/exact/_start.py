@@ -11,6 +11,7 @@ from jaxtyping import Array, Key
 from ..._estimate import Estimate
 from ..._inverse_problem import InverseProblem
 from ..._observation import Observation
+from ..._x64 import is_traced
 from ...train import TrainLog
 from .._estimates import estimate_from_point
 from .._inverter import AbstractInverter
@@ -79,12 +80,8 @@ class GivenEstimate(AbstractInverter):
         )
 
     def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        del observations
-        return jax.tree.map(lambda x: jnp.repeat(jnp.asarray(x)[None], len(keys), 0), self.estimate)
-
-    def _on_host(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        del observations
-        return jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], len(keys), 0), self.estimate)
+        xp = jnp if is_traced(self, observations, keys) else np
+        return jax.tree.map(lambda x: xp.repeat(xp.asarray(x)[None], len(keys), 0), self.estimate)
 
 
 def starting_from(

@@ -52,7 +52,7 @@ class AbstractEquationInverter(AbstractNetworkInverter, Generic[_Solution]):
     def _invert_one(self, observation: Observation, key: Key[Array, ""]) -> Estimate:
         """The estimate of one observation."""
 
-    def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
+    def _evaluate(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
         return jax.vmap(self._invert_one)(observations, keys)
 
     @in_x32

@@ -7,6 +7,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from ...._blocks import in_blocks
 from ...._inverse_problem import InverseProblem
 from ....metrics import laplace_covariances
 from ....nn import Normal
@@ -84,20 +85,26 @@ def _laplace_numbers(
         The numbers of `Normal.of_logarithm`, for covariances of labels; not finite where a solve
         fails.
     """
-    size = problem.parameters.size
-    parts = [np.zeros((0, Normal.size(size)))]
-    for start in range(0, len(z), _BLOCK):
-        unit = np.asarray(z[start : start + _BLOCK], np.float64)
+    if not len(z):
+        return np.zeros((0, Normal.size(problem.parameters.size)))
+
+    def block(rows: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        unit, number = rows
         thetas = np.asarray(problem.parameters.from_unit(unit))
         covariance = laplace_covariances(
-            problem, thetas, unit=encoder.labels is Labels.UNIT, key=jr.fold_in(key, start)
+            problem,
+            thetas,
+            unit=encoder.labels is Labels.UNIT,
+            key=jr.fold_in(key, int(number[0])),
         )
         if encoder.labels is Labels.RANGE:
             span = np.asarray(encoder.high - encoder.low, np.float64)
             covariance = covariance / span[:, None] / span
         with jax.enable_x64(True):
-            parts.append(np.asarray(_logarithms(jnp.asarray(covariance))))
-    return np.concatenate(parts)
+            return np.asarray(_logarithms(jnp.asarray(covariance)))
+
+    rows = np.asarray(z, np.float64), np.arange(len(z))
+    return in_blocks(block, rows, size=_BLOCK, filled=False)
 
 
 _logarithms = jax.jit(jax.vmap(Normal.logarithm))

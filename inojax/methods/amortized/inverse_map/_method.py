@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Key
 from ...._estimate import Estimate
 from ...._inverse_problem import InverseProblem, measure
 from ...._observation import Observation
+from ...._x64 import is_traced
 from ....nn import ByLength, NetworkBuilder, Normal
 from ....noise import Gaussian
 from ....train import Loss, TrainLog, shard_batch
@@ -401,7 +402,9 @@ class InverseMapInverter(AbstractAmortizedInverter):
 
     def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
         rows, expected = observations.mask.shape[1], self.encoder.slots.count
-        if rows < expected and not self.encoder.masked:
+        # On the host `check_complete` names the reading that is missing.
+        traced = is_traced(self, observations, keys)
+        if traced and rows < expected and not self.encoder.masked:
             raise ValueError(
                 f"`observation` has {rows} rows, but this map was trained on series of {expected}."
             )

@@ -1,7 +1,6 @@
 """How a whole time series, its spectrum and the unknowns are put to a network."""
 
 import enum
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,6 +11,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
+from ...._blocks import in_blocks
 from ...._inverse_problem import InverseProblem, measure
 from ...._x64 import is_traced
 from ....nn import Normal
@@ -241,7 +241,9 @@ class SeriesEncoder(eqx.Module):
         Returns:
             The inputs of each.
         """
-        return jnp.asarray(in_blocks(lambda *rows: _encode(self, *rows), values, mask))
+        return jnp.asarray(
+            in_blocks(lambda rows: _encode(self, *rows), (values, mask), size=_BLOCK)
+        )
 
     def to_labels(
         self, problem: InverseProblem, z: Float[Array, "*batch parameter"]
@@ -322,26 +324,8 @@ def measure_series(
     keys = np.asarray(jr.key_data(jr.split(key, (len(z), 2))))
     # Compiled for this problem, not with it as an argument, which would round its times.
     block = jax.jit(jax.vmap(partial(_measure, problem, mask_rate)))
-    return in_blocks(block, np.asarray(z), np.asarray(states), keys)
-
-
-def in_blocks(block: Callable[..., Any], *rows: np.ndarray) -> Any:
-    """Run a compiled function over many rows in calls of one size, which compile once.
-
-    Args:
-        block: From some rows to an array, or several, with as many.
-        rows: Arrays with the same number of rows.
-
-    Returns:
-        The results of all, on the host.
-    """
-    count, parts = len(rows[0]), []
-    for start in range(0, count, _BLOCK):
-        some = np.arange(start, start + _BLOCK) % count
-        meant = min(_BLOCK, count - start)
-        found = block(*(x[some] for x in rows))
-        parts.append(jax.tree.map(lambda x, meant=meant: np.asarray(x)[:meant], found))
-    return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+    rows = np.asarray(z), np.asarray(states), keys
+    return in_blocks(lambda rows: block(*rows), rows, size=_BLOCK)
 
 
 def _measure(
