@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "pages"
 README = (ROOT / "README.md").read_text()
 COMMANDS = [
-    'pip install -e ".[experiments]" && python experiments/pollu.py',
+    'pip install -e ".[experiments]" && python experiments/pollu',
     'pip install -e ".[test]" && pytest',
 ]
 NAMESPACES = ["inojax"] + [
@@ -68,7 +68,7 @@ def test_readme_commands_exist():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = {extra for command in COMMANDS for extra in re.findall(r"\[(\w+)\]", command)}
     assert named <= project["optional-dependencies"].keys()
-    assert (ROOT / "experiments" / "pollu.py").is_file()
+    assert (ROOT / "experiments" / "pollu" / "__main__.py").is_file()
 
 
 def test_ci_runs_the_test_command():

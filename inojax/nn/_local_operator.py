@@ -23,8 +23,8 @@ class LocalOperator(eqx.Module):
 
     Parameters come in through a random embedding, added to what the first layer makes of the
     coordinates. It is frozen, as in the source, so that the network cannot forget them; on scalar
-    Poisson a trained one does no harm (`experiments/scalar_poisson.py`). The same network without
-    parameters serves for an unknown function.
+    Poisson a trained one does no harm (`experiments/pde/scalar_poisson.py`). The same network
+    without parameters serves for an unknown function.
 
     Attributes:
         embedding: What each parameter adds to the first layer; a NumPy array, which training

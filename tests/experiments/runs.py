@@ -22,6 +22,7 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 def smoke(name: str, out: Path, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The smallest preset of an experiment."""
-    script = f"experiments/{name}.py"
-    return python(script, "--preset", "smoke", "--out", str(out), *more, **environment)
+    """The smallest preset of an experiment, named by its path below `experiments`."""
+    return python(
+        f"experiments/{name}", "--preset", "smoke", "--out", str(out), *more, **environment
+    )

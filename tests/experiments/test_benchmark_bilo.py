@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 def test_all_contenders_begin_with_the_same_losses(tmp_path: Path):
-    done = smoke("benchmark_bilo", tmp_path)
+    done = smoke("benchmarks/bilo.py", tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     rows = {row["method"]: row for row in metrics["rows"]}
@@ -28,12 +28,11 @@ def test_all_contenders_begin_with_the_same_losses(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_pytorch_computes_the_same_losses(monkeypatch: pytest.MonkeyPatch):
+def test_pytorch_computes_the_same_losses():
     pytest.importorskip("torch")
-    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
-    import benchmark_bilo  # pyright: ignore[reportMissingImports]
+    from experiments.benchmarks import bilo
 
-    size = benchmark_bilo.Size(8, 7, 2, 1, 0)
+    size = bilo.Size(8, 7, 2, 1, 0)
     for ours, theirs in (("BiLO", "BiLO, PyTorch"), ("PINN", "PINN, PyTorch")):
-        losses = [benchmark_bilo.contender(name, size, 0).loss for name in (ours, theirs)]
+        losses = [bilo.contender(name, size, 0).loss for name in (ours, theirs)]
         np.testing.assert_allclose(*losses, rtol=1e-4)

@@ -16,7 +16,7 @@ def run(out: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
             sys.executable,
-            "experiments/benchmark_solvers.py",
+            "experiments/benchmarks/solvers.py",
             "--preset",
             "smoke",
             "--out",

@@ -1,6 +1,5 @@
-"""The experiment on the neuron as a user runs it, in its smallest preset, and its own searches."""
+"""The experiment on the neuron as a user runs it, in its smallest preset, and its searches."""
 
-import importlib
 import json
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 
 import inojax as ij
+from experiments.fitzhugh_nagumo import _many_starts
 from tests.experiments.runs import smoke
 
 ROOT = Path(__file__).parents[2]
@@ -58,16 +58,10 @@ def test_every_table_has_its_rows(tmp_path: Path):
 
 
 @pytest.fixture
-def searches(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "experiments")
-    return importlib.import_module("_many_starts")
-
-
-@pytest.fixture
-def posterior(searches):
+def posterior():
     neuron = ij.problems.fitzhugh_nagumo()
     deviation = np.array([0.3, 0.4])
-    return searches.Posterior(
+    return _many_starts.Posterior(
         neuron.model, np.full(2, 0.4), deviation, np.full(2, -2.0), np.full(2, 2.0), 0.35, 0.8
     )
 
@@ -103,24 +97,24 @@ class Bowl:
         return 0.5 * np.sum(away * gradient, axis=1), gradient
 
 
-def test_searches_find_the_least_value_and_count_ends(searches):
+def test_searches_find_the_least_value_and_count_ends():
     starts = np.random.default_rng(0).uniform(-2.0, 2.0, (6, 2))
     target = np.array([[0.5, -1.0], [-0.3, 0.2]]).repeat(3, axis=0)
-    found = searches.descend(Bowl(), starts, target)
+    found = _many_starts.descend(Bowl(), starts, target)
     assert found.arrived.all()
     # A search ends where less than 1e-5 can be gained, and the flattest curvature is 1.6.
     np.testing.assert_allclose(found.x, target, atol=5e-3)
-    groups = searches.distinct(found.x, np.array([3.0, 2.0, 1.0, 0.0, 0.0, 0.0]))
+    groups = _many_starts.distinct(found.x, np.array([3.0, 2.0, 1.0, 0.0, 0.0, 0.0]))
     np.testing.assert_array_equal(groups, [1, 1, 1, 0, 0, 0])
 
 
-def test_searches_go_along_the_bounds(searches):
+def test_searches_go_along_the_bounds():
     """From everywhere to the one minimum within the bounds, which lies in a corner."""
     starts = np.random.default_rng(1).uniform(-2.0, 2.0, (12, 2))
-    found = searches.descend(Bowl(), starts, np.array([[3.0, 0.0]]).repeat(12, axis=0))
+    found = _many_starts.descend(Bowl(), starts, np.array([[3.0, 0.0]]).repeat(12, axis=0))
     assert found.arrived.all()
     np.testing.assert_allclose(found.x, 2.0)
-    assert (searches.distinct(found.x, found.value) == 0).all()
+    assert (_many_starts.distinct(found.x, found.value) == 0).all()
 
 
 class Valley:
@@ -135,11 +129,11 @@ class Valley:
         return 100.0 * across**2 + (1.0 - a) ** 2, gradient
 
 
-def test_only_minima_count_as_arrived(searches):
+def test_only_minima_count_as_arrived():
     starts = np.random.default_rng(2).uniform(-2.0, 2.0, (32, 2))
-    found = searches.descend(Valley(), starts, starts)
+    found = _many_starts.descend(Valley(), starts, starts)
     assert found.arrived.mean() > 0.9
     # Less than 1e-5 to gain, and the flattest curvature at the minimum is 0.4.
     np.testing.assert_allclose(found.x[found.arrived], 1.0, atol=1e-2)
     ends = np.where(found.arrived, found.value, np.inf)
-    assert (searches.distinct(found.x, ends)[~found.arrived] == -1).all()
+    assert (_many_starts.distinct(found.x, ends)[~found.arrived] == -1).all()

@@ -1,62 +1,50 @@
 """The scores of inverse maps' tables against numbers worked out by hand."""
 
-import importlib
 import types
 from pathlib import Path
 
 import numpy as np
-import pytest
+
+import experiments.fitzhugh_nagumo.__main__ as script
+from experiments.fitzhugh_nagumo import _maps, _report, _tables, _width_timing
 
 ROOT = Path(__file__).parents[2]
 TRUTH = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 12.0]])
 
 
-@pytest.fixture
-def tables(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "experiments")
-    return importlib.import_module("_map_tables")
-
-
-@pytest.fixture
-def reports(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "experiments")
-    return importlib.import_module("_map_report")
-
-
-def test_scores_of_estimates(tables):
+def test_scores_of_estimates():
     found = TRUTH + np.array([[0.1, 0.0], [0.0, -0.4], [0.5, 1.2]])
     # Squares .01, 0, .25 over three, of a variance of 8/3; 0, .16 and 1.44 of 56/3.
-    np.testing.assert_allclose(tables.r2(found, TRUTH), [1 - 0.26 / 8, 1 - 1.6 / 56])
+    np.testing.assert_allclose(_tables.r2(found, TRUTH), [1 - 0.26 / 8, 1 - 1.6 / 56])
     # Relative errors .1 0 0 .1 .1 .1
-    np.testing.assert_allclose(tables.median_ape(found, TRUTH), 0.1)
-    np.testing.assert_allclose(tables.median_ape_norm(found, TRUTH), 0.4 / 5.0)
+    np.testing.assert_allclose(_tables.median_ape(found, TRUTH), 0.1)
+    np.testing.assert_allclose(_tables.median_ape_norm(found, TRUTH), 0.4 / 5.0)
 
 
-def test_the_floor_is_the_mean_variance_of_what_could_be_solved(tables):
+def test_the_floor_is_the_mean_variance_of_what_could_be_solved():
     covariance = np.stack([np.diag([0.4, 1.0]), np.diag([0.2, 3.0]), np.full((2, 2), np.nan)])
-    row = tables.floor_row("x", TRUTH, covariance, 0.3)
+    row = _tables.floor_row("x", TRUTH, covariance, 0.3)
     assert row["cases"] == 2
     # Of two truths at distance 2 the variance is 1.
     np.testing.assert_allclose(row["r2"], [1.0 - 0.3, 1.0 - 2.0])
 
 
-def answers(tables, covariance, values=TRUTH):
-    names = importlib.import_module("_maps")
+def answers(covariance, values=TRUTH):
     blank = np.zeros((0, 2, 2))
     nothing = np.full(2, np.nan)
-    return names.Answers(values, values, blank, covariance, nothing, np.array(1.0), np.array(1.0))
+    return _maps.Answers(values, values, blank, covariance, nothing, np.array(1.0), np.array(1.0))
 
 
-def test_errors_of_covariances(tables):
+def test_errors_of_covariances():
     laplace = np.stack([np.eye(2), 2.0 * np.eye(2), np.full((2, 2), np.nan)])
     stated = np.stack([1.5 * np.eye(2), 2.2 * np.eye(2), np.eye(2)])
-    mean, covariance = tables.covariance_errors(
-        answers(tables, stated, 1.25 * TRUTH), "noisy", TRUTH, laplace
+    mean, covariance = _tables.covariance_errors(
+        answers(stated, 1.25 * TRUTH), "noisy", TRUTH, laplace
     )
     np.testing.assert_allclose([mean, covariance], [0.25, 0.3])
 
 
-def test_errors_of_series_are_their_bias_and_the_rest(tables):
+def test_errors_of_series_are_their_bias_and_the_rest():
     states = np.arange(32.0).reshape(4, 4, 2)
     states[3, 1, 0] = np.nan
     error = np.array(
@@ -71,7 +59,7 @@ def test_errors_of_series_are_their_bias_and_the_rest(tables):
     )
     trials = types.SimpleNamespace(problem=problem, clean=types.SimpleNamespace(values=clean))
     # The last could not be solved; biases of the others are 2, 0 and 5, the rest 1, 1 and 16.
-    errors = tables.series_errors(trials, np.zeros((4, 2)))
+    errors = _tables.series_errors(trials, np.zeros((4, 2)))
     np.testing.assert_allclose(errors, (29.0 / 3.0, 6.0, 4.0, 1.0))
 
 
@@ -79,25 +67,23 @@ def cell(value, low, high, published):
     return {"x": value, "x_range": [low, high], "published": published}
 
 
-def test_pairs_are_ordered_as_published_undecided_or_the_other_way_round(tables):
+def test_pairs_are_ordered_as_published_undecided_or_the_other_way_round():
     rows = [cell(1.0, 0.9, 1.1, 1.0), cell(2.0, 1.9, 2.1, 2.0), cell(1.8, 1.7, 1.95, 3.0)]
-    found = tables.order_agreement(rows, lambda row: row["published"], "x")
+    found = _tables.order_agreement(rows, lambda row: row["published"], "x")
     # The third is above the first, and below the second by less than the seeds scatter.
     assert found == {"same": 2, "undecided": 1, "opposite": 0}
     rows[2] = cell(0.5, 0.4, 0.6, 3.0)
-    found = tables.order_agreement(rows, lambda row: row["published"], "x")
+    found = _tables.order_agreement(rows, lambda row: row["published"], "x")
     assert found == {"same": 1, "undecided": 0, "opposite": 2}
     rows[2] = cell(0.5, 0.4, 0.6, 2.0)  # ties are not ordered
-    found = tables.order_agreement(rows, lambda row: row["published"], "x")
+    found = _tables.order_agreement(rows, lambda row: row["published"], "x")
     assert found == {"same": 1, "undecided": 0, "opposite": 1}
 
 
-def test_work_of_training_is_counted(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "experiments")
-    widths = importlib.import_module("_width_timing")
+def test_work_of_training_is_counted():
     # Two products of 1000 x 32 (values, weights), three of each other layer; 2 operations each.
     expected = 2 * (2 * 1000 * 32 + 3 * (7 * 32 * 32 + 32 * 2))
-    assert widths.training_flops(32) == expected
+    assert _width_timing.training_flops(32) == expected
 
 
 def row(table, method, kind, **numbers):
@@ -106,7 +92,7 @@ def row(table, method, kind, **numbers):
     return shared | {"train_noise": train, "test_noise": test} | numbers
 
 
-def test_claims_are_met_or_not(reports):
+def test_claims_are_met_or_not():
     rows = [
         row("b", "cnn", "clean/clean", median_ape=0.0141, r2_mean=0.999),
         row(
@@ -119,7 +105,7 @@ def test_claims_are_met_or_not(reports):
         ),
         row("d", "cnn_both", "noisy/noisy", r2=[0.97, 0.95, 0.7, 0.72]),
     ]  # fmt: skip
-    met = {claim["text"]: claim["met"] for claim in reports.claims(rows, {"network": 3e-3})}
+    met = {claim["text"]: claim["met"] for claim in _report.claims(rows, {"network": 3e-3})}
     assert met == {
         "cnn clean/clean, Median-APE": False,
         "cnn clean/clean, R2": True,
@@ -140,9 +126,7 @@ def test_claims_are_met_or_not(reports):
     }
 
 
-def test_chosen_tables_train_the_maps_that_they_need(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "experiments")
-    script = importlib.import_module("fitzhugh_nagumo")
+def test_chosen_tables_train_the_maps_that_they_need():
     cells = script.all_cells(script.SIZES[script.Preset.PAPER])
     every = [cell for some in cells.values() for cell in some]
 

@@ -167,10 +167,9 @@ BAD_READINGS = [
 # Starts the script once for each command line; importing takes much longer than refusing.
 SEVERAL = """
 import contextlib, io, json, runpy, sys
-sys.path.insert(0, "experiments")
 ends = []
 for more in json.loads(sys.argv[1]):
-    sys.argv = ["experiments/pollu.py", "--preset", "smoke", *more]
+    sys.argv = ["experiments/pollu", "--preset", "smoke", *more]
     with contextlib.redirect_stderr(io.StringIO()) as printed:
         try:
             runpy.run_path(sys.argv[0], run_name="__main__")

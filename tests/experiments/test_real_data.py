@@ -27,7 +27,7 @@ COMPILED = tempfile.TemporaryDirectory()
 
 
 def run(name: str, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return smoke(name, out, *more, JAX_COMPILATION_CACHE_DIR=COMPILED.name)
+    return smoke(f"measured/{name}.py", out, *more, JAX_COMPILATION_CACHE_DIR=COMPILED.name)
 
 
 @pytest.fixture(scope="module", params=NAMES)

@@ -1,6 +1,5 @@
 """The experiments on unknown functions as a user runs them, in their smallest preset."""
 
-import importlib
 import json
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.polynomial import legendre
 
+from experiments.pde._pinn_limit import DIFFUSIVITY, pinn_limit
 from inojax.problems import heat
 from inojax.problems._heat import DIFFUSION
 from tests.experiments.runs import smoke
@@ -21,7 +21,7 @@ METHODS = {
         "minimizer(noisy)",
         "fixed point(noisy)",
         "BiLO, noisy",
-        "compromise(100), noisy",
+        "PINN limit(100), noisy",
         "PINN(100), noisy",
     ),
 }
@@ -33,7 +33,7 @@ KNOWN = {"variable_poisson": (0.121, 0.0498, 0.05), "heat": (0.2783, 8.93e-3, 0.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(METHODS))
 def test_every_method_stands_beside_the_limits(name: str, tmp_path: Path):
-    first = smoke(name, tmp_path)
+    first = smoke(f"pde/{name}.py", tmp_path)
     assert first.returncode == 0, first.stderr[-3000:]
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["experiment"] == name
@@ -49,19 +49,19 @@ def test_every_method_stands_beside_the_limits(name: str, tmp_path: Path):
     assert len(bilo["published"]) == 4
     assert bilo["u_error"] < 0.1
     if name == "heat":
-        pinn, limit = rows["PINN(100), noisy"], rows["compromise(100), noisy"]
+        pinn, limit = rows["PINN(100), noisy"], rows["PINN limit(100), noisy"]
         assert abs(pinn["linf"] / limit["linf"] - 1.0) < 0.2
     images = {path.name for path in tmp_path.glob("*.png")}
     assert any(image.startswith("functions_") for image in images)
     assert any(image.startswith("path_") for image in images)
     # A second run finds the table and computes nothing.
-    again = smoke(name, tmp_path)
+    again = smoke(f"pde/{name}.py", tmp_path)
     assert again.returncode == 0, again.stderr[-3000:]
     assert "-- " not in again.stdout
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
 
 
-def compromise_of_polynomials(readings, places, weight, penalty, diffusivity):
+def limit_of_polynomials(readings, places, weight, penalty, diffusivity):
     """The same by linear least squares, with u = f + x (1 - x) t N and f = x (1 - x) P."""
     nodes, shares = legendre.leggauss(50)
     nodes, shares = (nodes + 1.0) / 2.0, shares / 2.0
@@ -96,34 +96,28 @@ def compromise_of_polynomials(readings, places, weight, penalty, diffusivity):
     return vanishing(places, 16)[0] @ found[:16], seen @ found
 
 
-def test_the_compromise_is_the_minimum_over_polynomials(monkeypatch):
+def test_the_pinn_limit_is_the_minimum_over_polynomials():
     """Of smooth readings, from which high waves, that the polynomials lack, are absent."""
-    monkeypatch.syspath_prepend(ROOT / "experiments")
-    module = importlib.import_module("_heat_compromise")
     x, places = np.linspace(0.0, 1.0, 201), np.linspace(0.0, 1.0, 51)
     readings = np.sin(np.pi * x) - 0.4 * np.sin(3.0 * np.pi * x)
     for weight, penalty in ((10.0, 1e-2), (1.0, 1e-2), (10.0, 1e-4)):
-        found = module.compromise(readings[None], places, weight, penalty)
-        start, predicted = compromise_of_polynomials(
-            readings, places, weight, penalty, module.DIFFUSIVITY
-        )
+        found = pinn_limit(readings[None], places, weight, penalty)
+        start, predicted = limit_of_polynomials(readings, places, weight, penalty, DIFFUSIVITY)
         np.testing.assert_allclose(found.start[0], start, atol=1e-3)
         np.testing.assert_allclose(found.predicted[0], predicted, atol=1e-3)
-    assert module.DIFFUSIVITY == DIFFUSION
+    assert DIFFUSIVITY == DIFFUSION
 
 
-def test_the_compromise_of_readings_that_fulfill_the_equation_is_their_start(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "experiments")
-    compromise = importlib.import_module("_heat_compromise").compromise
+def test_the_pinn_limit_of_readings_that_fulfill_the_equation_is_their_start():
     problem, x = heat(), np.linspace(0.0, 1.0, 101)
     field = problem.model.fields[0]
     start = field.coefficients(lambda s: s * (1.0 - s) * (1.0 + s))
     readings = np.asarray(problem.model.solve(start).states)[:, 0]
-    found = compromise(readings[None], x, 10.0, 1e-12)
+    found = pinn_limit(readings[None], x, 10.0, 1e-12)
     # The solver's start is linear between 65 nodes.
     np.testing.assert_allclose(found.start[0], x * (1.0 - x) * (1.0 + x), atol=2e-3)
     np.testing.assert_allclose(found.predicted[0], readings, atol=2e-5)
     # The larger the penalty, the flatter the start, at the equation's expense and the readings'.
-    flat = compromise(readings[None], x, 10.0, 1.0)
+    flat = pinn_limit(readings[None], x, 10.0, 1.0)
     assert np.abs(flat.start).max() < 0.8 * np.abs(found.start).max()
     assert np.abs(flat.predicted - readings).max() > 1e-3

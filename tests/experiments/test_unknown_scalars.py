@@ -40,7 +40,7 @@ LOSS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(ROWS))
 def test_every_method_stands_beside_least_squares(name: str, tmp_path: Path):
-    first = smoke(name, tmp_path)
+    first = smoke(f"pde/{name}.py", tmp_path)
     assert first.returncode == 0, first.stderr[-3000:]
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["experiment"] == name
@@ -63,7 +63,7 @@ def test_every_method_stands_beside_least_squares(name: str, tmp_path: Path):
     assert any(image.startswith("operator_BiLO") for image in images)
     assert any(image.startswith("path_BiLO") for image in images)
     # A second run finds the table and computes nothing.
-    again = smoke(name, tmp_path)
+    again = smoke(f"pde/{name}.py", tmp_path)
     assert again.returncode == 0, again.stderr[-3000:]
     assert "-- " not in again.stdout
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics

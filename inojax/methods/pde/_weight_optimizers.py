@@ -129,8 +129,8 @@ class GaussNewtonWeightOptimizer(AbstractWeightOptimizer):
 
     Where rows contradict each other, as equation and noisy readings of a `PINN` do, a step that
     fulfills them at a few points raises the loss at all others: take a smaller network, more
-    points and more damping. On the heat equation with noisy readings (`experiments/heat.py`) 256
-    points, 32 units and a damping of 1e-5 come near the minimizer of that loss.
+    points and more damping. On the heat equation with noisy readings (`experiments/pde/heat.py`)
+    256 points, 32 units and a damping of 1e-5 come near the minimizer of that loss.
 
     Attributes:
         points: Points drawn for each step; None takes those given for collocation, as they are.
