@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import shutil
 from typing import Any, TypeVar
 
 import jax
@@ -49,7 +48,8 @@ class Checkpoint:
 
     def steps(self) -> list[int]:
         """Steps at which a state is stored, in increasing order."""
-        return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdigit())
+        with self._manager() as manager:
+            return sorted(manager.all_steps())
 
     def save(self, step: int, state: Any) -> None:
         """Store a state and drop all but the two newest.
@@ -63,10 +63,9 @@ class Checkpoint:
         """
         import orbax.checkpoint as ocp
 
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(self.folder / str(step), jax.tree.map(np.asarray, state), force=True)
-        for old in self.steps()[:-2]:
-            shutil.rmtree(self.folder / str(old), ignore_errors=True)
+        arrays = jax.tree.map(np.asarray, state)
+        with self._manager() as manager:
+            manager.save(step, args=ocp.args.StandardSave(arrays), force=True)
 
     def restore(self, like: _Tree) -> _Tree | None:
         """Read the newest state.
@@ -79,12 +78,21 @@ class Checkpoint:
         """
         import orbax.checkpoint as ocp
 
-        steps = self.steps()
-        if not steps:
-            return None
         template = jax.tree.map(np.asarray, like)
-        with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(self.folder / str(steps[-1]), template)
+        with self._manager() as manager:
+            step = manager.latest_step()
+            if step is None:
+                return None
+            return manager.restore(step, args=ocp.args.StandardRestore(template))
+
+    def _manager(self) -> Any:
+        import orbax.checkpoint as ocp
+
+        # Written before the next step begins: a state that is said to be kept is kept.
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=2, create=False, enable_async_checkpointing=False
+        )
+        return ocp.CheckpointManager(self.folder, options=options)
 
 
 def _check_same(stored: dict[str, Any], wanted: dict[str, Any], folder: pathlib.Path) -> None:
