@@ -254,7 +254,6 @@ def _program_of_vector_field(model: ODEModel, probes: _Probes) -> Part:
 
 def _parts_of_pde(model: PDEModel, probes: _Probes) -> Manifest:
     """What residual, ansatz and conditions at interfaces make of a wave, inside the domain."""
-    formula = model.formula
     low, high = np.asarray(model.domain).T
     phases = np.arange(1.0, len(low) + 1.0)
     places = low + (high - low) * np.mod(probes.fraction[:, None] * phases, 1.0)
@@ -272,20 +271,20 @@ def _parts_of_pde(model: PDEModel, probes: _Probes) -> Manifest:
     def wave(shift: Array, theta: Array, lines: Array) -> Any:
         def u(point: Array) -> Array:
             raw = jnp.sin(phases @ point) * (1.0 + shift)
-            return formula.state(raw, point, theta, known(lines))
+            return model.state(raw, point, theta, known(lines))
 
         return u
 
     def ansatz(raw: Array, x: Array, theta: Array, lines: Array) -> Array:
-        return formula.state(raw, x, theta, known(lines))
+        return model.state(raw, x, theta, known(lines))
 
     def residual(x: Array, shift: Array, theta: Array, lines: Array) -> Array:
-        return formula.residual_of(wave(shift, theta, lines), x, theta, known(lines))
+        return model.residual_of(wave(shift, theta, lines), x, theta, known(lines))
 
     def jumps(shift: Array, theta: Array, lines: Array) -> list[Array]:
         below, above = (wave(factor * shift, theta, lines) for factor in (1.0, 2.0))
         functions = known(lines)
-        return [formula.jump_of(i, below, above, theta, functions) for i in model.interfaces]
+        return [model.jump_of(i, below, above, theta, functions) for i in model.interfaces]
 
     found = {
         "coordinates": list(model.coordinates),
@@ -300,7 +299,7 @@ def _parts_of_pde(model: PDEModel, probes: _Probes) -> Manifest:
     if isinstance(model.solver, AbstractDirectSolver) and not is_plain(model.solver):
         solver, points = model.solver, model.readings
         found["solution"] = part_of(
-            lambda theta: solver.values(formula, theta, jnp.asarray(points)), probes.thetas
+            lambda theta: solver.values(model, theta, jnp.asarray(points)), probes.thetas
         )
     if model.interfaces:
         found["interfaces"] = listed([interface.at for interface in model.interfaces])

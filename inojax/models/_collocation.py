@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from ..solvers import solve_general
 from ._derivatives import expansion
-from ._formula import Formula
+from ._equation import AbstractEquation
 from ._pde_solver import AbstractDirectSolver
 
 # Newton's last step, relative to the solution, where it has found one: it converges by squares.
@@ -94,27 +94,27 @@ class Collocation(AbstractDirectSolver):
         """It solves on either side."""
         return True
 
-    def check(self, formula: Formula) -> None:
+    def check(self, equation: AbstractEquation) -> None:
         """Raise unless the equation has a single coordinate."""
-        if len(formula.coordinates) != 1:
+        if len(equation.coordinates) != 1:
             raise ValueError(
                 "`Collocation` solves equations in one coordinate; this one has "
-                f"{', '.join(formula.coordinates)}. Use `MethodOfLines` where one of them is time."
+                f"{', '.join(equation.coordinates)}. Use `MethodOfLines` where one of them is time."
             )
 
-    def edges(self, formula: Formula) -> Float[np.ndarray, "point coordinate"]:
+    def edges(self, equation: AbstractEquation) -> Float[np.ndarray, "point coordinate"]:
         """Both ends."""
-        return np.array(formula.domain).T
+        return np.array(equation.domain).T
 
     def tightened(self) -> "Collocation":
         """Twice the intervals and iterations."""
         return Collocation(2 * self.nodes - 1, 2 * self.iterations)
 
     def values(
-        self, formula: Formula, theta: Float[Array, " parameter"], points: Array
+        self, equation: AbstractEquation, theta: Float[Array, " parameter"], points: Array
     ) -> Float[Array, "point state"]:
         """The states at some points."""
-        pieces = _Pieces(formula, self.nodes)
+        pieces = _Pieces(equation, self.nodes)
 
         def residual(free: Array, theta: Array) -> Array:
             return pieces.residual(free, theta)
@@ -139,25 +139,25 @@ class Collocation(AbstractDirectSolver):
 class _Pieces:
     """An interval cut at interfaces, with unknown states inside of each piece and at each cut."""
 
-    def __init__(self, formula: Formula, nodes: int) -> None:
-        cuts = [interface.at for interface in formula.interfaces]
-        low, high = formula.domain[0]
+    def __init__(self, equation: AbstractEquation, nodes: int) -> None:
+        cuts = [interface.at for interface in equation.interfaces]
+        low, high = equation.domain[0]
         ends = [low, *cuts, high]
-        self.formula = formula
+        self.equation = equation
         self.ends = np.array(ends)
         self.grids = [Grid(nodes, *pair) for pair in itertools.pairwise(ends)]
         self.inside = np.concatenate([grid.x[1:-1] for grid in self.grids] + [cuts])
 
     def start(self, theta: Array) -> Float[Array, " unknown"]:
         """The ansatz where the network is zero."""
-        return jax.vmap(lambda x: self.formula.given(x, theta))(
+        return jax.vmap(lambda x: self.equation.given(x, theta))(
             jnp.asarray(self.inside[:, None])
         ).ravel()
 
     def nodal(self, free: Array, theta: Array) -> list[Float[Array, "node state"]]:
         """States at the nodes of each piece."""
         sides = jnp.asarray(self.ends[[0, -1], None])
-        low, high = jax.vmap(lambda x: self.formula.given(x, theta))(sides)
+        low, high = jax.vmap(lambda x: self.equation.given(x, theta))(sides)
         rows = free.reshape(len(self.inside), -1)
         many, count = len(self.grids), len(self.grids[0].x) - 2
         inner = rows[: many * count].reshape(many, count, -1)
@@ -166,7 +166,7 @@ class _Pieces:
 
     def residual(self, free: Array, theta: Array) -> Float[Array, " unknown"]:
         """The equation inside of each piece, then the condition of each interface."""
-        formula, found, functions = self.formula, [], []
+        equation, found, functions = self.equation, [], []
         for grid, nodal in zip(self.grids, self.nodal(free, theta), strict=True):
             first, second = jnp.asarray(grid.first) @ nodal, jnp.asarray(grid.second) @ nodal
 
@@ -174,17 +174,17 @@ class _Pieces:
                 value, slope, bend = at
                 return expansion(value, slope[None], {(0, 0): bend}, x)
 
-            def equation(at: Any, x: Array, function: Any = function) -> Array:
-                return formula.residual_of(function(at, x), x, theta)
+            def missed(at: Any, x: Array, function: Any = function) -> Array:
+                return equation.residual_of(function(at, x), x, theta)
 
             jets, x = (nodal, first, second), jnp.asarray(grid.x[:, None])
             inner = jax.tree.map(lambda leaf: leaf[1:-1], (jets, x))
-            found.append(jax.vmap(equation)(*inner))
+            found.append(jax.vmap(missed)(*inner))
             edges = [jax.tree.map(lambda leaf, k=k: leaf[k], (jets, x)) for k in (0, -1)]
             functions.append([function(*edge) for edge in edges])
-        for index, interface in enumerate(formula.interfaces):
+        for index, interface in enumerate(equation.interfaces):
             below, above = functions[index][1], functions[index + 1][0]
-            found.append(formula.jump_of(interface, below, above, theta)[None])
+            found.append(equation.jump_of(interface, below, above, theta)[None])
         return jnp.concatenate(found).ravel()
 
     def states(
@@ -192,7 +192,7 @@ class _Pieces:
     ) -> Float[Array, "point state"]:
         """The polynomials of the pieces at some points."""
         piece = jnp.searchsorted(jnp.asarray(self.ends[1:-1]), x)
-        total = jnp.zeros((len(x), len(self.formula.states)), x.dtype)
+        total = jnp.zeros((len(x), len(self.equation.states)), x.dtype)
         for index, (grid, nodal) in enumerate(
             zip(self.grids, self.nodal(free, theta), strict=True)
         ):

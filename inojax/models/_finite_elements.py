@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from ..solvers import solve_tridiagonal
 from ._derivatives import expansion
-from ._formula import Formula
+from ._equation import AbstractEquation
 from ._pde_solver import AbstractDirectSolver
 
 # Gauss's points and weights on the unit interval, exact for cubics.
@@ -42,24 +42,24 @@ class FiniteElements(AbstractDirectSolver):
         if self.elements < 2:
             raise ValueError(f"`elements` must be at least 2; got {self.elements}.")
 
-    def check(self, formula: Formula) -> None:
+    def check(self, equation: AbstractEquation) -> None:
         """Raise unless the equation has a single coordinate and a single state."""
-        if len(formula.coordinates) != 1 or len(formula.states) != 1:
+        if len(equation.coordinates) != 1 or len(equation.states) != 1:
             raise ValueError(
                 "`FiniteElements` solves equations of one state in one coordinate; this one has "
-                f"states {', '.join(formula.states)} and coordinates "
-                f"{', '.join(formula.coordinates)}."
+                f"states {', '.join(equation.states)} and coordinates "
+                f"{', '.join(equation.coordinates)}."
             )
 
-    def check_parameters(self, formula: Formula, parameters: int) -> None:
+    def check_parameters(self, equation: AbstractEquation, parameters: int) -> None:
         """Raise unless the equation is linear."""
         with jax.enable_x64(True), jax.ensure_compile_time_eval():
             theta = jnp.linspace(0.7, 1.3, parameters)
-            low, high = formula.domain[0]
+            low, high = equation.domain[0]
             x = jnp.asarray([low + 0.37 * (high - low)])
             jet = jnp.array([0.8, -1.1, 1.7])
             zero, one, two = (
-                float(_residual(formula, size * jet, x, theta)) for size in (0.0, 1.0, 2.0)
+                float(_residual(equation, size * jet, x, theta)) for size in (0.0, 1.0, 2.0)
             )
         # Rounding errors are those of the largest term, which may be a source.
         rounding = 1e-12 * np.max(np.abs([zero, one, two]))
@@ -69,21 +69,21 @@ class FiniteElements(AbstractDirectSolver):
                 "its derivatives. Use `Collocation`."
             )
 
-    def edges(self, formula: Formula) -> Float[np.ndarray, "point coordinate"]:
+    def edges(self, equation: AbstractEquation) -> Float[np.ndarray, "point coordinate"]:
         """Both ends."""
-        return np.array(formula.domain).T
+        return np.array(equation.domain).T
 
     def tightened(self) -> "FiniteElements":
         """Twice the elements."""
         return FiniteElements(2 * self.elements)
 
     def values(
-        self, formula: Formula, theta: Float[Array, " parameter"], points: Array
+        self, equation: AbstractEquation, theta: Float[Array, " parameter"], points: Array
     ) -> Float[Array, "point state"]:
         """The states at some points, linear between the nodes."""
-        mesh = np.linspace(*formula.domain[0], self.elements + 1)
-        matrices, loads = self._assembled(formula, theta, mesh)
-        low, high = (formula.given(jnp.asarray(mesh[[end]]), theta)[0] for end in (0, -1))
+        mesh = np.linspace(*equation.domain[0], self.elements + 1)
+        matrices, loads = self._assembled(equation, theta, mesh)
+        low, high = (equation.given(jnp.asarray(mesh[[end]]), theta)[0] for end in (0, -1))
         # Each inner node belongs to the elements on both of its sides.
         diagonal = matrices[:-1, 1, 1] + matrices[1:, 0, 0]
         lower, upper = matrices[:-1, 1, 0], matrices[1:, 0, 1]
@@ -94,12 +94,12 @@ class FiniteElements(AbstractDirectSolver):
         return jnp.interp(points[:, 0], jnp.asarray(mesh), nodal)[:, None]
 
     def _assembled(
-        self, formula: Formula, theta: Array, mesh: Float[np.ndarray, " node"]
+        self, equation: AbstractEquation, theta: Array, mesh: Float[np.ndarray, " node"]
     ) -> tuple[Float[Array, "element 2 2"], Float[Array, "element 2"]]:
         """Matrix and load of each element, by its two nodes."""
         length = mesh[1] - mesh[0]
         places = mesh[:-1, None] + length * _GAUSS[None]
-        read = jax.vmap(jax.vmap(lambda x: _coefficients(formula, x, theta)))
+        read = jax.vmap(jax.vmap(lambda x: _coefficients(equation, x, theta)))
         a, b, c, d = read(jnp.asarray(places[..., None]))  # (element, point)
         shape = np.stack([1.0 - _GAUSS, _GAUSS])  # (node, point)
         slope = np.array([-1.0, 1.0]) / length
@@ -112,18 +112,18 @@ class FiniteElements(AbstractDirectSolver):
         return matrices, weight * jnp.einsum("ep,ip->ei", d, shape)
 
 
-def _residual(formula: Formula, jet: Array, x: Array, theta: Array) -> Array:
+def _residual(equation: AbstractEquation, jet: Array, x: Array, theta: Array) -> Array:
     """The residual of value, slope and second derivative at a point."""
     u = expansion(jet[:1], jet[None, 1:2], {(0, 0): jet[2:]}, x)
-    return formula.residual_of(u, x, theta)[0]
+    return equation.residual_of(u, x, theta)[0]
 
 
-def _coefficients(formula: Formula, x: Array, theta: Array) -> tuple[Any, Any, Any, Any]:
+def _coefficients(equation: AbstractEquation, x: Array, theta: Array) -> tuple[Any, Any, Any, Any]:
     """Coefficients a, b - a', c and d of the weak form at a point."""
 
     def read(x: Array) -> tuple[Array, Array]:
         blank = jnp.zeros(3, x.dtype)
-        constant, slopes = jax.value_and_grad(lambda jet: _residual(formula, jet, x, theta))(blank)
+        constant, slopes = jax.value_and_grad(lambda jet: _residual(equation, jet, x, theta))(blank)
         return slopes, constant
 
     (slopes, constant), (change, _) = jax.jvp(read, (x,), (jnp.ones_like(x),))

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from ..solvers import solve_general
 from ._collocation import Grid, check_nodes
 from ._derivatives import Function, expansion
-from ._formula import Formula
+from ._equation import AbstractEquation
 from ._ode import ODEModel
 from ._pde_solver import AbstractPDESolver, Solved
 
@@ -43,34 +43,34 @@ class MethodOfLines(AbstractPDESolver):
         """Refuse grids without interior."""
         check_nodes(self.nodes)
 
-    def check(self, formula: Formula) -> None:
+    def check(self, equation: AbstractEquation) -> None:
         """Raise unless the equation has at most one coordinate besides time."""
-        if self.time not in formula.coordinates or len(formula.coordinates) > 2:
+        if self.time not in equation.coordinates or len(equation.coordinates) > 2:
             raise ValueError(
                 f"`MethodOfLines` solves equations in time {self.time!r} and at most one other "
-                f"coordinate; this one has {', '.join(formula.coordinates)}. Name time by "
+                f"coordinate; this one has {', '.join(equation.coordinates)}. Name time by "
                 "`MethodOfLines(time=...)`."
             )
 
-    def check_parameters(self, formula: Formula, parameters: int) -> None:
+    def check_parameters(self, equation: AbstractEquation, parameters: int) -> None:
         """Raise unless the equation is of first order in time, and linear in that derivative."""
-        lines = _Lines(formula, self)
+        lines = _Lines(equation, self)
         with jax.enable_x64(True), jax.ensure_compile_time_eval():
             theta = jnp.linspace(0.7, 1.3, parameters)
-            x = formula.generic_point()
-            u, along = formula.generic_function(x), lines.clock
+            x = equation.generic_point()
+            u, along = equation.generic_function(x), lines.clock
 
             def residual(change: Function) -> np.ndarray:
-                return np.asarray(formula.residual_of(lambda y: u(y) + change(y), x, theta))
+                return np.asarray(equation.residual_of(lambda y: u(y) + change(y), x, theta))
 
-            rates = jnp.linspace(0.8, 1.2, len(formula.states))
+            rates = jnp.linspace(0.8, 1.2, len(equation.states))
             zero, one, two = (
                 residual(lambda y, s=s: s * (y - x)[along] * rates) for s in (0.0, 1.0, 2.0)
             )
             bent = residual(lambda y: (y - x)[along] * jnp.sum(y - x) * rates)
             mass = np.asarray(
                 jax.jacfwd(
-                    lambda v: formula.residual_of(lambda y: u(y) + (y - x)[along] * v, x, theta)
+                    lambda v: equation.residual_of(lambda y: u(y) + (y - x)[along] * v, x, theta)
                 )(rates)
             )
         if not np.array_equal(bent, zero, equal_nan=True):
@@ -92,13 +92,13 @@ class MethodOfLines(AbstractPDESolver):
                 "(`AbstractPDESolver`)."
             )
 
-    def edges(self, formula: Formula) -> Float[np.ndarray, "point coordinate"]:
+    def edges(self, equation: AbstractEquation) -> Float[np.ndarray, "point coordinate"]:
         """Some points of the start and of both ends."""
-        lines = _Lines(formula, self)
-        begin, end = formula.domain[lines.clock]
+        lines = _Lines(equation, self)
+        begin, end = equation.domain[lines.clock]
         if lines.space is None:
             return np.array([[begin]])
-        low, high = formula.domain[lines.space]
+        low, high = equation.domain[lines.space]
         inside = np.array([0.3, 0.7])
         start = [(x, begin) for x in low + inside * (high - low)]
         sides = [(x, t) for x in (low, high) for t in begin + inside * (end - begin)]
@@ -111,12 +111,12 @@ class MethodOfLines(AbstractPDESolver):
 
     def solve(
         self,
-        formula: Formula,
+        equation: AbstractEquation,
         theta: Float[Array, " parameter"],
         points: Float[Array, "point coordinate"],
     ) -> Solved:
         """Solve for one parameter vector, differentiably."""
-        lines = _Lines(formula, self)
+        lines = _Lines(equation, self)
         clock, back = _clock(lines, points[None])
         solution = self._ode(lines).solve(theta, clock[0])
         states = jnp.asarray(solution.states)[back[0]]
@@ -125,14 +125,14 @@ class MethodOfLines(AbstractPDESolver):
 
     def solve_ensemble(
         self,
-        formula: Formula,
+        equation: AbstractEquation,
         thetas: Float[Array, "batch parameter"],
         points: Float[Array, "batch point coordinate"],
         *,
         mesh: Any,
     ) -> Solved:
         """Solve for many parameter vectors."""
-        lines = _Lines(formula, self)
+        lines = _Lines(equation, self)
         clock, back = _clock(lines, points)
         solution = self._ode(lines).solve_ensemble(thetas, clock, mesh=mesh)
         states = jnp.take_along_axis(jnp.asarray(solution.states), back[..., None], axis=1)
@@ -141,7 +141,7 @@ class MethodOfLines(AbstractPDESolver):
 
     def sensitivities(
         self,
-        formula: Formula,
+        equation: AbstractEquation,
         thetas: Float[Array, "batch parameter"],
         points: Float[Array, "batch point coordinate"],
         *,
@@ -149,7 +149,7 @@ class MethodOfLines(AbstractPDESolver):
         count: Any,
     ) -> tuple[Solved, Float[Array, "batch point state parameter"]]:
         """Solve for many parameter vectors together with the derivatives by them."""
-        lines = _Lines(formula, self)
+        lines = _Lines(equation, self)
         clock, back = _clock(lines, points)
         ode = self._ode(lines)
         solution, tangents = ode.sensitivities(thetas, clock, mesh=mesh, count=count)
@@ -160,8 +160,8 @@ class MethodOfLines(AbstractPDESolver):
         return found, tangents
 
     def _ode(self, lines: "_Lines") -> ODEModel:
-        start, end = lines.formula.domain[lines.clock]
-        states = lines.formula.states
+        start, end = lines.equation.domain[lines.clock]
+        states = lines.equation.states
         inner = 1 if lines.space is None else self.nodes - 2
         return ODEModel(
             lines,
@@ -177,23 +177,23 @@ class MethodOfLines(AbstractPDESolver):
 class _Lines(eqx.Module):
     """The equation at the inner points of space, as a vector field."""
 
-    formula: Formula
+    equation: AbstractEquation
     solver: MethodOfLines
 
     @property
     def clock(self) -> int:
         """Number of the coordinate that is time."""
-        return self.formula.coordinates.index(self.solver.time)
+        return self.equation.coordinates.index(self.solver.time)
 
     @property
     def space(self) -> int | None:
         """Number of the other coordinate, if there is one."""
-        return 1 - self.clock if len(self.formula.coordinates) == 2 else None
+        return 1 - self.clock if len(self.equation.coordinates) == 2 else None
 
     @property
     def grid(self) -> Grid:
         """The points of space."""
-        return Grid(self.solver.nodes, *self.formula.domain[1 - self.clock])
+        return Grid(self.solver.nodes, *self.equation.domain[1 - self.clock])
 
     def point(self, x: Any, t: Any) -> Array:
         """Coordinates in the order of the model."""
@@ -201,12 +201,12 @@ class _Lines(eqx.Module):
 
     def given(self, x: Any, t: Any, theta: Array) -> Array:
         """What the ansatz says where it leaves no choice, at the start and at both ends."""
-        return self.formula.given(self.point(x, t), theta)
+        return self.equation.given(self.point(x, t), theta)
 
     def whole(self, inner: Array, t: Array, theta: Array) -> Float[Array, "node state"]:
         """States at all points of space."""
         low, high = (self.given(jnp.asarray(x), t, theta) for x in self.grid.x[[0, -1]])
-        rows = inner.reshape(-1, len(self.formula.states))
+        rows = inner.reshape(-1, len(self.equation.states))
         return jnp.concatenate([low[None], rows, high[None]])
 
     def __call__(self, t: Array, y: Array, theta: Array) -> Array:
@@ -237,7 +237,7 @@ class _Lines(eqx.Module):
             rows = [*slopes]
             rows.insert(self.clock, speed)
             u = expansion(value, jnp.stack(rows), bends, center)
-            return self.formula.residual_of(u, center, theta)
+            return self.equation.residual_of(u, center, theta)
 
         still = jnp.zeros_like(value)
         mass = jax.jacfwd(residual)(still)
@@ -252,9 +252,9 @@ class _Start(eqx.Module):
     lines: _Lines
 
     def __call__(self, theta: Array) -> Array:
-        begin = jnp.asarray(self.lines.formula.domain[self.lines.clock][0])
+        begin = jnp.asarray(self.lines.equation.domain[self.lines.clock][0])
         if self.lines.space is None:
-            return self.lines.formula.given(begin[None], theta)
+            return self.lines.equation.given(begin[None], theta)
         inner = jnp.asarray(self.lines.grid.x[1:-1])
         return jax.vmap(lambda x: self.lines.given(x, begin, theta))(inner).ravel()
 

@@ -12,17 +12,16 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from .._binding import Binding
 from .._x64 import in_x64, is_traced
-from ..nn import Jet, all_pairs
-from ._derivatives import expansion
+from ._equation import AbstractEquation, Ansatz, Residual
+from ._equation_checks import check_equation
 from ._field import Field, Variation, check_field
-from ._formula import Ansatz, Formula, Residual
 from ._interface import Interface, check_interfaces
 from ._ode import ODESolution
 from ._pde_solver import AbstractPDESolver, Solved
 from ._points import along, check_box, checked, lattice
 
 
-class PDEModel(eqx.Module):
+class PDEModel(AbstractEquation):
     """A boundary value problem F(x, u, ∂u, ∂²u, θ) = 0 on a box, whose parameters θ are unknown.
 
     The equation is written once, at a point, with the derivative operators of `inojax.models`:
@@ -150,7 +149,7 @@ class PDEModel(eqx.Module):
                 "or where a coefficient jumps write the equation as a flux's divergence and use "
                 "`FiniteElements` without them."
             )
-        self.solver.check(self.formula)
+        self.solver.check(self)
 
     def bound(self, binding: Binding) -> "PDEModel":
         """The same model, whose formulas see parameters by name and with the fixed ones.
@@ -183,31 +182,13 @@ class PDEModel(eqx.Module):
                 f"`parameters` must end in the coefficients of the fields {fields}: write "
                 "`ParameterSpace((*scalars, *field.parameters))`."
             )
-        self.formula.check(len(names), self.solver.edges(self.formula))
-        self.solver.check_parameters(self.formula, len(names))
+        check_equation(self, len(names), self.solver.edges(self))
+        self.solver.check_parameters(self, len(names))
 
     @property
     def box(self) -> dict[str, tuple[float, float]]:
         """Name of each coordinate with its lower and upper end."""
         return dict(zip(self.coordinates, self.domain, strict=True))
-
-    @property
-    def formula(self) -> Formula:
-        """The equation without the points."""
-        binding = self._binding
-        if binding is not None:
-            coefficients = (name for field in self.fields for name in field.parameter_names)
-            binding = binding.without(tuple(coefficients))
-        return Formula(
-            self.residual,
-            self.ansatz,
-            self.coordinates,
-            self.domain,
-            self.states,
-            self.fields,
-            self.interfaces,
-            binding,
-        )
 
     @property
     def coefficients(self) -> int:
@@ -281,175 +262,6 @@ class PDEModel(eqx.Module):
         grid, times = jnp.asarray(self.times), jnp.asarray(times)
         columns = [jnp.interp(times, grid, jnp.asarray(column)) for column in self.readings.T]
         return jnp.stack(columns, axis=-1)
-
-    # --- Networks -----------------------------------------------------------------------------
-
-    @property
-    def inputs(self) -> int:
-        """How many numbers networks see of a point: coordinates, and distances to interfaces."""
-        return len(self.coordinates) + len(self.interfaces)
-
-    def seen(
-        self,
-        points: Float[Array, "point coordinate"],
-        pairs: tuple[tuple[int, int], ...],
-        *,
-        above: bool = True,
-    ) -> Jet:
-        """What networks see of points, with derivatives by the coordinates.
-
-        Args:
-            points: Where.
-            pairs: Which second derivatives are wanted.
-            above: Which side of an interface its own point belongs to.
-
-        Returns:
-            The inputs of a network.
-        """
-        jet = Jet.coordinates(points, pairs)
-        if not self.interfaces:
-            return jet
-        gaps = points - self._kinks(points)[:, 0][None]
-        here = 1.0 if above else -1.0
-        sides = jnp.where(gaps == 0.0, here, jnp.sign(gaps))
-        value = jnp.concatenate([jet.value, jnp.abs(gaps)], axis=1)
-        first = jnp.concatenate([jet.first, sides[None]], axis=2)
-        blank = jnp.zeros((len(pairs), *gaps.shape), gaps.dtype)
-        return Jet(value, first, jnp.concatenate([jet.second, blank], axis=2), jet.pairs)
-
-    def _kinks(self, like: Array) -> Float[Array, "interface coordinate"]:
-        places = np.array([interface.at for interface in self.interfaces])
-        return jnp.asarray(places, like.dtype)[:, None]
-
-    def fulfilled(
-        self,
-        raw: Float[Array, "point output"],
-        points: Float[Array, "point coordinate"],
-        theta: Float[Array, " parameter"],
-        fields: Float[Array, "point field"] | None = None,
-    ) -> Float[Array, "point state"]:
-        """The states that outputs of a network stand for, by the ansatz.
-
-        Args:
-            raw: Outputs of a network, one for each state.
-            points: Where.
-            theta: Physical parameter values, scalars alone where `fields` are given.
-            fields: Values of the unknown functions; by default those of the coefficients.
-
-        Returns:
-            States that fulfill the initial and boundary conditions.
-        """
-        if fields is None:
-            return jax.vmap(lambda n, x: self.formula.state(n, x, theta))(raw, points)
-
-        def one(n: Array, x: Array, values: Array) -> Array:
-            return self.formula.state(n, x, theta, tuple(lambda _, v=v: v for v in values))
-
-        return jax.vmap(one)(raw, points, fields)
-
-    def residuals(
-        self,
-        jet: Jet,
-        points: Float[Array, "point coordinate"],
-        theta: Float[Array, " parameter"],
-        fields: Jet | None = None,
-    ) -> Float[Array, "point equation"]:
-        """By how much outputs of a network miss the equation.
-
-        Args:
-            jet: Outputs with their derivatives by the coordinates, one for each state.
-            points: Where.
-            theta: Physical parameter values, scalars alone where `fields` are given.
-            fields: The unknown functions with their derivatives; by default those of the
-                coefficients.
-
-        Returns:
-            The residual of each equation.
-        """
-        formula = self.formula
-
-        def one(x: Array, network: Any, known: Any) -> Array:
-            n = _expanded(jet, network, x)
-            functions = None if fields is None else self._functions(fields, known, x)
-
-            def u(y: Array) -> Array:
-                return formula.state(n(y), y, theta, functions)
-
-            return formula.residual_of(u, x, theta, functions)
-
-        return jax.vmap(one)(points, _by_point(jet), _by_point(fields))
-
-    def jumps(
-        self,
-        below: Jet,
-        above: Jet,
-        theta: Float[Array, " parameter"],
-        fields: Jet | None = None,
-    ) -> Float[Array, "interface state"]:
-        """By how much outputs of a network miss the conditions at interfaces.
-
-        Args:
-            below: Outputs at each interface with the derivatives of the side below.
-            above: The same of the side above.
-            theta: Physical parameter values, scalars alone where `fields` are given.
-            fields: The unknown functions there; by default those of the coefficients.
-
-        Returns:
-            The miss of each condition.
-        """
-        formula, points = self.formula, self._kinks(theta)
-        sides, known = [_by_point(jet) for jet in (below, above)], _by_point(fields)
-        rows = []
-        for index, interface in enumerate(self.interfaces):
-            x = points[index]
-            at = jax.tree.map(lambda leaf, index=index: leaf[index], (sides, known))
-            functions = None if fields is None else self._functions(fields, at[1], x)
-
-            def side(which: int, at: Any = at, x: Array = x, functions: Any = functions) -> Any:
-                n = _expanded(below, at[0][which], x)
-                return lambda y: formula.state(n(y), y, theta, functions)
-
-            rows.append(formula.jump_of(interface, side(0), side(1), theta, functions))
-        return jnp.stack(rows)
-
-    def _functions(self, fields: Jet, at: Any, x: Array) -> tuple[Any, ...]:
-        """The unknown functions around one point."""
-        f = _expanded(fields, at, x)
-        return tuple(lambda y, index=index: f(y)[index] for index in range(len(self.fields)))
-
-    def second_derivatives(self, parameters: int) -> tuple[tuple[int, int], ...]:
-        """Pairs of coordinates by which the equation differentiates twice.
-
-        Args:
-            parameters: Number of parameters, coefficients of fields included.
-
-        Returns:
-            Those second derivatives that the residual depends on at random points.
-        """
-        rng = np.random.default_rng(0)  # any generic values will do
-        many, size, states = 8, len(self.coordinates), len(self.states)
-        pairs = all_pairs(size)
-        low, high = np.array(self.domain).T
-        points = jnp.asarray(low + (high - low) * rng.uniform(0.1, 0.9, (many, size)))
-        theta = jnp.asarray(rng.uniform(0.5, 1.5, parameters - self.coefficients))
-
-        def generic(numbers: int) -> Jet:
-            shapes = (many, numbers), (size, many, numbers), (len(pairs), many, numbers)
-            value, first, second = (jnp.asarray(rng.uniform(0.5, 1.5, s)) for s in shapes)
-            return Jet(value, first, second, pairs)
-
-        jet = generic(states)
-        fields = generic(len(self.fields)) if self.fields else None
-
-        def of(second: Array) -> Array:
-            bent = dataclasses.replace(jet, second=second)
-            return self.residuals(bent, points, theta, fields)
-
-        slopes = np.asarray(jax.jacfwd(of)(jet.second))  # (point, equation, pair, point, state)
-        used = np.any(slopes != 0.0, axis=(0, 1, 3, 4))
-        return tuple(pair for pair, wanted in zip(pairs, used, strict=True) if wanted)
-
-    # --- The classical solver -----------------------------------------------------------------
 
     def solve(
         self,
@@ -541,13 +353,13 @@ class PDEModel(eqx.Module):
 @in_x64
 def _solve_one(model: PDEModel, theta: Any, times: Any) -> ODESolution:
     theta, times = jnp.asarray(theta, jnp.float64), jnp.asarray(times, jnp.float64)
-    return _solution(times, model.solver.solve(model.formula, theta, model.points(times)))
+    return _solution(times, model.solver.solve(model, theta, model.points(times)))
 
 
 @in_x64
 def _solve_many(model: PDEModel, thetas: Any, times: Any, mesh: Any) -> ODESolution:
     thetas, rows, times = _rows(thetas, times)
-    found = model.solver.solve_ensemble(model.formula, thetas, model.points(rows), mesh=mesh)
+    found = model.solver.solve_ensemble(model, thetas, model.points(rows), mesh=mesh)
     return _solution(times, found)
 
 
@@ -557,7 +369,7 @@ def _differentiate_many(
 ) -> tuple[ODESolution, Array]:
     thetas, rows, times = _rows(thetas, times)
     found, tangents = model.solver.sensitivities(
-        model.formula, thetas, model.points(rows), mesh=mesh, count=count
+        model, thetas, model.points(rows), mesh=mesh, count=count
     )
     return _solution(times, found), tangents
 
@@ -578,16 +390,3 @@ def _rows(thetas: Any, times: Any) -> tuple[Array, Array, Array]:
             f"vectors; got shape {times.shape}."
         )
     return thetas, jnp.broadcast_to(times, (len(thetas), times.shape[-1])), times
-
-
-def _by_point(jet: Jet | None) -> Any:
-    """Arrays of a jet with points as first axis."""
-    if jet is None:
-        return None
-    return jet.value, jnp.moveaxis(jet.first, 1, 0), jnp.moveaxis(jet.second, 1, 0)
-
-
-def _expanded(jet: Jet, at: Any, x: Array) -> Any:
-    """The polynomial with a jet's value and derivatives at one point."""
-    value, first, second = at
-    return expansion(value, first, dict(zip(jet.pairs, second, strict=True)), x)

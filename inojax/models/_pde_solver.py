@@ -1,4 +1,4 @@
-"""Classical solvers of partial differential equations, which read the equation off a formula."""
+"""Classical solvers of partial differential equations, which read it off its residual."""
 
 import abc
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..solvers import SolveStatus
-from ._formula import Formula
+from ._equation import AbstractEquation
 
 
 class Solved(NamedTuple):
@@ -42,17 +42,17 @@ class AbstractPDESolver(eqx.Module):
         """Whether it solves equations whose solution has kinks at interfaces; by default not."""
         return False
 
-    def check(self, formula: Formula) -> None:
+    def check(self, equation: AbstractEquation) -> None:
         """Raise a ValueError if the solver does not suit an equation."""
-        del formula
+        del equation
 
-    def check_parameters(self, formula: Formula, parameters: int) -> None:
+    def check_parameters(self, equation: AbstractEquation, parameters: int) -> None:
         """Raise a ValueError if it does not suit an equation with so many parameters."""
-        del formula, parameters
+        del equation, parameters
 
-    def edges(self, formula: Formula) -> Float[np.ndarray, "point coordinate"]:
+    def edges(self, equation: AbstractEquation) -> Float[np.ndarray, "point coordinate"]:
         """Some points where the solver takes the state from the ansatz alone; none by default."""
-        return np.zeros((0, len(formula.coordinates)))
+        return np.zeros((0, len(equation.coordinates)))
 
     @abc.abstractmethod
     def tightened(self) -> "AbstractPDESolver":
@@ -61,7 +61,7 @@ class AbstractPDESolver(eqx.Module):
     @abc.abstractmethod
     def solve(
         self,
-        formula: Formula,
+        equation: AbstractEquation,
         theta: Float[Array, " parameter"],
         points: Float[Array, "point coordinate"],
     ) -> Solved:
@@ -70,7 +70,7 @@ class AbstractPDESolver(eqx.Module):
     @abc.abstractmethod
     def solve_ensemble(
         self,
-        formula: Formula,
+        equation: AbstractEquation,
         thetas: Float[Array, "batch parameter"],
         points: Float[Array, "batch point coordinate"],
         *,
@@ -81,7 +81,7 @@ class AbstractPDESolver(eqx.Module):
     @abc.abstractmethod
     def sensitivities(
         self,
-        formula: Formula,
+        equation: AbstractEquation,
         thetas: Float[Array, "batch parameter"],
         points: Float[Array, "batch point coordinate"],
         *,
@@ -100,7 +100,7 @@ class AbstractDirectSolver(AbstractPDESolver):
     @abc.abstractmethod
     def values(
         self,
-        formula: Formula,
+        equation: AbstractEquation,
         theta: Float[Array, " parameter"],
         points: Float[Array, "point coordinate"],
     ) -> Float[Array, "point state"]:
@@ -108,16 +108,16 @@ class AbstractDirectSolver(AbstractPDESolver):
 
     def solve(
         self,
-        formula: Formula,
+        equation: AbstractEquation,
         theta: Float[Array, " parameter"],
         points: Float[Array, "point coordinate"],
     ) -> Solved:
         """Solve for one parameter vector."""
-        return _solved(_values(self, formula, theta, points))
+        return _solved(_values(self, equation, theta, points))
 
     def solve_ensemble(
         self,
-        formula: Formula,
+        equation: AbstractEquation,
         thetas: Float[Array, "batch parameter"],
         points: Float[Array, "batch point coordinate"],
         *,
@@ -125,11 +125,11 @@ class AbstractDirectSolver(AbstractPDESolver):
     ) -> Solved:
         """Solve for many, vectorized."""
         del mesh
-        return _solved(_every(self, formula, thetas, points))
+        return _solved(_every(self, equation, thetas, points))
 
     def sensitivities(
         self,
-        formula: Formula,
+        equation: AbstractEquation,
         thetas: Float[Array, "batch parameter"],
         points: Float[Array, "batch point coordinate"],
         *,
@@ -138,27 +138,31 @@ class AbstractDirectSolver(AbstractPDESolver):
     ) -> tuple[Solved, Float[Array, "batch point state parameter"]]:
         """Solve for many with derivatives, vectorized."""
         del mesh, count
-        states, tangents = _differentiated(self, formula, thetas, points)
+        states, tangents = _differentiated(self, equation, thetas, points)
         return _solved(states), tangents
 
 
 @eqx.filter_jit
-def _values(solver: AbstractDirectSolver, formula: Formula, theta: Array, points: Array) -> Array:
-    return solver.values(formula, theta, points)
+def _values(
+    solver: AbstractDirectSolver, equation: AbstractEquation, theta: Array, points: Array
+) -> Array:
+    return solver.values(equation, theta, points)
 
 
 @eqx.filter_jit
-def _every(solver: AbstractDirectSolver, formula: Formula, thetas: Array, points: Array) -> Array:
-    return jax.vmap(lambda *row: solver.values(formula, *row))(thetas, points)
+def _every(
+    solver: AbstractDirectSolver, equation: AbstractEquation, thetas: Array, points: Array
+) -> Array:
+    return jax.vmap(lambda *row: solver.values(equation, *row))(thetas, points)
 
 
 @eqx.filter_jit
 def _differentiated(
-    solver: AbstractDirectSolver, formula: Formula, thetas: Array, points: Array
+    solver: AbstractDirectSolver, equation: AbstractEquation, thetas: Array, points: Array
 ) -> tuple[Array, Array]:
     def one(theta: Array, points: Array) -> tuple[Array, Array]:
         def states(theta: Array) -> tuple[Array, Array]:
-            found = solver.values(formula, theta, points)
+            found = solver.values(equation, theta, points)
             return found, found
 
         tangents, found = jax.jacfwd(states, has_aux=True)(theta)

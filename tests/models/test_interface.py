@@ -8,6 +8,7 @@ import numpyro.distributions as dist
 import pytest
 
 import inojax as ij
+from inojax.methods.pde._network_states import input_size, inputs_at, jumps_of
 from inojax.models import (
     Collocation,
     FiniteElements,
@@ -133,16 +134,16 @@ def test_an_interface_with_nothing_to_it_changes_nothing():
 def test_networks_have_the_kink_and_its_derivatives():
     """Jets against differentiation of the network itself on either side."""
     model = layered()
-    network = LocalOperator(model.inputs, 1, width=7, key=jr.key(0))
+    network = LocalOperator(input_size(model), 1, width=7, key=jr.key(0))
     theta = jnp.array([1.5])
 
     def raw(x, side):
         distances = jnp.stack([s * (x - at) for s, at in zip(side, PLACES, strict=True)])
         return network(jnp.concatenate([x[None], distances]), theta / 1.5)[0]
 
-    assert model.inputs == 3
+    assert input_size(model) == 3
     points = jnp.array([[0.1], [0.45], [0.9]])
-    jet = network.jet(model.seen(points, ((0, 0),)), theta / 1.5, ((0, 0),))
+    jet = network.jet(inputs_at(model, points, ((0, 0),)), theta / 1.5, ((0, 0),))
     for index, side in enumerate([(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0)]):
         x = points[index, 0]
         values = [f(x, side) for f in (raw, jax.grad(raw), jax.grad(jax.grad(raw)))]
@@ -153,14 +154,14 @@ def test_networks_have_the_kink_and_its_derivatives():
 
 def test_jumps_are_those_of_the_network_on_either_side():
     model = particles().model
-    network = LocalOperator(model.inputs, 2, width=7, key=jr.key(0))
+    network = LocalOperator(input_size(model), 2, width=7, key=jr.key(0))
     theta, place = jnp.asarray(TRUTH), jnp.array([[0.5]])
     scaled = theta / jnp.array([250.0, 5.0])
     sides = [
-        network.jet(model.seen(place, ((0, 0),), above=above), scaled, ((0, 0),))
+        network.jet(inputs_at(model, place, ((0, 0),), above=above), scaled, ((0, 0),))
         for above in (False, True)
     ]
-    found = model.jumps(*sides, theta)
+    found = jumps_of(model, *sides, theta)
 
     def u(x, side):
         n = network(jnp.stack([x, side * (x - 0.5)]), scaled)[0]
@@ -174,7 +175,7 @@ def test_jumps_are_those_of_the_network_on_either_side():
 def test_points_of_an_interface_belong_to_a_side():
     model = layered()
     at = jnp.array([[PLACES[0]]])
-    above, below = (model.seen(at, (), above=side).first[0, 0] for side in (True, False))
+    above, below = (inputs_at(model, at, (), above=side).first[0, 0] for side in (True, False))
     np.testing.assert_array_equal(above, [1.0, 1.0, -1.0])
     np.testing.assert_array_equal(below, [1.0, -1.0, -1.0])
 

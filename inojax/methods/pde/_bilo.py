@@ -20,6 +20,7 @@ from .._estimates import estimate_from_cloud, estimate_from_point
 from ..exact._objective import Penalty
 from ._equation import Equation, equation_of
 from ._equation_inverter import AbstractEquationInverter, AbstractEquationMethod
+from ._network_states import input_size
 from ._parameter_optimizers import (
     AbstractParameterOptimizer,
     AdamParameterOptimizer,
@@ -147,7 +148,7 @@ class BiLO(AbstractEquationMethod["BiLOInverter"]):
     ) -> "BiLOInverter":
         equation = equation_of(problem, self.guess)
         network = LocalOperator(
-            equation.model.inputs,
+            input_size(equation.model),
             equation.scalars + len(equation.model.fields),
             len(equation.model.states),
             width=self.width,

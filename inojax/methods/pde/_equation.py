@@ -16,6 +16,7 @@ from ..._observation import Observation
 from ..._parameters import ParameterSpace
 from ...models import PDEModel
 from ...nn import Jet, LocalOperator
+from ._network_states import inputs_at, jumps_of, residuals_of, second_derivatives, states_of
 from ._parameter_optimizers import AbstractParameterOptimizer
 from ._unknowns import Functions, Unknowns, fitted
 from ._weight_optimizers import Region
@@ -99,14 +100,14 @@ class Equation(eqx.Module):
         size = points.shape[1]
         blank = jnp.zeros((size, *fields.shape), fields.dtype)
         seen = self._seen(network, scalars, Jet(fields, blank, blank[:0], ()))
-        raw = network.jet(self.model.seen(points, ()), seen, ()).value
-        return self.model.fulfilled(raw, points, scalars, fields)
+        raw = network.jet(inputs_at(self.model, points, ()), seen, ()).value
+        return states_of(self.model, raw, points, scalars, fields)
 
     def values(
         self, theta: Float[Array, " parameter"], points: Float[Array, "point coordinate"]
     ) -> Float[Array, "point field"]:
         """Unknown functions by their coefficients."""
-        _, functions = self.model.formula.split(theta)
+        _, functions = self.model.split(theta)
         found = [jax.vmap(function)(points) for function in functions]
         return jnp.stack(found, axis=1) if found else jnp.zeros((len(points), 0), theta.dtype)
 
@@ -119,9 +120,9 @@ class Equation(eqx.Module):
         """By how much it misses the equation."""
         fields = unknowns.functions.jet(points, self.pairs)
         seen = self._seen(network, unknowns.scalars, fields)
-        inputs = self.model.seen(points, self.pairs)
+        inputs = inputs_at(self.model, points, self.pairs)
         jet = network.jet(inputs, seen, self.pairs, reverse_only=True)
-        return self.model.residuals(jet, points, unknowns.scalars, fields)
+        return residuals_of(self.model, jet, points, unknowns.scalars, fields)
 
     def local_rows(
         self,
@@ -136,9 +137,9 @@ class Equation(eqx.Module):
         """
 
         def residuals(jets: tuple[Jet, ...], scalars: Array, fields: Jet) -> Array:
-            return self.model.residuals(jets[0], points, scalars, fields)
+            return residuals_of(self.model, jets[0], points, scalars, fields)
 
-        inputs = (self.model.seen(points, self.pairs),)
+        inputs = (inputs_at(self.model, points, self.pairs),)
         return self._with_slopes(residuals, network, unknowns, points, inputs, weight)
 
     def jumps(
@@ -149,7 +150,7 @@ class Equation(eqx.Module):
         fields = unknowns.functions.jet(points, self.pairs)
         seen = self._seen(network, unknowns.scalars, fields)
         below, above = (network.jet(s, seen, self.pairs, reverse_only=True) for s in sides)
-        return self.model.jumps(below, above, unknowns.scalars, fields)
+        return jumps_of(self.model, below, above, unknowns.scalars, fields)
 
     def local_jumps(
         self, network: LocalOperator, unknowns: Unknowns, weight: float
@@ -157,7 +158,7 @@ class Equation(eqx.Module):
         """The same with its weighted derivatives, as in `local_rows`."""
 
         def jumps(jets: tuple[Jet, ...], scalars: Array, fields: Jet) -> Array:
-            return self.model.jumps(jets[0], jets[1], scalars, fields)
+            return jumps_of(self.model, jets[0], jets[1], scalars, fields)
 
         points, sides = self._kinks()
         return self._with_slopes(jumps, network, unknowns, points, sides, weight)
@@ -166,7 +167,7 @@ class Equation(eqx.Module):
         """Interfaces, and what networks see there from either side."""
         places = [[interface.at] for interface in self.model.interfaces]
         points = jnp.asarray(np.array(places), jnp.float32)
-        sides = (self.model.seen(points, self.pairs, above=above) for above in (False, True))
+        sides = (inputs_at(self.model, points, self.pairs, above=above) for above in (False, True))
         return points, tuple(sides)
 
     def _with_slopes(
@@ -299,4 +300,4 @@ def _equation_of(
         raise ValueError(
             f"`guess` must lie within the priors; {values[outside[0]]:g} is none of {name!r}."
         )
-    return Equation(problem, model, model.second_derivatives(space.size), values)
+    return Equation(problem, model, second_derivatives(model, space.size), values)

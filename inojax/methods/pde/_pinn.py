@@ -14,6 +14,7 @@ from .._checks import check_counts, check_parts, check_positive
 from .._estimates import estimate_from_point
 from ._equation import Equation, equation_of
 from ._equation_inverter import AbstractEquationInverter, AbstractEquationMethod
+from ._network_states import input_size
 from ._parameter_optimizers import AbstractParameterOptimizer, AdamParameterOptimizer
 from ._unknowns import Functions, Unknowns
 from ._weight_optimizers import (
@@ -96,7 +97,7 @@ class PINN(AbstractEquationMethod["PINNInverter"]):
     ) -> "PINNInverter":
         equation = equation_of(problem, self.guess)
         network = LocalOperator(
-            equation.model.inputs,
+            input_size(equation.model),
             outputs=len(equation.model.states),
             width=self.width,
             depth=self.depth,

@@ -1,12 +1,12 @@
-"""A partial differential equation at a point, without the points where it is used."""
+"""A partial differential equation at a point: residual, ansatz and conditions at interfaces."""
 
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
+from equinox import AbstractVar
 from jaxtyping import Array, Float
 
 from .._binding import Binding
@@ -21,8 +21,8 @@ Residual = Callable[..., Any]
 Ansatz = Callable[..., Any]
 
 
-class Formula(eqx.Module):
-    """What a classical solver needs to know of a `PDEModel`.
+class AbstractEquation(eqx.Module):
+    """What a classical solver and a network need to know of a `PDEModel`.
 
     Attributes:
         residual: As in `PDEModel`.
@@ -32,17 +32,16 @@ class Formula(eqx.Module):
         states: A name for each state.
         fields: The unknown functions, whose coefficients are the last parameters.
         interfaces: Points where the solution has a kink.
-        binding: Names of all parameters but those of the fields, with the values of fixed ones.
     """
 
-    residual: Residual
-    ansatz: Ansatz
-    coordinates: tuple[str, ...] = eqx.field(static=True)
-    domain: tuple[tuple[float, float], ...] = eqx.field(static=True)
-    states: tuple[str, ...] = eqx.field(static=True)
-    fields: tuple[Field, ...] = ()
-    interfaces: tuple[Interface, ...] = ()
-    binding: Binding | None = eqx.field(static=True, default=None)
+    residual: AbstractVar[Residual]
+    ansatz: AbstractVar[Ansatz]
+    coordinates: AbstractVar[tuple[str, ...]]
+    domain: AbstractVar[tuple[tuple[float, float], ...]]
+    states: AbstractVar[tuple[str, ...]]
+    fields: AbstractVar[tuple[Field, ...]]
+    interfaces: AbstractVar[tuple[Interface, ...]]
+    _binding: AbstractVar[Binding | None]
 
     def split(
         self, theta: Float[Array, " parameter"]
@@ -88,74 +87,6 @@ class Formula(eqx.Module):
         """The state where the ansatz leaves no choice, as at a boundary."""
         return self.state(jnp.zeros(len(self.states), x.dtype), x, theta)
 
-    def check(self, parameters: int, edges: Float[np.ndarray, "point coordinate"]) -> None:
-        """Refuse what has another shape or too high derivatives, and edges without a condition.
-
-        Args:
-            parameters: Number of parameters.
-            edges: Points where a classical solver takes the state from the ansatz alone; without
-                any, it may also have another number of equations than of states.
-
-        Raises:
-            ValueError: If a shape is wrong, the residual has derivatives of third order or second
-                ones of an unknown function, or the ansatz at an edge depends on the network.
-        """
-        with jax.ensure_compile_time_eval():
-            theta = jnp.linspace(0.7, 1.3, parameters)  # any generic values will do
-            self._check_shapes(theta, solved=len(edges) > 0)
-            self._check_orders(theta)
-            for edge in edges:
-                self._check_edge(edge, theta)
-
-    def _check_shapes(self, theta: Array, *, solved: bool) -> None:
-        center = jnp.mean(jnp.asarray(self.domain), axis=1)
-        ones = jnp.ones(len(self.states))
-        names = f"each of the states {', '.join(self.states)}"
-        shape = jax.eval_shape(self.state, ones, center, theta).shape
-        if shape != ones.shape:
-            raise ValueError(f"`ansatz` must return one value for {names}; got shape {shape}.")
-
-        def u(x: Array) -> Array:
-            return self.state(jnp.sin(jnp.sum(x)) * ones, x, theta)
-
-        shape = jax.eval_shape(lambda x: self.residual_of(u, x, theta), center).shape
-        if len(shape) != 1 or (solved and shape != ones.shape):
-            raise ValueError(f"`residual` must return one value for {names}; got shape {shape}.")
-        for interface in self.interfaces:
-
-            def jump(theta: Array, interface: Interface = interface) -> Array:
-                return self.jump_of(interface, u, u, theta)
-
-            shape = jax.eval_shape(jump, theta).shape
-            if shape != ones.shape:
-                raise ValueError(f"`jump` must return one value for {names}; got shape {shape}.")
-
-    def _check_orders(self, theta: Array) -> None:
-        """Refuse derivatives that the expansions of solvers and networks leave out."""
-        x = self.generic_point()
-        scalars, functions = self.split(theta)
-
-        def bent(function: Function, order: int) -> Function:
-            """The same, but for derivatives of this order and higher."""
-            return lambda y: function(y) + jnp.sum((1.0 + jnp.arange(x.size)) * (y - x)) ** order
-
-        u = self.generic_function(x)
-        found = self.residual_of(u, x, scalars, functions)
-        if not _same(found, self.residual_of(bent(u, 3), x, scalars, functions)):
-            raise ValueError(
-                "`residual` has derivatives of third or higher order, which solvers and networks "
-                "leave out. Write the equation as a system: further `states` for derivatives."
-            )
-        for index, field in enumerate(self.fields):
-            others = [*functions]
-            others[index] = bent(others[index], 2)
-            if not _same(found, self.residual_of(u, x, scalars, tuple(others))):
-                raise ValueError(
-                    f"`residual` has second derivatives of the unknown function {field.name!r}, "
-                    "which is linear between its nodes. Write the equation as the divergence of a "
-                    "flux, so that only first ones appear."
-                )
-
     def generic_point(self) -> Float[Array, " coordinate"]:
         """A point inside of the domain that is like no other."""
         low, high = jnp.asarray(self.domain).T
@@ -169,19 +100,6 @@ class Formula(eqx.Module):
         pairs = ((i, j) for i in range(size) for j in range(i, size))
         second = {pair: jnp.asarray(rng.uniform(0.5, 1.5, states)) for pair in pairs}
         return expansion(value, first, second, x)
-
-    def _check_edge(self, edge: np.ndarray, theta: Array) -> None:
-        x, ones = jnp.asarray(edge), jnp.ones(len(self.states))
-        low, high = (self.state(raw * ones, x, theta) for raw in (-1.0, 1.0))
-        if np.allclose(low, high, rtol=1e-6, atol=1e-6, equal_nan=True):
-            return
-        named = zip(self.coordinates, edge, strict=True)
-        where = ", ".join(f"{name} = {value:g}" for name, value in named)
-        raise ValueError(
-            f"`ansatz` must give the state at {where} whatever `n` is, since the solver takes "
-            "initial and boundary values from it. Multiply `n` by what vanishes there, or use a "
-            "solver of your own (`AbstractDirectSolver`)."
-        )
 
     def residual_of(
         self,
@@ -222,7 +140,10 @@ class Formula(eqx.Module):
 
     def _known(self, theta: Array) -> NamedVector:
         """Scalar parameters as users see them, by name and with the fixed ones."""
-        binding = self.binding
+        binding = self._binding
+        if binding is not None:
+            coefficients = (name for field in self.fields for name in field.parameter_names)
+            binding = binding.without(tuple(coefficients))
         every = theta if binding is None else binding.complete(theta)
         names = None if binding is None else binding.names
         return NamedVector(every, names, argument="theta", noun="parameters")
@@ -233,7 +154,3 @@ class Formula(eqx.Module):
     def _written(self, u: Function) -> Function:
         """A function with vector values as users write it: a number if there is one state."""
         return (lambda point: u(point)[0]) if len(self.states) == 1 else u
-
-
-def _same(found: Array, other: Array) -> bool:
-    return np.array_equal(np.asarray(found), np.asarray(other), equal_nan=True)
