@@ -27,8 +27,10 @@ from ._parameters import (
 )
 from ._sensors import FixedTimes as FixedTimes, RandomTimes as RandomTimes, Sensors as Sensors
 from ._trust import Calibration as Calibration, TrustTicket as TrustTicket, Verdict as Verdict
-from .data import Dataset as Dataset, simulate as simulate
-from .methods import load as load, save as save
-from .models import ODEModel as ODEModel, PDEModel as PDEModel
+from .data._dataset import Dataset as Dataset
+from .data._simulate import simulate as simulate
+from .methods._storage import load as load, save as save
+from .models._ode import ODEModel as ODEModel
+from .models._pde import PDEModel as PDEModel
 
 __version__ = "0.1.0"

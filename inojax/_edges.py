@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ._observation import Observation
-from .solvers import automatic_atol
+from .solvers._ensemble import automatic_atol
 
 # A solver's error in one step may be this many times its tolerance, and errors add up.
 _ERRORS = 10.0

@@ -15,7 +15,9 @@ from ._observation import Observation, check_possible, check_times
 from ._parameters import ParameterSpace
 from ._sensors import Sensors
 from ._x64 import in_x64, is_traced
-from .models import ODEModel, PDEModel, Variation
+from .models._field import Variation
+from .models._ode import ODEModel
+from .models._pde import PDEModel
 from .noise import AbstractNoise, NoDensityError
 from .solvers import SolveStatus
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpyro.distributions as dist
 from flax import linen
 
-from inojax import problems
+from inojax import ODEModel, problems
 from inojax._inverse_problem import InverseProblem
 from inojax._observation import Observation
 from inojax._parameters import Parameter, ParameterSpace
@@ -33,19 +33,13 @@ from inojax.methods import (
     SequentialMonteCarlo,
     SurrogateSettings,
 )
-from inojax.models import ODEModel
-from inojax.nn import (
-    ConditionalFNO,
-    ConditionalMLP,
-    Convolutional,
-    Dense,
-    FlaxNetwork,
-    FNOSettings,
-    LocalOperator,
-    ReadingAttention,
-    ResponseSurface,
-    SpectralConv,
-)
+from inojax.nn import Convolutional, Dense, FlaxNetwork, FNOSettings
+from inojax.nn._attention import ReadingAttention
+from inojax.nn._conditional_fno import ConditionalFNO
+from inojax.nn._conditional_mlp import ConditionalMLP
+from inojax.nn._local_operator import LocalOperator
+from inojax.nn._response_surface import ResponseSurface
+from inojax.nn._spectral import SpectralConv
 from inojax.noise import AR1, AbstractNoise, Gaussian, LogNormal
 
 

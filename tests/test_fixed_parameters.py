@@ -8,10 +8,11 @@ import numpyro.distributions as dist
 import pytest
 
 import inojax as ij
+from inojax import PDEModel
 from inojax._binding import Binding
-from inojax.data import describe_measurement
+from inojax.data._manifest import describe_measurement
 from inojax.methods._estimates import estimate_from_cloud, estimate_from_point
-from inojax.models import Collocation, PDEModel, partial
+from inojax.models import Collocation, partial
 from inojax.noise import AR1, AbstractNoise, Gaussian, LogNormal, Poisson
 from tests.refuses import refuses
 

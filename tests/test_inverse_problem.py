@@ -10,11 +10,11 @@ import numpyro.distributions as dist
 import pytest
 import scipy.stats as st
 
+from inojax import ODEModel
 from inojax._inverse_problem import InverseProblem
 from inojax._observation import Observation
 from inojax._parameters import Parameter, ParameterSpace
 from inojax._sensors import FixedTimes, RandomTimes, Sensors
-from inojax.models import ODEModel
 from inojax.noise import Gaussian, LogNormal
 from inojax.problems import scalar_poisson
 from tests.refuses import refuses

@@ -24,9 +24,7 @@ def streamed(count: int, store: Path) -> dict[str, float | None]:
     """Simulate POLLU into an empty store, and delete it."""
     shutil.rmtree(store, ignore_errors=True)
     began = time.perf_counter()
-    dataset = ij.data.simulate(
-        ij.problems.pollu(), count, store=store, progress=False, key=jr.key(0)
-    )
+    dataset = ij.simulate(ij.problems.pollu(), count, store=store, progress=False, key=jr.key(0))
     taken = time.perf_counter() - began
     assert dataset.ok.all()
     assert dataset.timing is not None

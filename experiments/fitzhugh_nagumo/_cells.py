@@ -54,7 +54,7 @@ class Size:
 
 def all_cells(size: Size) -> dict[str, list[Cell]]:
     """Every map there is to train, by what it is for."""
-    networks = {"cnn": nn.published_convolutional(), "dense": nn.published_dense()}
+    networks = {"cnn": nn.Convolutional.published(), "dense": nn.Dense.published()}
 
     def published(method: str, simulations: int, epochs: int, **changes: Any) -> Cell:
         settings = InverseMap.published(networks[method], simulations=simulations, epochs=epochs)

@@ -36,7 +36,7 @@ class Posterior:
         correlation: Correlation of a reading with the one before.
     """
 
-    model: ij.models.ODEModel
+    model: ij.ODEModel
     mean: Float[np.ndarray, " parameter"]
     deviation: Float[np.ndarray, " parameter"]
     low: Float[np.ndarray, " parameter"]

@@ -41,7 +41,7 @@ from experiments.measured._real_data import (
     values_table,
 )
 from inojax import plot
-from inojax.methods import GivenEstimate, LeastSquares, Penalty, Posterior
+from inojax.methods import LeastSquares, Penalty, Posterior
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,8 +118,7 @@ def experiment(arguments: Boehm, size: Size) -> Row:
         refined = near.refine(first, problem)
         fits["laplace"] = found(out, "laplace", refined, observation, key=laplace_key)
         first = fits["laplace"].estimate
-    start = GivenEstimate(with_tolerance(problem, size.sampler_rtol), first)
-    sampler = size.posterior.refine(start)
+    sampler = size.posterior.refine(first, with_tolerance(problem, size.sampler_rtol))
     sampled = found(out, "posterior", sampler, observation, key=sample_key)
     fits["posterior"] = dataclasses.replace(sampled, problem=problem)
     stage("predict new readings and draw figures")

@@ -43,7 +43,7 @@ from experiments.measured._real_data import (
     values_table,
 )
 from inojax import plot
-from inojax.methods import Coordinates, GivenEstimate, LeastSquares, Penalty, Posterior
+from inojax.methods import Coordinates, LeastSquares, Penalty, Posterior
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,8 +137,7 @@ def experiment(arguments: LynxHare, size: Size) -> Row:
         )
         fits[name] = found(arguments.out, name, method.fit(problem, key=key), observation, key=key)
     best = fits.get(_DENSITY, fits[_LIKELIHOOD])
-    first = GivenEstimate(best.problem, best.estimate)
-    sampler = size.posterior.refine(first)
+    sampler = size.posterior.refine(best.estimate, best.problem)
     fits["posterior"] = found(arguments.out, "posterior", sampler, observation, key=sample_key)
     stage("predict new readings and draw figures")
     prediction = predict(fits["posterior"], observation, size.predicted, key=predict_key)

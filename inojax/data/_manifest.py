@@ -22,7 +22,10 @@ from jaxtyping import Array, Float, Key
 from .._inverse_problem import InverseProblem
 from .._parameters import Design
 from .._x64 import in_x64
-from ..models import AbstractDirectSolver, Field, ODEModel, PDEModel
+from ..models import Field
+from ..models._ode import ODEModel
+from ..models._pde import PDEModel
+from ..models._pde_solver import AbstractDirectSolver
 from ..noise import NoDensityError
 from ..solvers import Rodas5P
 from ._parts import (

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from .._inverse_problem import InverseProblem
-from ..models import ODEModel, PDEModel
+from ..models._ode import ODEModel
+from ..models._pde import PDEModel
 from ..solvers import SolveStatus
 from ._compare import Comparison, Manifest
 from ._dataset import Dataset

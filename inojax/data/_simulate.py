@@ -19,7 +19,9 @@ from tqdm import tqdm
 
 from .._inverse_problem import InverseProblem
 from .._parameters import Design
-from ..models import ODEModel, PDEModel, compile_seconds
+from ..models._calls import compile_seconds
+from ..models._ode import ODEModel
+from ..models._pde import PDEModel
 from ..solvers import SolveStatus
 from ._compare import Comparison
 from ._dataset import Dataset, SimulationTiming

@@ -1,21 +1,17 @@
 """Methods: from a problem and its simulations to an inverter."""
 
 from ._inverter import (
+    AbstractExactInverter as AbstractExactInverter,
     AbstractInverter as AbstractInverter,
     AbstractNetworkInverter as AbstractNetworkInverter,
     invert_batch as invert_batch,
 )
 from ._method import AbstractMethod as AbstractMethod
 from ._resimulate import resimulate as resimulate
-from ._storage import load as load, save as save
 from .amortized._method import AbstractAmortizedMethod as AbstractAmortizedMethod
-from .amortized._regression import (
-    Regression as Regression,
-    RegressionInverter as RegressionInverter,
-)
+from .amortized._regression import Regression as Regression
 from .amortized.ino._drift import DriftSettings as DriftSettings
 from .amortized.ino._drift_fields import (
-    AbstractDriftField as AbstractDriftField,
     ReportedDrift as ReportedDrift,
     ResidualDrift as ResidualDrift,
 )
@@ -35,27 +31,17 @@ from .calibration._conformal import (
     ConformalInverter as ConformalInverter,
     conformal as conformal,
 )
-from .exact._least_squares import (
-    LeastSquares as LeastSquares,
-    LeastSquaresInverter as LeastSquaresInverter,
-    Point as Point,
-)
+from .exact._least_squares import LeastSquares as LeastSquares, Point as Point
 from .exact._objective import Coordinates as Coordinates, Penalty as Penalty
-from .exact._posterior import Posterior as Posterior, PosteriorInverter as PosteriorInverter
-from .exact._sequential_monte_carlo import (
-    SequentialMonteCarlo as SequentialMonteCarlo,
-    SequentialMonteCarloInverter as SequentialMonteCarloInverter,
-)
-from .exact._start import GivenEstimate as GivenEstimate
-from .pde._bilo import BiLO as BiLO, BiLOInverter as BiLOInverter, LocalSolution as LocalSolution
+from .exact._posterior import Posterior as Posterior
+from .exact._sequential_monte_carlo import SequentialMonteCarlo as SequentialMonteCarlo
+from .pde._bilo import BiLO as BiLO, BiLOInverter as BiLOInverter
 from .pde._parameter_optimizers import (
-    AbstractParameterOptimizer as AbstractParameterOptimizer,
     AdamParameterOptimizer as AdamParameterOptimizer,
     GaussNewtonParameterOptimizer as GaussNewtonParameterOptimizer,
 )
-from .pde._pinn import PINN as PINN, PINNInverter as PINNInverter, PINNSolution as PINNSolution
+from .pde._pinn import PINN as PINN, PINNInverter as PINNInverter
 from .pde._weight_optimizers import (
-    AbstractWeightOptimizer as AbstractWeightOptimizer,
     AdamWeightOptimizer as AdamWeightOptimizer,
     GaussNewtonWeightOptimizer as GaussNewtonWeightOptimizer,
 )

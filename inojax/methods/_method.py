@@ -10,7 +10,7 @@ import jax
 from jaxtyping import Array, Key
 
 from .._inverse_problem import InverseProblem
-from ..data import Dataset
+from ..data._dataset import Dataset
 from ._inverter import AbstractInverter
 
 _Inverter = TypeVar("_Inverter", bound=AbstractInverter)

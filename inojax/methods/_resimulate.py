@@ -14,8 +14,9 @@ from .._inverse_problem import InverseProblem
 from .._observation import Observation
 from .._parameters import UNIT_PRECISION
 from .._trust import P_VALUE, TrustTicket
-from ..models import compiled, in_calls
-from ..noise import NoDensityError, degrees_of_freedom, misfit_p_value
+from ..models._calls import compiled, in_calls
+from ..noise import NoDensityError
+from ..noise._misfit import degrees_of_freedom, misfit_p_value
 from ._batches import in_precision
 
 # Optima of less weight are no modes worth a warning.

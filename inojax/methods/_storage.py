@@ -13,15 +13,9 @@ import numpy as np
 
 from .._inverse_problem import InverseProblem
 from .._x64 import in_x32
-from ..data import (
-    Trajectories,
-    compare,
-    describe_measurement,
-    describe_problem,
-    probed,
-    remember,
-    settle,
-)
+from ..data._compare import compare
+from ..data._manifest import describe_measurement, describe_problem
+from ..data._second_look import Trajectories, probed, remember, settle
 from ..train import TrainLog
 from ._checks import describe_settings
 from ._inverter import AbstractInverter

@@ -1,10 +1,6 @@
 """Forward models: differential equations with unknown parameters, and how to solve them."""
 
-from ._calls import (
-    compile_seconds as compile_seconds,
-    compiled as compiled,
-    in_calls as in_calls,
-)
+from ._calls import compile_seconds as compile_seconds
 from ._collocation import Collocation as Collocation
 from ._derivatives import (
     divergence as divergence,
@@ -12,18 +8,9 @@ from ._derivatives import (
     laplacian as laplacian,
     partial as partial,
 )
-from ._field import (
-    Field as Field,
-    TotalVariation as TotalVariation,
-    Variation as Variation,
-)
+from ._field import Field as Field, TotalVariation as TotalVariation
 from ._finite_elements import FiniteElements as FiniteElements
 from ._interface import Interface as Interface
 from ._method_of_lines import MethodOfLines as MethodOfLines
-from ._ode import ODEModel as ODEModel
 from ._ode_solution import ODESolution as ODESolution
-from ._pde import PDEModel as PDEModel
-from ._pde_solver import (
-    AbstractDirectSolver as AbstractDirectSolver,
-    AbstractPDESolver as AbstractPDESolver,
-)
+from ._pde_solver import AbstractPDESolver as AbstractPDESolver

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..solvers import solve_general
+from ..solvers._elimination import solve_general
 from ._derivatives import expansion
 from ._equation import AbstractEquation
 from ._pde_solver import AbstractDirectSolver

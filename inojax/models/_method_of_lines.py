@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..solvers import solve_general
+from ..solvers._elimination import solve_general
 from ._collocation import Grid, check_nodes
 from ._derivatives import Function, expansion
 from ._equation import AbstractEquation

@@ -12,7 +12,8 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from .._binding import Binding
 from .._x64 import is_traced, require_x64
-from ..solvers import SolveStatus, dependence
+from ..solvers import SolveStatus
+from ..solvers._sparsity import dependence
 from ._global_error import with_global_tolerance
 from ._ode_checks import (
     check_derivatives,

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..solvers import SolveStatus, Switches, trace_field
+from ..solvers import SolveStatus
+from ..solvers._batch_last import trace_field
+from ..solvers._switches import Switches
 from ._ode_solution import ODESolution
 
 # The vector field is sampled at so many times.

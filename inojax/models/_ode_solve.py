@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._x64 import is_traced
-from ..solvers import EnsembleSolution, SolveStatus, solve_ensemble
+from ..solvers import SolveStatus, solve_ensemble
+from ..solvers._ensemble import EnsembleSolution
 from ._calls import compiled, in_calls
 from ._ode_solution import ODESolution
 

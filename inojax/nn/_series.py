@@ -89,6 +89,21 @@ class Dense(eqx.Module):
     widths: tuple[int, ...] = (256, 256, 256, 256)
     glorot: bool = False
 
+    @classmethod
+    def published(cls) -> "Dense":
+        """Eight layers of 32 units: 39,490 parameters on 1,000 readings with two outputs.
+
+        The source's slides give this size where they compare times, and four layers of 32 units
+        where they state accuracies of dense networks: `Dense((32,) * 4, glorot=True)`.
+
+        Returns:
+            The settings.
+
+        Source:
+            Rudi, Bessac and Lenzi, arXiv 2012.06691.
+        """
+        return cls((32,) * 8, glorot=True)
+
     def __check_init__(self) -> None:
         """Refuse layers without units."""
         _check_sizes("widths", self.widths)
@@ -131,6 +146,18 @@ class Convolutional(eqx.Module):
     pool: int = 1
     widths: tuple[int, ...] = (256, 256, 256)
     glorot: bool = False
+
+    @classmethod
+    def published(cls) -> "Convolutional":
+        """Filters 8, 16, 32: 33,874 parameters on 1,000 readings with two outputs.
+
+        Returns:
+            The settings.
+
+        Source:
+            Rudi, Bessac and Lenzi, arXiv 2012.06691, and its released code.
+        """
+        return cls((8, 16, 32), kernel=3, stride=2, pool=2, widths=(32, 32), glorot=True)
 
     def __check_init__(self) -> None:
         """Refuse sizes below one."""
@@ -212,33 +239,6 @@ class ByLength(eqx.Module):
             The network.
         """
         return (self.long if shape[0] >= self.rows else self.short)(shape, outputs, key=key)
-
-
-def published_dense() -> Dense:
-    """Eight layers of 32 units: 39,490 parameters on 1,000 readings with two outputs.
-
-    The source's slides give this size where they compare times, and four layers of 32 units where
-    they state accuracies of dense networks: `Dense((32,) * 4, glorot=True)`.
-
-    Returns:
-        The settings.
-
-    Source:
-        Rudi, Bessac and Lenzi, arXiv 2012.06691.
-    """
-    return Dense((32,) * 8, glorot=True)
-
-
-def published_convolutional() -> Convolutional:
-    """Filters 8, 16, 32: 33,874 parameters on 1,000 readings with two outputs.
-
-    Returns:
-        The settings.
-
-    Source:
-        Rudi, Bessac and Lenzi, arXiv 2012.06691, and its released code.
-    """
-    return Convolutional((8, 16, 32), kernel=3, stride=2, pool=2, widths=(32, 32), glorot=True)
 
 
 def _dense(sizes: tuple[int, ...], glorot: bool, key: Key[Array, ""]) -> tuple[Linear, ...]:

@@ -5,8 +5,4 @@ from ._base import AbstractNoise as AbstractNoise, NoDensityError as NoDensityEr
 from ._gaussian import Gaussian as Gaussian
 from ._independent import AbstractIndependentNoise as AbstractIndependentNoise
 from ._log_normal import LogNormal as LogNormal
-from ._misfit import (
-    degrees_of_freedom as degrees_of_freedom,
-    misfit_p_value as misfit_p_value,
-)
 from ._poisson import Poisson as Poisson

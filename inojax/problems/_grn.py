@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 from .._inverse_problem import InverseProblem
 from .._parameters import Parameter, ParameterSpace
 from .._sensors import RandomTimes, Sensors
-from ..models import ODEModel
+from ..models._ode import ODEModel
 from ..noise import Gaussian
 from ._checks import check_count, check_noise
 

@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 from .._inverse_problem import InverseProblem
 from .._parameters import ParameterSpace
 from .._sensors import FixedTimes, Sensors
-from ..models import Field, MethodOfLines, PDEModel, partial
+from ..models import Field, MethodOfLines, partial
+from ..models._pde import PDEModel
 from ..noise import Gaussian
 from ._checks import check_count
 from ._published_penalty import roughness, total_variation

@@ -11,7 +11,7 @@ from .._inverse_problem import InverseProblem
 from .._observation import Observation
 from .._parameters import Parameter, ParameterSpace
 from .._sensors import AbstractTimes, FixedTimes, RandomTimes, Sensors
-from ..models import ODEModel
+from ..models._ode import ODEModel
 from ..noise import AbstractNoise, Gaussian, LogNormal
 from ._checks import check_count, check_noise
 

@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 from .._inverse_problem import InverseProblem
 from .._parameters import Parameter, ParameterSpace
 from .._sensors import FixedTimes, Sensors
-from ..models import Collocation, Interface, PDEModel, partial
+from ..models import Collocation, Interface, partial
+from ..models._pde import PDEModel
 from ..noise import Poisson
 from ._checks import check_count
 

@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 from .._inverse_problem import InverseProblem
 from .._parameters import ParameterSpace
 from .._sensors import FixedTimes, Sensors
-from ..models import Field, FiniteElements, PDEModel, gradient, partial
+from ..models import Field, FiniteElements, gradient, partial
+from ..models._pde import PDEModel
 from ..noise import Gaussian
 from ._checks import check_count
 from ._published_penalty import roughness, total_variation

@@ -7,10 +7,10 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
+from inojax import ODEModel
 from inojax._inverse_problem import InverseProblem
 from inojax._parameters import Parameter, ParameterSpace
 from inojax._sensors import RandomTimes, Sensors
-from inojax.models import ODEModel
 from inojax.noise import Gaussian
 
 

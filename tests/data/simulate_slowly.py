@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax.random as jr
 
-from inojax.data import simulate
+from inojax import simulate
 from inojax.data._store import Store
 
 # A shell that runs the tests in the background lets its children ignore Ctrl-C.

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from inojax.data import Dataset
+from inojax import Dataset
 from inojax.solvers import SolveStatus
 
 

@@ -15,11 +15,14 @@ import numpyro.distributions as dist
 import pytest
 
 import inojax as ij
-from inojax.data import compare, describe_measurement, describe_problem, simulate
+from inojax import ODEModel, PDEModel, simulate
+from inojax.data._compare import compare
+from inojax.data._manifest import describe_measurement, describe_problem
 from inojax.data._parts import prior_text
 from inojax.methods import LeastSquares, Regression
 from inojax.methods.amortized._training_data import check_dataset
-from inojax.models import AbstractDirectSolver, MethodOfLines, ODEModel, PDEModel, partial
+from inojax.models import MethodOfLines, partial
+from inojax.models._pde_solver import AbstractDirectSolver
 from inojax.noise import AR1, AbstractNoise, Gaussian, LogNormal
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")

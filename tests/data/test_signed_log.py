@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inojax.data import Dataset, SignedLog
+from inojax import Dataset
+from inojax.data import SignedLog
 
 
 def dataset(trajectories):

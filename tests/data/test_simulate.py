@@ -7,7 +7,8 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from inojax.data import Dataset, _simulate, _store, simulate
+from inojax import Dataset, simulate
+from inojax.data import _simulate, _store
 from inojax.data._store import Store
 from inojax.models import _ode_solve
 from inojax.solvers import SolveStatus

@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inojax.data import Dataset, Standardizer
+from inojax import Dataset
+from inojax.data import Standardizer
 
 SCALES = np.array([1.0, 3e-18, 4e11, 1e-4])
 

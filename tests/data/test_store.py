@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import zarr
 
+from inojax import Dataset, simulate
 from inojax._parameters import Design
-from inojax.data import Dataset, _manifest, _store, simulate
+from inojax.data import _manifest, _store
 from inojax.data._store import Store
 
 HERE = Path(__file__).parent

@@ -12,7 +12,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from inojax.data import simulate
+from inojax import simulate
 from tests.helpers import METHODS, UNTRAINED, linear_gaussian, optimizations
 
 CASES = 512

@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 import pytest
 
 import inojax as ij
+from inojax import save
 from inojax.methods import (
     PINN,
     AdamParameterOptimizer,
@@ -22,12 +23,11 @@ from inojax.methods import (
     LeastSquares,
     Penalty,
     invert_batch,
-    save,
 )
 from inojax.methods.pde._unknowns import Functions
 from inojax.methods.pde._weight_optimizers import Weights
 from inojax.models import Collocation, Field, partial
-from inojax.nn import LocalOperator
+from inojax.nn._local_operator import LocalOperator
 from inojax.problems import (
     fisher_kpp,
     lotka_volterra,

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 import inojax as ij
-from inojax import methods, problems
+from inojax import Dataset, methods, problems
 from inojax._estimate import Estimate
 from inojax._estimate_status import EstimateStatus
 from inojax._intervals import central_interval
-from inojax.data import Dataset
 from inojax.methods import conformal, invert_batch
 from inojax.methods.calibration._conformal import _conformal_quantiles
 from inojax.metrics import coverage, coverage_curve

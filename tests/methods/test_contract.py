@@ -13,13 +13,13 @@ import inojax as ij
 from inojax.methods import (
     AbstractMethod,
     ConformalInverter,
-    GivenEstimate,
     LeastSquares,
     Posterior,
     calibrate,
     conformal,
     invert_batch,
 )
+from inojax.methods.exact._start import GivenEstimate
 from tests.helpers import EVERY_METHOD, linear_gaussian, linear_series, optimizations
 from tests.methods.toys import simulations
 from tests.refuses import refuses

@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 import pytest
 
 import inojax as ij
-from inojax.data import simulate
+from inojax import simulate
 from inojax.methods.amortized._encoding import Encoder
 from inojax.methods.amortized._masking import mask_readings
 from inojax.methods.amortized._slots import Slots

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 
 import inojax as ij
-from inojax import methods, problems
+from inojax import Dataset, methods, problems, simulate
 from inojax._estimate_status import EstimateStatus
 from inojax._observation import Observation
-from inojax.data import Dataset, simulate
 from inojax.methods import invert_batch, resimulate
 from inojax.methods.amortized import _method
 from inojax.metrics import coverage, mean_squared_error

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.fft
 
-from inojax.data import simulate
+from inojax import simulate
 from inojax.methods import INO, INOInverter, SurrogateSettings
 from inojax.methods.amortized._encoding import Encoder
 from inojax.methods.amortized._familiar import Familiar
@@ -23,7 +23,8 @@ from inojax.methods.amortized.ino._surrogate import (
     surrogate_error,
     surrogate_loss,
 )
-from inojax.train import Trainer, one_cycle
+from inojax.train._loop import Trainer
+from inojax.train._schedule import one_cycle
 from tests.helpers import FNO_SETTINGS, UNTRAINED, linear_gaussian
 
 

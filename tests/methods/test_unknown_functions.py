@@ -10,12 +10,12 @@ import numpyro.distributions as dist
 import pytest
 
 import inojax as ij
-from inojax import EstimateStatus
+from inojax import EstimateStatus, PDEModel
 from inojax.methods import PINN, AdamWeightOptimizer, BiLO, GaussNewtonWeightOptimizer, Penalty
 from inojax.methods.pde._equation import equation_of
 from inojax.methods.pde._unknowns import Functions, Unknowns, diagonal, fitted
 from inojax.methods.pde._weight_optimizers import Weights
-from inojax.models import Field, FiniteElements, PDEModel, gradient, partial
+from inojax.models import Field, FiniteElements, gradient, partial
 from inojax.problems import heat, variable_poisson
 
 KEY = jr.key(5)

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from inojax import Dataset
 from inojax._inverse_problem import InverseProblem
-from inojax.data import Dataset
 from inojax.methods import AbstractNetworkInverter
 from inojax.methods._estimates import estimate_from_cloud
 from tests.helpers import HIGHEST, LINEAR_NOISE, LINEAR_TIMES, LOWEST, SLOPES

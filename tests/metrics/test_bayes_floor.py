@@ -6,11 +6,11 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
+from inojax import ODEModel
 from inojax._inverse_problem import InverseProblem
 from inojax._parameters import Design, Parameter, ParameterSpace
 from inojax._sensors import FixedTimes, RandomTimes, Sensors
 from inojax.metrics import bayes_floor, laplace_covariances
-from inojax.models import ODEModel
 from inojax.noise import Gaussian, LogNormal
 from tests.helpers import HIGHEST, LINEAR_NOISE, LINEAR_TIMES, LOWEST, SLOPES, linear_gaussian
 from tests.refuses import refuses

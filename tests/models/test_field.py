@@ -9,7 +9,9 @@ import numpyro.distributions as dist
 import pytest
 
 import inojax as ij
-from inojax.data import describe_problem, differences
+from inojax import PDEModel
+from inojax.data._compare import differences
+from inojax.data._manifest import describe_problem
 from inojax.methods import (
     Coordinates,
     LeastSquares,
@@ -21,7 +23,7 @@ from inojax.methods import (
     conformal,
     invert_batch,
 )
-from inojax.models import Field, FiniteElements, PDEModel, TotalVariation, partial
+from inojax.models import Field, FiniteElements, TotalVariation, partial
 from inojax.problems import heat, variable_poisson
 from tests.refuses import refuses
 

@@ -8,17 +8,10 @@ import numpyro.distributions as dist
 import pytest
 
 import inojax as ij
+from inojax import PDEModel
 from inojax.methods.pde._network_states import input_size, inputs_at, jumps_of
-from inojax.models import (
-    Collocation,
-    FiniteElements,
-    Interface,
-    MethodOfLines,
-    PDEModel,
-    gradient,
-    partial,
-)
-from inojax.nn import LocalOperator
+from inojax.models import Collocation, FiniteElements, Interface, MethodOfLines, gradient, partial
+from inojax.nn._local_operator import LocalOperator
 from inojax.problems import particles
 from tests.refuses import refuses
 

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from inojax.models import ODEModel, _calls, _ode_solve, compile_seconds
+from inojax import ODEModel
+from inojax.models import _calls, _ode_solve
+from inojax.models._calls import compile_seconds
 from inojax.problems import pollu
-from inojax.solvers import EnsembleSolution, SolveStatus
+from inojax.solvers import SolveStatus
+from inojax.solvers._ensemble import EnsembleSolution
 from tests.refuses import refuses
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")

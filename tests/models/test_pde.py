@@ -10,17 +10,11 @@ import numpyro.distributions as dist
 import pytest
 
 import inojax as ij
+from inojax import PDEModel
 from inojax.methods.pde._network_states import residuals_of, second_derivatives, states_of
-from inojax.models import (
-    Collocation,
-    MethodOfLines,
-    PDEModel,
-    divergence,
-    gradient,
-    laplacian,
-    partial,
-)
-from inojax.nn import LocalOperator, all_pairs
+from inojax.models import Collocation, MethodOfLines, divergence, gradient, laplacian, partial
+from inojax.nn._jet import all_pairs
+from inojax.nn._local_operator import LocalOperator
 from inojax.plot import trajectories
 from inojax.solvers import SolveStatus
 from tests.refuses import refuses

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inojax.nn import ReadingAttention
+from inojax.nn._attention import ReadingAttention
 from tests.refuses import refuses
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inojax.nn import ConditionalFNO, FNOSettings, FourierBlock
+from inojax.nn import FNOSettings
+from inojax.nn._conditional_fno import ConditionalFNO, FourierBlock
 from tests.helpers import FNO_SETTINGS
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inojax.nn import ConditionalMLP
+from inojax.nn._conditional_mlp import ConditionalMLP
 from tests.refuses import refuses
 
 PRESENT = np.array([True, False, True])

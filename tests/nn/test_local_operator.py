@@ -7,8 +7,8 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from inojax.nn import Jet, LocalOperator, all_pairs
-from inojax.nn._jet import tanh_channels
+from inojax.nn._jet import Jet, all_pairs, tanh_channels
+from inojax.nn._local_operator import LocalOperator
 from tests.refuses import refuses
 
 KEY = jr.key(5)

@@ -6,7 +6,7 @@ import jax.random as jr
 import numpy as np
 import scipy.stats as st
 
-from inojax.nn import Normal
+from inojax.nn._normal import Normal
 
 MEAN = np.array([0.3, -1.0, 2.0])
 ROOT = np.array([[0.5, 0.0, 0.0], [0.4, 0.2, 0.0], [-0.3, 0.1, 0.05]])

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from inojax.nn import ResponseSurface, monomials
+from inojax.nn._response_surface import ResponseSurface, monomials
 
 
 def quadratic(x: np.ndarray) -> np.ndarray:

@@ -6,7 +6,8 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from inojax.nn import ByLength, Convolutional, Dense, published_convolutional, published_dense
+from inojax.nn import Convolutional, Dense
+from inojax.nn._series import ByLength
 from tests.refuses import refuses
 
 KEY = jr.key(0)
@@ -17,8 +18,8 @@ def parameters(network):
 
 
 def test_published_networks_have_the_published_numbers_of_parameters():
-    assert parameters(published_dense()((1000, 1), 2, key=KEY)) == 39_490
-    assert parameters(published_convolutional()((1000, 1), 2, key=KEY)) == 33_874
+    assert parameters(Dense.published()((1000, 1), 2, key=KEY)) == 39_490
+    assert parameters(Convolutional.published()((1000, 1), 2, key=KEY)) == 33_874
     # The accelerator table: eight layers of 32, 128, 512 and 2,048 units.
     for width, expected in ((128, 243_970), (512, 2_352_130)):
         assert parameters(Dense((width,) * 8)((1000, 1), 2, key=KEY)) == expected
@@ -47,13 +48,13 @@ def test_a_gathered_convolution_is_the_library_one():
 
 
 def test_glorot_weights_are_uniform_with_the_stated_variance():
-    weight = np.asarray(published_dense()((1000, 1), 2, key=KEY).layers[0].weight)
+    weight = np.asarray(Dense.published()((1000, 1), 2, key=KEY).layers[0].weight)
     end = np.sqrt(6.0 / 1032.0)
     assert np.abs(weight).max() <= end
     # 32,000 weights: five standard errors of the variance of a uniform are 2.5 %.
     np.testing.assert_allclose(weight.var(), end**2 / 3.0, rtol=0.025)
     # A reading comes under each of three places of a kernel, which has 16 filters.
-    weight = np.asarray(published_convolutional()((1000, 1), 2, key=KEY).convolutions[1].weight)
+    weight = np.asarray(Convolutional.published()((1000, 1), 2, key=KEY).convolutions[1].weight)
     end = np.sqrt(6.0 / (3 * 8 + 3 * 16))
     assert 0.97 * end < np.abs(weight).max() <= end
 
@@ -78,7 +79,7 @@ def test_sizes_below_one_are_refused(make, argument):
 
 def test_a_series_too_short_is_refused():
     with refuses(ValueError, "series of 20 rows is too short for 3 `filters`"):
-        published_convolutional()((20, 1), 2, key=KEY)
+        Convolutional.published()((20, 1), 2, key=KEY)
 
 
 @pytest.mark.parametrize(("rows", "expected"), [(63, 0), (64, 2), (1000, 2)])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.fft
 
-from inojax.nn import SpectralConv, cosine_basis
+from inojax.nn._spectral import SpectralConv, cosine_basis
 from tests.refuses import refuses
 
 LENGTH, BATCH, WIDTH, MODES = 24, 3, 5, 7

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats as st
 
-from inojax.nn import UnitNormal
+from inojax.nn._truncated_normal import UnitNormal
 
 CASES = {
     "inside": (0.4, 0.1),

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from inojax.noise import Gaussian, Poisson, misfit_p_value
-from inojax.noise._misfit import deviance_moments
+from inojax.noise import Gaussian, Poisson
+from inojax.noise._misfit import deviance_moments, misfit_p_value
 
 
 def deviance(counts, mean):

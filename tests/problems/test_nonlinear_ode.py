@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inojax.models import MethodOfLines, ODEModel, PDEModel, partial
+from inojax import ODEModel, PDEModel
+from inojax.models import MethodOfLines, partial
 from inojax.problems import nonlinear_ode
 from tests.refuses import refuses
 

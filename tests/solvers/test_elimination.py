@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from inojax.solvers import solve_general, solve_tridiagonal
+from inojax.solvers._elimination import solve_general, solve_tridiagonal
 
 
 def test_general_systems_are_solved_with_pivots():

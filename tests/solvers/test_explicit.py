@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from inojax.solvers import solve_explicit
+from inojax.solvers._explicit import solve_explicit
 
 
 def oscillator(t, y, theta):

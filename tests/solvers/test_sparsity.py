@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inojax.solvers import dependence
+from inojax.solvers._sparsity import dependence
 
 VECTOR = jax.ShapeDtypeStruct((3,), jnp.float32)
 SCALAR = jax.ShapeDtypeStruct((), jnp.float32)

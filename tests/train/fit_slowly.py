@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from inojax.train import Checkpoint
+from inojax.train._checkpoint import Checkpoint
 
 save = Checkpoint.save
 

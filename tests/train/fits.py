@@ -7,7 +7,8 @@ import jax.random as jr
 import numpy as np
 import optax
 
-from inojax.train import Trained, Trainer, shard_batch
+from inojax.train._loop import Trained, Trainer
+from inojax.train._sharding import shard_batch
 
 
 class Line(eqx.Module):

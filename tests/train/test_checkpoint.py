@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inojax.train import Checkpoint
+from inojax.train._checkpoint import Checkpoint
 from tests.refuses import refuses
 from tests.train.fits import DATA, fit_line
 

@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from inojax.train import Trainer, one_cycle
+from inojax.train._loop import Trainer
+from inojax.train._schedule import one_cycle
 from tests.refuses import refuses
 from tests.train.fits import DATA, X, blank, fit_line, held_out
 

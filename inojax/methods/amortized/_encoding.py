@@ -10,7 +10,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..._inverse_problem import InverseProblem, Measured
 from ..._observation import Observation
-from ...data import Dataset, SignedLog
+from ...data import SignedLog
+from ...data._dataset import Dataset
 from ._slots import Arranged, Slots, fraction
 
 # Residuals below this share of the prior's own spread are rounding errors of the solver.

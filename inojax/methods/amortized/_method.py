@@ -13,8 +13,9 @@ from jaxtyping import Array, Key
 
 from ..._inverse_problem import InverseProblem
 from ..._x64 import in_x32
-from ...data import simulate
-from ...train import Trainer, one_cycle
+from ...data._simulate import simulate
+from ...train._loop import Trainer
+from ...train._schedule import one_cycle
 from .._inverter import AbstractInverter
 from .._method import AbstractMethod, FitArguments
 from ._encoding import Encoder

@@ -10,8 +10,11 @@ from jaxtyping import Array, Float, Key
 
 from ..._estimate import Estimate
 from ..._inverse_problem import InverseProblem, measure
-from ...nn import ConditionalMLP, UnitNormal
-from ...train import Loss, TrainLog, shard_batch
+from ...nn._conditional_mlp import ConditionalMLP
+from ...nn._truncated_normal import UnitNormal
+from ...train import TrainLog
+from ...train._loop import Loss
+from ...train._sharding import shard_batch
 from .._checks import check_counts, check_shares
 from .._estimates import estimate_from_cloud
 from ._encoding import Encoder, Readings

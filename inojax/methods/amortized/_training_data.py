@@ -12,16 +12,10 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ..._inverse_problem import InverseProblem
-from ...data import (
-    Dataset,
-    compare,
-    describe_measurement,
-    describe_problem,
-    few_of,
-    remember,
-    settle,
-    some_of,
-)
+from ...data._compare import compare
+from ...data._dataset import Dataset
+from ...data._manifest import describe_measurement, describe_problem
+from ...data._second_look import few_of, remember, settle, some_of
 from .._checks import describe_settings
 from ._encoding import Encoder, clean_readings
 

@@ -13,8 +13,8 @@ from ..._estimate import Estimate
 from ..._inverse_problem import InverseProblem
 from ..._observation import Observation
 from ..._trust import Calibration
-from ...data import Dataset
-from ...models import compiled, in_calls
+from ...data._dataset import Dataset
+from ...models._calls import compiled, in_calls
 from .._batches import in_precision
 from .._inverter import AbstractInverter
 from .._resimulate import Misfit, misfit, squared_residuals

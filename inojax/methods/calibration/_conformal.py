@@ -13,7 +13,7 @@ from ..._estimate import Estimate
 from ..._inverse_problem import InverseProblem
 from ..._observation import Observation
 from ..._x64 import is_traced
-from ...data import Dataset
+from ...data._dataset import Dataset
 from .._estimates import estimate_from_cloud
 from .._inverter import AbstractInverter
 from ._held_out import check_enough, invert_held_out, usable_cases

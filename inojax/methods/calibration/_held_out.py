@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from ..._estimate import Estimate
 from ..._inverse_problem import InverseProblem
 from ..._observation import Observation
-from ...data import Dataset
+from ...data._dataset import Dataset
 from .._inverter import AbstractInverter, invert_batch
 from ..amortized._training_data import check_dataset
 

@@ -17,7 +17,7 @@ from ..._inverse_problem import InverseProblem
 from ..._multi_start import MultiStart
 from ..._observation import Observation
 from ..._x64 import is_traced
-from ...models import compiled, in_calls
+from ...models._calls import compiled, in_calls
 from ...train import TrainLog
 from .._batches import split_each
 from .._checks import check_choices, check_counts

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from ...solvers import solve_positive
+from ...solvers._cholesky import solve_positive
 
 # Rounds in which parameters are held at a bound, or let go again (primal-dual active sets).
 _ROUNDS = 6

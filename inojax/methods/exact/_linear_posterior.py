@@ -9,7 +9,7 @@ from jax import lax
 from jax.scipy.special import log_ndtr, ndtri
 from jaxtyping import Array, Float, Key
 
-from ...solvers import cholesky, solve_upper
+from ...solvers._cholesky import cholesky, solve_upper
 from ._importance import resample
 
 # Draws for each sample.

@@ -15,7 +15,8 @@ from ..._linearization import linearize
 from ..._observation import Observation
 from ..._parameters import UNIT_PRECISION
 from ..._x64 import is_traced
-from ...models import Variation, compiled, in_calls
+from ...models._calls import compiled, in_calls
+from ...models._field import Variation
 from ._levenberg_marquardt import Local
 
 # Unit coordinates nearest to an end of a prior that goes on for ever.

@@ -13,7 +13,7 @@ from ..._estimate import Estimate
 from ..._inverse_problem import InverseProblem
 from ..._linearization import Linearization
 from ..._observation import Observation
-from ...nn import LocalOperator
+from ...nn._local_operator import LocalOperator
 from ...train import TrainLog
 from .._checks import check_choices, check_counts, check_parts
 from .._estimates import estimate_from_cloud, estimate_from_point

@@ -14,8 +14,9 @@ from ..._inverse_problem import InverseProblem
 from ..._linearization import Linearization, linearize
 from ..._observation import Observation
 from ..._parameters import ParameterSpace
-from ...models import PDEModel
-from ...nn import Jet, LocalOperator
+from ...models._pde import PDEModel
+from ...nn._jet import Jet
+from ...nn._local_operator import LocalOperator
 from ._network_states import inputs_at, jumps_of, residuals_of, second_derivatives, states_of
 from ._parameter_optimizers import AbstractParameterOptimizer
 from ._unknowns import Functions, Unknowns, fitted

@@ -16,7 +16,7 @@ from ..._estimate import Estimate
 from ..._inverse_problem import InverseProblem
 from ..._observation import Observation
 from ..._x64 import in_x32, is_traced
-from ...nn import LocalOperator
+from ...nn._local_operator import LocalOperator
 from .._inverter import AbstractNetworkInverter, check_readings
 from .._method import AbstractMethod, FitArguments
 from ._equation import Equation

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ...models import PDEModel
 from ...models._derivatives import expansion
-from ...nn import Jet, all_pairs
+from ...models._pde import PDEModel
+from ...nn._jet import Jet, all_pairs
 
 
 def input_size(model: PDEModel) -> int:

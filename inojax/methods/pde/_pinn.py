@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Key
 from ..._estimate import Estimate
 from ..._inverse_problem import InverseProblem
 from ..._observation import Observation
-from ...nn import LocalOperator
+from ...nn._local_operator import LocalOperator
 from ...train import TrainLog
 from .._checks import check_counts, check_parts, check_positive
 from .._estimates import estimate_from_point

@@ -9,8 +9,10 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key
 
-from ...models import Field, PDEModel
-from ...nn import Jet, LocalOperator
+from ...models import Field
+from ...models._pde import PDEModel
+from ...nn._jet import Jet
+from ...nn._local_operator import LocalOperator
 from ._weight_optimizers import (
     GaussNewtonWeightOptimizer,
     Region,

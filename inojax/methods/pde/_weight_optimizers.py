@@ -12,7 +12,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
-from ...nn import LocalOperator
+from ...nn._local_operator import LocalOperator
 from .._checks import check_counts, check_positive
 
 

@@ -10,8 +10,10 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Key
 
 from ...._inverse_problem import InverseProblem, measure
-from ....nn import ConditionalMLP, UnitNormal
-from ....train import Loss, shard_batch
+from ....nn._conditional_mlp import ConditionalMLP
+from ....nn._truncated_normal import UnitNormal
+from ....train._loop import Loss
+from ....train._sharding import shard_batch
 from ..._checks import check_counts, check_shares
 from .._encoding import Encoder, Readings
 from .._masking import mask_readings

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key
 from ...._estimate import Estimate
 from ...._inverse_problem import InverseProblem, measure
 from ...._observation import Observation
-from ....nn import UnitNormal
+from ....nn._truncated_normal import UnitNormal
 from ....train import TrainLog
 from ..._checks import check_counts
 from ..._estimates import estimate_from_cloud

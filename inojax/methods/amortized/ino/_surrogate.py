@@ -11,8 +11,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 from ...._inverse_problem import InverseProblem, measure
-from ....nn import MLP, ConditionalFNO, FNOSettings, ResponseSurface, cosine_basis
-from ....train import Loss, shard_batch
+from ....nn import MLP, FNOSettings
+from ....nn._conditional_fno import ConditionalFNO
+from ....nn._response_surface import ResponseSurface
+from ....nn._spectral import cosine_basis
+from ....train._loop import Loss
+from ....train._sharding import shard_batch
 from ..._checks import check_counts, check_shares
 from .._encoding import Encoder, Readings
 from .._masking import mask_readings

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key
 from ...._blocks import in_blocks
 from ...._inverse_problem import InverseProblem
 from ....metrics import laplace_covariances
-from ....nn import Normal
+from ....nn._normal import Normal
 from ._examples import Examples
 from ._series import Labels, SeriesEncoder
 

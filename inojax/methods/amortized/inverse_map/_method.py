@@ -18,9 +18,13 @@ from ...._estimate import Estimate
 from ...._inverse_problem import InverseProblem, measure
 from ...._observation import Observation
 from ...._x64 import is_traced
-from ....nn import ByLength, NetworkBuilder, Normal
+from ....nn import NetworkBuilder
+from ....nn._normal import Normal
+from ....nn._series import ByLength
 from ....noise import Gaussian
-from ....train import Loss, TrainLog, shard_batch
+from ....train import TrainLog
+from ....train._loop import Loss
+from ....train._sharding import shard_batch
 from ..._checks import (
     check_choices,
     check_counts,
@@ -144,7 +148,7 @@ class InverseMap(AbstractAmortizedMethod["InverseMapInverter"]):
         """The published training: a fixed noisy data set, plain Adam, squared error.
 
         Args:
-            network: `nn.published_dense()` or `nn.published_convolutional()`.
+            network: `nn.Dense.published()` or `nn.Convolutional.published()`.
             simulations: Size of the data set, all of which is trained on.
             epochs: How often each simulation is seen, on average.
 

@@ -11,8 +11,9 @@ from jaxtyping import Array, Float, Int, Key
 
 from ...._inverse_problem import InverseProblem
 from ...._parameters import Design
-from ....models import ODEModel
-from ....solvers import SolveStatus, solve_explicit
+from ....models._ode import ODEModel
+from ....solvers import SolveStatus
+from ....solvers._explicit import solve_explicit
 
 # Step number, unit coordinates and trajectories of the simulations that batches are drawn from.
 Pool = tuple[Int[Array, ""], Float[Array, "n parameter"], Float[Array, "n time state"]]

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Key
 from ...._blocks import in_blocks
 from ...._inverse_problem import InverseProblem, measure
 from ...._x64 import is_traced
-from ....nn import Normal
+from ....nn._normal import Normal
 from .._masking import mask_readings
 from .._slots import Arranged, Slots
 from .._training_data import SimulatedData
