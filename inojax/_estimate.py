@@ -39,6 +39,15 @@ class Optima(eqx.Module):
             point is no optimum.
         starts: Share of the starts that ended at each: where these were samples of the posterior,
             its weight by them.
+
+    Example:
+        >>> problem = ij.problems.lotka_volterra()
+        >>> inverter = ij.methods.LeastSquares(draws=64, candidates=0).fit(problem)
+        >>> estimate = inverter(ij.problems.lynx_hare(), key=jr.key(0))
+
+        >>> weights = estimate.optima.weight
+        >>> bool(weights[0] > 0.5), round(float(weights.sum()), 6)
+        (True, 1.0)
     """
 
     value: Float[Array | np.ndarray, "*batch optimum parameter"]
@@ -70,6 +79,14 @@ class Diagnostics(eqx.Module):
             are of the posterior itself, 0 that they are of the linearized model.
         solver_draws: Independent draws that those are worth which the solver has weighed.
         search: How many starts ended where, by methods that search for optima.
+
+    Example:
+        >>> problem = ij.problems.lotka_volterra()
+        >>> inverter = ij.methods.LeastSquares(draws=64, candidates=0).fit(problem)
+        >>> estimate = inverter(ij.problems.lynx_hare(), key=jr.key(0))
+
+        >>> float(estimate.diagnostics.tempering_exponent)  # 0: samples of parabolas
+        0.0
     """
 
     r_hat: Float[Array | np.ndarray, "*batch parameter"] | None = None
@@ -103,6 +120,15 @@ class Estimate(eqx.Module):
         diagnostics: How good the samples are, from methods that know.
         ticket: How far it can be trusted, and why; None until the model is solved again.
         fixed: Name, value and unit of each parameter that was no unknown.
+
+    Example:
+        >>> problem = ij.problems.lotka_volterra()
+        >>> inverter = ij.methods.LeastSquares(draws=64, candidates=0).fit(problem)
+        >>> estimate = inverter(ij.problems.lynx_hare(), key=jr.key(0))
+
+        >>> round(float(estimate["alpha"]), 1), estimate.samples.shape
+        (0.5, (64, 6))
+        >>> lower, upper = estimate.interval(0.9)
     """
 
     names: tuple[str, ...] = eqx.field(static=True)

@@ -4,7 +4,12 @@ import enum
 
 
 class EstimateStatus(enum.IntEnum):
-    """Whether an estimate explains its readings; stored as an integer in `Estimate.status`."""
+    """Whether an estimate explains its readings; stored as an integer in `Estimate.status`.
+
+    Example:
+        >>> ij.EstimateStatus.NOT_CONVERGED.message.startswith("The steps ended")
+        True
+    """
 
     OK = 0
     POOR_FIT = 1

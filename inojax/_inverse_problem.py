@@ -35,6 +35,22 @@ class InverseProblem(eqx.Module):
         model: The differential equation.
         sensors: What of its solution is read.
         noise: How readings scatter around it; levels that are unknowns have found theirs.
+
+    Example:
+        >>> import numpyro.distributions as dist
+        >>> problem = ij.InverseProblem(
+        ...     name="decay",
+        ...     parameters=ij.ParameterSpace((ij.Parameter("k", dist.Uniform(0.1, 2.0)),)),
+        ...     model=ij.ODEModel(
+        ...         lambda t, y, theta: -theta["k"] * y,
+        ...         initial_state=(1.0,), times=np.linspace(0.2, 2.0, 10), states=("y",),
+        ...     ),
+        ...     sensors=ij.Sensors(ij.RandomTimes(5)),
+        ...     noise=ij.noise.Gaussian(0.02),
+        ... )
+        >>> observation = problem.simulate(np.array([1.0]), key=jr.key(0))
+        >>> observation.values.shape
+        (5, 1)
     """
 
     name: str = eqx.field(static=True)

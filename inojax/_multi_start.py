@@ -19,6 +19,15 @@ class MultiStart(eqx.Module):
             used up.
         optima: How many different optima they found.
         best: How many of them ended in the best.
+
+    Example:
+        >>> problem = ij.problems.lotka_volterra()
+        >>> inverter = ij.methods.LeastSquares(draws=64, candidates=0).fit(problem)
+        >>> estimate = inverter(ij.problems.lynx_hare(), key=jr.key(0))
+
+        >>> search = estimate.diagnostics.search
+        >>> bool(1 <= search.best <= search.starts)
+        True
     """
 
     starts: Int[Array | np.ndarray, "*batch"]

@@ -53,6 +53,15 @@ class Observation(eqx.Module):
         problem: Name of the problem they belong to; empty if unknown.
         coordinate: What `times` are: `time`, or the coordinate along which a `PDEModel` is read;
             empty if unknown.
+
+    Example:
+        >>> observation = ij.Observation.from_arrays(
+        ...     times=[0.0, 1.0, 2.0],
+        ...     values=[[30.0, 4.0], [47.2, None], [70.2, 9.8]],
+        ...     problem=ij.problems.lotka_volterra(),
+        ... )
+        >>> int(observation.mask.sum())
+        5
     """
 
     times: Float[Array | np.ndarray, "*batch reading"]

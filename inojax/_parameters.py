@@ -35,6 +35,11 @@ class Design(enum.Enum):
 
     `SOBOL` (scrambled) covers it most evenly and is the choice for training data;
     `LATIN_HYPERCUBE` is even in every single parameter; `RANDOM` is plain sampling.
+
+    Example:
+        >>> space = ij.problems.robertson().parameters
+        >>> space.design(8, kind=ij.Design.LATIN_HYPERCUBE, key=jr.key(0)).shape
+        (8, 3)
     """
 
     SOBOL = "sobol"
@@ -52,6 +57,12 @@ class Parameter(eqx.Module):
         name: What tables call it.
         prior: Its prior, a scalar continuous NumPyro distribution; or its value, if it is fixed.
         unit: Unit of its physical value, empty if it has none.
+
+    Example:
+        >>> import numpyro.distributions as dist
+        >>> rate = ij.Parameter("k", dist.LogNormal(0.0, 1.0), unit="1/s")
+        >>> rate.name, rate.unit
+        ('k', '1/s')
     """
 
     name: str = eqx.field(static=True)
@@ -127,6 +138,19 @@ class ParameterSpace(eqx.Module):
         parameters: The unknowns, in the order of every parameter axis.
         fixed: The parameters that are fixed at a number.
         binding: Names of all of them as declared, with the values of those that are fixed.
+
+    Example:
+        >>> import numpyro.distributions as dist
+        >>> space = ij.ParameterSpace(
+        ...     (
+        ...         ij.Parameter("k", dist.Uniform(0.0, 4.0)),
+        ...         ij.Parameter("y0", dist.Uniform(1.0, 2.0)),
+        ...     )
+        ... )
+        >>> space.names
+        ('k', 'y0')
+        >>> np.asarray(space.from_unit(np.array([0.25, 0.5]))).round(6).tolist()
+        [1.0, 1.5]
     """
 
     parameters: tuple[Parameter, ...]

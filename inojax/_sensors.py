@@ -65,6 +65,12 @@ class FixedTimes(AbstractTimes):
 
     Attributes:
         times: The times; each must be an output time of the model.
+
+    Example:
+        >>> problem = ij.problems.robertson()
+        >>> early = ij.FixedTimes(tuple(problem.model.times[:5].tolist()))
+        >>> ij.Sensors(early, channels=("A", "B")).channels
+        ('A', 'B')
     """
 
     times: tuple[float, ...] = eqx.field(static=True, converter=_floats)
@@ -139,6 +145,10 @@ class RandomTimes(AbstractTimes):
     Attributes:
         least: The smallest number of times.
         most: The largest number of times; every number from `least` on is equally likely.
+
+    Example:
+        >>> ij.Sensors(ij.RandomTimes(3), missing=0.1).missing
+        0.1
     """
 
     least: int = eqx.field(static=True)
@@ -229,6 +239,14 @@ class Sensors(eqx.Module):
         observable: `g(y, theta) -> readings` with shapes `(state,)`, `(parameter,)` and
             `(channel,)`, written in `jax.numpy`; by default the states that `channels` names.
             Both are read by position or by name, `y.signal` and `theta.gain`.
+
+    Example:
+        >>> sensors = ij.Sensors(
+        ...     ij.RandomTimes(4), channels=("all prey",),
+        ...     observable=lambda state, theta: state["hare"]
+        ... )
+        >>> sensors.channels
+        ('all prey',)
     """
 
     times: AbstractTimes

@@ -27,7 +27,12 @@ _FEWEST_DRAWS = 19
 
 
 class Verdict(enum.StrEnum):
-    """What to make of an estimate."""
+    """What to make of an estimate.
+
+    Example:
+        >>> [str(verdict) for verdict in ij.Verdict]
+        ['trust', 'check', 'do not trust']
+    """
 
     TRUST = "trust"
     CHECK = "check"
@@ -61,6 +66,15 @@ class Calibration(eqx.Module):
         coverage: Share of held-out simulations whose truth lay in the 90 % interval of each
             parameter.
         cases: Number of held-out simulations.
+
+    Example:
+        >>> unlike = ij.Calibration(
+        ...     misfit_p_value=np.array(0.4), misspecification_p_value=np.array(0.004),
+        ...     unexplained=np.array(1.8), surrogate_gap=np.array(np.nan),
+        ...     surrogate_p_value=np.array(np.nan), coverage=np.array([0.9, 0.91]), cases=500,
+        ... )
+        >>> bool(unlike.misspecified)
+        True
     """
 
     misfit_p_value: Float[Array | np.ndarray, "*batch"]
@@ -111,6 +125,15 @@ class TrustTicket(eqx.Module):
         unfamiliar: In what the observation is unlike those of training, as `Unfamiliar`.
         degrees_of_freedom: How many independent residuals a correct model leaves: readings, less
             the directions of the parameters that they settle.
+
+    Example:
+        >>> problem = ij.problems.lotka_volterra()
+        >>> least_squares = ij.methods.LeastSquares(starts=2, draws=64, candidates=0)
+        >>> inverter = least_squares.fit(problem)
+        >>> estimate = inverter(ij.problems.lynx_hare(), key=jr.key(0))
+
+        >>> estimate.ticket.verdict, estimate.ticket.exact
+        (<Verdict.CHECK: 'check'>, True)
     """
 
     status: Int[Array | np.ndarray, "*batch"]

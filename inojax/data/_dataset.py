@@ -46,6 +46,11 @@ class Dataset:
         status: A `SolveStatus` for each simulation, 0 for success.
         manifest: What the simulations were made from, a JSON object.
         timing: Where the time went, or None where this process did not simulate.
+
+    Example:
+        >>> dataset = ij.simulate(ij.problems.robertson(), 16, key=jr.key(0), progress=False)
+        >>> len(dataset), dataset.failure_rate
+        (16, 0.0)
     """
 
     thetas: Float[np.ndarray, "n parameter"]

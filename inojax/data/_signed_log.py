@@ -24,6 +24,13 @@ class SignedLog(eqx.Module):
         floor: Below this magnitude the scale is linear.
         mean: Mean of each channel on the new scale.
         std: Standard deviation of each channel on the new scale.
+
+    Example:
+        >>> dataset = ij.simulate(ij.problems.robertson(), 16, key=jr.key(0), progress=False)
+        >>> scale = ij.data.SignedLog.from_dataset(dataset)
+        >>> again = scale.invert(scale.apply(dataset.trajectories))
+        >>> bool(np.allclose(again, dataset.trajectories, rtol=1e-3, atol=1e-6))
+        True
     """
 
     floor: Float[Array | np.ndarray, " channel"]

@@ -94,6 +94,11 @@ def simulate(  # noqa: PLR0913 - flat keywords, as in ODEModel
     Warns:
         UserWarning: If more than 1 % of the solves fail, or if the trajectories of `store` alone
             say that it is of this problem.
+
+    Example:
+        >>> dataset = ij.simulate(ij.problems.robertson(), 16, key=jr.key(0), progress=False)
+        >>> dataset.trajectories.shape[0], dataset.thetas.shape
+        (16, (16, 3))
     """
     began = time.perf_counter()
     for name, value in (("n", n), ("chunk_size", chunk_size)):

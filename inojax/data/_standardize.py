@@ -25,6 +25,13 @@ class Standardizer(eqx.Module):
     Attributes:
         mean: Mean of each channel.
         std: Standard deviation of each channel, positive.
+
+    Example:
+        >>> dataset = ij.simulate(ij.problems.robertson(), 16, key=jr.key(0), progress=False)
+        >>> scale = ij.data.Standardizer.from_dataset(dataset)
+        >>> again = scale.invert(scale.apply(dataset.trajectories))
+        >>> bool(np.allclose(again, dataset.trajectories, rtol=1e-4, atol=1e-6))
+        True
     """
 
     mean: Float[Array | np.ndarray, " channel"]

@@ -39,6 +39,11 @@ class AbstractInverter(eqx.Module):
         problem: The problem it inverts.
         method: The `AbstractMethod` that made it; None where it was made by hand.
         logs: Logs of its training, empty after loading.
+
+    Example:
+        >>> inverter = ij.methods.LeastSquares().fit(ij.problems.robertson())
+        >>> isinstance(inverter, ij.methods.AbstractInverter), inverter.problem.name
+        (True, 'robertson')
     """
 
     # Whether it is put around another inverter, rather than made by a method.
@@ -153,7 +158,13 @@ class AbstractInverter(eqx.Module):
 
 
 class AbstractExactInverter(AbstractInverter):
-    """An inverter that infers with the real solver, in float64; subclasses write `_infer`."""
+    """An inverter that infers with the real solver, in float64; subclasses write `_infer`.
+
+    Example:
+        >>> inverter = ij.methods.LeastSquares().fit(ij.problems.robertson())
+        >>> isinstance(inverter, ij.methods.AbstractExactInverter)
+        True
+    """
 
     @property
     def _is_exact(self) -> bool:
@@ -169,11 +180,16 @@ class AbstractExactInverter(AbstractInverter):
 
     @abc.abstractmethod
     def _infer(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
-        """Infer a batch by functions that are made for both, as `models.in_calls` is."""
+        """Infer a batch by functions that are made for both, such as `in_calls`."""
 
 
 class AbstractNetworkInverter(AbstractInverter):
-    """An inverter whose networks run in float32; subclasses write `_evaluate`."""
+    """An inverter whose networks run in float32; subclasses write `_evaluate`.
+
+    Example:
+        >>> issubclass(ij.methods.BiLOInverter, ij.methods.AbstractNetworkInverter)
+        True
+    """
 
     @in_x32
     def _invert(self, observations: Observation, keys: Key[Array, " batch"]) -> Estimate:
@@ -234,6 +250,15 @@ def invert_batch(
         TypeError: If `observations` is not an `Observation`.
         ValueError: If it is not a batch, belongs to another problem, or holds readings that
             cannot be; or if `checked` inside of a transformation.
+
+    Example:
+        >>> problem = ij.problems.robertson()
+        >>> inverter = ij.methods.LeastSquares(starts=1, draws=16, candidates=0).fit(problem)
+        >>> thetas = problem.parameters.sample(3, key=jr.key(0))
+        >>> seen = [problem.simulate(theta, key=jr.key(1)) for theta in np.asarray(thetas)]
+        >>> batch = jax.tree.map(lambda *parts: np.stack(parts), *seen)
+        >>> ij.methods.invert_batch(inverter, batch, key=jr.key(2)).value.shape
+        (3, 3)
     """
     check_batch(inverter.problem, observations)
     keys = jax.random.split(key, observations.mask.shape[0])

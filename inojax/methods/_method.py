@@ -48,6 +48,10 @@ class AbstractMethod(eqx.Module, Generic[_Inverter]):
 
     To add one, subclass it with its hyperparameters as fields, and write `_fit`, `_blank` and
     `_trains`, which says whether it trains anything.
+
+    Example:
+        >>> isinstance(ij.methods.LeastSquares(), ij.methods.AbstractMethod)
+        True
     """
 
     _trains: ClassVar[bool]

@@ -120,6 +120,16 @@ def resimulate(problem: InverseProblem, estimate: Estimate, observation: Observa
     Returns:
         The estimate with `chi2_per_reading` (mean squared whitened residual) and `status`; as it
         was if the noise is zero.
+
+    Example:
+        >>> problem = ij.problems.robertson()
+        >>> inverter = ij.methods.LeastSquares(starts=1, draws=16, candidates=0).fit(problem)
+        >>> theta = problem.parameters.from_unit(np.full(3, 0.5))
+        >>> observation = problem.simulate(theta, key=jr.key(1))
+        >>> estimate = inverter(observation, key=jr.key(2))
+        >>> again = ij.methods.resimulate(problem, estimate, observation)
+        >>> bool(abs(again.chi2_per_reading - estimate.chi2_per_reading) < 1e-9)
+        True
     """
     one, batch = (_with_axis(x) for x in (estimate, observation))
     problem.check_observation(observation)

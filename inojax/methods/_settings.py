@@ -2,14 +2,14 @@
 
 import dataclasses
 import enum
-import importlib
 import math
+import sys
 from typing import Any
 
 import equinox as eqx
 
-# Where classes are looked for, by the name under which users import them.
-_NAMESPACES = ("inojax.methods", "inojax.nn", "inojax.train")
+# Where classes are looked for: what a file names can only be ours.
+_PACKAGE = f"{__name__.split('.')[0]}."
 
 
 class SettingsError(Exception):
@@ -27,7 +27,7 @@ def to_json(value: Any) -> Any:
 
     Raises:
         SettingsError: If it is, or holds, something that is neither a number, text or choice nor of
-            a public class of this package.
+            a class of this package.
     """
     if value is None or type(value) in (bool, int, str):
         return value
@@ -36,7 +36,7 @@ def to_json(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return {type(value).__name__: [to_json(each) for each in value]}
     kind = type(value)
-    if public_class(kind.__name__, kind) is not kind:
+    if own_class(kind.__name__, kind) is not kind:
         raise SettingsError(f"{kind.__module__}.{kind.__qualname__}")
     if isinstance(value, enum.Enum):
         return {"choice": kind.__name__, "name": value.name}
@@ -65,7 +65,7 @@ def from_json(value: Any) -> Any:
     if "list" in value:
         return [from_json(each) for each in value["list"]]
     name = value.get("class", value.get("choice"))
-    kind = public_class(name, enum.Enum if "choice" in value else eqx.Module)
+    kind = own_class(name, enum.Enum if "choice" in value else eqx.Module)
     if kind is None:
         raise ValueError(
             f"The stored method has a {name!r}, which this version of inojax does not know. Load "
@@ -82,15 +82,16 @@ def from_json(value: Any) -> Any:
         ) from error
 
 
-def public_class(name: Any, base: type) -> Any:
-    """A class by the name under which users import it; None if there is none of that kind.
+def own_class(name: Any, base: type) -> Any:
+    """A class of this package by its name; None if there is none of that kind.
 
     Args:
         name: Its name.
         base: What it must be derived from.
     """
-    for namespace in _NAMESPACES:
-        found = getattr(importlib.import_module(namespace), str(name), None)
-        if isinstance(found, type) and issubclass(found, base):
-            return found
+    for where, module in sorted(sys.modules.items()):
+        if where.startswith(_PACKAGE):
+            found = vars(module).get(str(name))
+            if isinstance(found, type) and found.__module__ == where and issubclass(found, base):
+                return found
     return None

@@ -20,7 +20,7 @@ from ..train import TrainLog
 from ._checks import describe_settings
 from ._inverter import AbstractInverter
 from ._method import AbstractMethod
-from ._settings import SettingsError, from_json, public_class, to_json
+from ._settings import SettingsError, from_json, own_class, to_json
 
 _WEIGHTS, _MANIFEST = "weights.safetensors", "manifest.json"
 _FORMAT = 5
@@ -44,6 +44,12 @@ def save(inverter: AbstractInverter, folder: str | os.PathLike[str]) -> None:
 
     Raises:
         OSError: If it cannot be written.
+
+    Example:
+        >>> problem = ij.problems.robertson()
+        >>> ij.save(ij.methods.LeastSquares(starts=4).fit(problem), "inverter")
+        >>> ij.load("inverter", problem).method.starts
+        4
     """
     from safetensors.numpy import save_file
 
@@ -99,6 +105,12 @@ def load(
 
     Warns:
         UserWarning: If trajectories alone say that the problem is the same.
+
+    Example:
+        >>> problem = ij.problems.robertson()
+        >>> ij.save(ij.methods.LeastSquares(starts=4).fit(problem), "inverter")
+        >>> ij.load("inverter", problem).method.starts
+        4
     """
     path = pathlib.Path(folder)
     manifest = _read_manifest(path)
@@ -148,7 +160,7 @@ def _blank(
     inner = None
     if "inner" in described:
         inner = _blank(described["inner"], problem, method, path)
-    kind = public_class(described["kind"], AbstractInverter)
+    kind = own_class(described["kind"], AbstractInverter)
     if kind is not None and "settings" not in described:
         return kind._around(inner)
     if kind is not None and not described["settings"]:

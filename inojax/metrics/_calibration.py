@@ -27,6 +27,11 @@ def coverage(
 
     Raises:
         ValueError: If the shapes differ or there are no cases.
+
+    Example:
+        >>> truth = np.array([[0.1], [0.5], [0.9], [1.5]])
+        >>> ij.metrics.coverage(np.zeros((4, 1)), np.ones((4, 1)), truth).tolist()
+        [0.75]
     """
     shapes = {np.shape(lower), np.shape(upper), np.shape(truth)}
     if len(shapes) > 1 or np.size(truth) == 0:
@@ -49,6 +54,15 @@ class CoverageCurve:
         standard_error: Binomial standard error of one parameter's share, if it is calibrated;
             that of `overall` is at most as large.
         cases: Number of cases.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> center = rng.normal(size=(400, 1, 2))  # posteriors N(center, 1) of a flat prior
+        >>> samples = center + rng.normal(size=(400, 64, 2))
+        >>> truth = (center + rng.normal(size=(400, 1, 2)))[:, 0]
+
+        >>> ij.metrics.coverage_curve(samples, truth, levels=(0.5, 0.9)).cases
+        400
     """
 
     levels: Float[np.ndarray, " level"]
@@ -87,6 +101,16 @@ def coverage_curve(
     Raises:
         ValueError: If the shapes disagree, a value is not finite, there are no cases, or a level
             is out of range.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> center = rng.normal(size=(400, 1, 2))  # posteriors N(center, 1) of a flat prior
+        >>> samples = center + rng.normal(size=(400, 64, 2))
+        >>> truth = (center + rng.normal(size=(400, 1, 2)))[:, 0]
+
+        >>> curve = ij.metrics.coverage_curve(samples, truth, levels=(0.5, 0.9))
+        >>> bool((abs(curve.overall - curve.levels) < 0.1).all())
+        True
     """
     samples, truth = checked(samples, truth)
     stated = checked_levels(levels)

@@ -21,6 +21,10 @@ def mean_squared_error(
 
     Raises:
         ValueError: If the shapes differ or there are no cases.
+
+    Example:
+        >>> ij.metrics.mean_squared_error(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
+        2.0
     """
     return float(np.mean(np.square(_gap(estimate, truth))))
 
@@ -42,6 +46,10 @@ def mean_absolute_error(
 
     Raises:
         ValueError: If the shapes differ or there are no cases.
+
+    Example:
+        >>> ij.metrics.mean_absolute_error(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
+        1.0
     """
     return float(np.mean(np.abs(_gap(estimate, truth))))
 

@@ -63,6 +63,11 @@ class IdentifiabilityCard:
         local: Whether all cases are at one parameter vector, `at`, instead of drawn from the
             prior.
         given: Whether the times and channels are those of an observation.
+
+    Example:
+        >>> card = ij.metrics.identifiability(ij.problems.robertson(), cases=16, key=jr.key(0))
+        >>> card.rank, card.failed
+        (3, 0)
     """
 
     problem: str
@@ -192,6 +197,11 @@ def identifiability(
             total variation couples the parameters, or if no solve succeeds; if both `sensors` and
             `observation` are given, or the latter is not of this problem; or if `at` lies outside
             of the prior.
+
+    Example:
+        >>> card = ij.metrics.identifiability(ij.problems.robertson(), cases=16, key=jr.key(0))
+        >>> card.contraction.shape
+        (3,)
     """
     if sensors is not None:
         problem = _measured_by(problem, sensors)

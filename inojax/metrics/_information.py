@@ -116,6 +116,13 @@ def laplace_covariances(
 
     Raises:
         ValueError: If the noise is zero, or if a total variation couples the parameters.
+
+    Example:
+        >>> problem = ij.problems.robertson()
+        >>> thetas = problem.parameters.design(4, key=jr.key(0))
+        >>> found = ij.metrics.laplace_covariances(problem, thetas, unit=True, key=jr.key(1))
+        >>> found.shape
+        (4, 3, 3)
     """
     slopes, fisher, covariance, _ = _information(problem, thetas, key)
     if unit:

@@ -25,6 +25,16 @@ class SBCRanks:
         expected: The same where ranks are uniform.
         p_values: Chance of counts at least as uneven if the parameter is calibrated.
         p_value: The smallest of them times the number of parameters (Bonferroni), at most 1.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> center = rng.normal(size=(400, 1, 2))  # posteriors N(center, 1) of a flat prior
+        >>> samples = center + rng.normal(size=(400, 64, 2))
+        >>> truth = (center + rng.normal(size=(400, 1, 2)))[:, 0]
+
+        >>> narrow = center + 0.5 * (samples - center)
+        >>> ij.metrics.sbc_ranks(narrow, truth, key=jr.key(0)).p_value < 1e-6
+        True
     """
 
     ranks: Int[np.ndarray, "case parameter"]
@@ -72,6 +82,16 @@ def sbc_ranks(
 
     Source:
         Talts et al. 2018, arXiv 1804.06788, algorithm 1.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> center = rng.normal(size=(400, 1, 2))  # posteriors N(center, 1) of a flat prior
+        >>> samples = center + rng.normal(size=(400, 64, 2))
+        >>> truth = (center + rng.normal(size=(400, 1, 2)))[:, 0]
+
+        >>> found = ij.metrics.sbc_ranks(samples, truth, key=jr.key(0))
+        >>> found.ranks.shape, found.p_value > 1e-4
+        ((400, 2), True)
     """
     samples, truth = checked(samples, truth)
     cases, count = samples.shape[:2]

@@ -24,6 +24,15 @@ class TARPCurve:
         p_value: Chance of a deviation at least as large if the samples are calibrated
             (Kolmogorov and Smirnov).
         cases: Number of cases.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> center = rng.uniform(0.3, 0.7, size=(400, 1, 2))
+        >>> samples = center + 0.05 * rng.normal(size=(400, 64, 2))
+        >>> truth = (center + 0.05 * rng.normal(size=(400, 1, 2)))[:, 0]
+
+        >>> bool(ij.metrics.tarp(samples, truth, key=jr.key(0)).largest_deviation < 0.15)
+        True
     """
 
     levels: Float[np.ndarray, " level"]
@@ -72,6 +81,15 @@ def tarp(
 
     Source:
         Lemos et al. 2023, arXiv 2302.03026, algorithm 2.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> center = rng.uniform(0.3, 0.7, size=(400, 1, 2))
+        >>> samples = center + 0.05 * rng.normal(size=(400, 64, 2))
+        >>> truth = (center + 0.05 * rng.normal(size=(400, 1, 2)))[:, 0]
+
+        >>> ij.metrics.tarp(samples, truth, key=jr.key(0)).p_value > 1e-4
+        True
     """
     samples, truth = checked(samples, truth)
     stated = checked_levels(levels)

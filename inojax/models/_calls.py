@@ -239,7 +239,12 @@ _seconds: list[float] = []
 
 
 def compile_seconds() -> float:
-    """Time that this process has spent compiling ensembles so far."""
+    """Time that this process has spent compiling ensembles so far.
+
+    Example:
+        >>> ij.models.compile_seconds() >= 0.0
+        True
+    """
     return math.fsum(_seconds)
 
 

@@ -78,6 +78,12 @@ class Collocation(AbstractDirectSolver):
 
     Source:
         Trefethen, Spectral Methods in MATLAB (2000), chapters 6, 7 and 13.
+
+    Example:
+        >>> problem = ij.problems.scalar_poisson()
+        >>> finer = problem.model.replace(solver=ij.models.Collocation(nodes=33))
+        >>> finer.solver.nodes
+        33
     """
 
     nodes: int = 33

@@ -20,6 +20,11 @@ def partial(u: Function, *axes: int) -> Function:
 
     Returns:
         The derivative, again a function of a point.
+
+    Example:
+        >>> u = lambda x: x[0] ** 2 * x[1]
+        >>> float(ij.models.partial(u, 0, 0)(jnp.array([3.0, 5.0])))
+        10.0
     """
     for axis in axes:
         u = _along(u, axis)
@@ -35,6 +40,11 @@ def gradient(u: Function, axes: tuple[int, ...] | None = None) -> Function:
 
     Returns:
         A function whose values have one more axis, the first, for the coordinates.
+
+    Example:
+        >>> u = lambda x: x[0] ** 2 * x[1]
+        >>> ij.models.gradient(u)(jnp.array([3.0, 5.0])).tolist()
+        [30.0, 9.0]
     """
 
     def derivative(x: Float[Array, " coordinate"]) -> Array:
@@ -52,6 +62,11 @@ def laplacian(u: Function, axes: tuple[int, ...] | None = None) -> Function:
 
     Returns:
         The Laplacian, a function of a point.
+
+    Example:
+        >>> u = lambda x: x[0] ** 2 + 3.0 * x[1] ** 2
+        >>> float(ij.models.laplacian(u)(jnp.array([3.0, 5.0])))
+        8.0
     """
 
     def derivative(x: Float[Array, " coordinate"]) -> Array:
@@ -69,6 +84,11 @@ def divergence(flux: Function, axes: tuple[int, ...] | None = None) -> Function:
 
     Returns:
         The divergence, a function of a point.
+
+    Example:
+        >>> flux = lambda x: jnp.stack([x[0] ** 2, x[0] * x[1]])
+        >>> float(ij.models.divergence(flux)(jnp.array([3.0, 5.0])))
+        9.0
     """
 
     def derivative(x: Float[Array, " coordinate"]) -> Array:

@@ -34,6 +34,11 @@ class TotalVariation(eqx.Module):
         Rudin, Osher and Fatemi, Physica D 60 (1992); Vogel and Oman, SIAM J. Sci. Comput. 17
         (1996), for the rounding and for `weights`; Lassas and Siltanen, Inverse Problems 20 (2004),
         for what nodes do to samples.
+
+    Example:
+        >>> problem = ij.problems.variable_poisson(variation=0.1)
+        >>> isinstance(problem.model.fields[0].total_variation, ij.models.TotalVariation)
+        True
     """
 
     jump: float = eqx.field(static=True)
@@ -126,6 +131,12 @@ class Field(eqx.Module):
 
     Source:
         Stuart, Inverse problems: a Bayesian perspective, Acta Numerica 19 (2010).
+
+    Example:
+        >>> field = ij.problems.variable_poisson().model.fields[0]
+        >>> field.name, field.size == len(field.parameters)
+        ('D', True)
+        >>> coefficients = field.coefficients(lambda x: 1.0 + x)  # of a function, at its nodes
     """
 
     name: str = eqx.field(static=True)

@@ -33,6 +33,10 @@ class FiniteElements(AbstractDirectSolver):
 
     Source:
         Strang and Fix, An Analysis of the Finite Element Method (1973), chapter 1.
+
+    Example:
+        >>> ij.models.FiniteElements(elements=128).tightened().elements
+        256
     """
 
     elements: int = 200

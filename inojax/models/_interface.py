@@ -32,6 +32,10 @@ class Interface(eqx.Module):
     Source:
         Tseng, Lin, Hu and Lai, A cusp-capturing PINN for elliptic interface problems,
         J. Comput. Phys. 491 (2023).
+
+    Example:
+        >>> [interface.at for interface in ij.problems.particles().model.interfaces]
+        [0.5]
     """
 
     at: float = eqx.field(static=True, converter=float)

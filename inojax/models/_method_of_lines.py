@@ -32,6 +32,11 @@ class MethodOfLines(AbstractPDESolver):
 
     Source:
         Trefethen, Spectral Methods in MATLAB (2000), chapters 6 and 13.
+
+    Example:
+        >>> solver = ij.models.MethodOfLines(nodes=65)
+        >>> ij.problems.fisher_kpp().model.replace(solver=solver).solver.time
+        't'
     """
 
     nodes: int = 33

@@ -65,6 +65,13 @@ class ODEModel(eqx.Module):
             function of θ that gives them, always as many.
         time_unit: Unit of time, for tables and figures.
         state_unit: Unit of the states, for tables and figures.
+
+    Example:
+        >>> def vector_field(t, state, theta):
+        ...     return {"a": -theta["k"] * state["a"], "b": theta["k"] * state["a"]}
+        >>> model = ij.ODEModel(
+        ...     vector_field, initial_state=(1.0, 0.0), times=(0.5, 1.0), states=("a", "b")
+        ... )
     """
 
     vector_field: VectorField

@@ -18,6 +18,12 @@ class ODESolution(eqx.Module):
         steps: Accepted and rejected steps taken.
         work: Steps of all lanes of an ensemble, those without a trajectory included.
         retried: How many solves of an ensemble failed at first and were tried again.
+
+    Example:
+        >>> problem = ij.problems.robertson()
+        >>> solution = problem.model.solve(problem.parameters.from_unit(np.full(3, 0.5)))
+        >>> int(solution.status) == ij.solvers.SolveStatus.SUCCESS, solution.states.shape[1]
+        (True, 3)
     """
 
     times: Float[Array | np.ndarray, "*rows time"]

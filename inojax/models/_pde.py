@@ -62,6 +62,19 @@ class PDEModel(AbstractEquation):
         solver: The classical solver.
         time_unit: Unit of the coordinate that varies along the readings.
         state_unit: Unit of the states.
+
+    Example:
+        >>> from inojax.models import Collocation, partial
+        >>> model = ij.PDEModel(
+        ...     residual=lambda u, x, k: k[0] * partial(u, 0, 0)(x) + jnp.sin(jnp.pi * x[0]),
+        ...     ansatz=lambda n, x, k: x[0] * (1.0 - x[0]) * n,
+        ...     domain={"x": (0.0, 1.0)},
+        ...     collocation=(33,),
+        ...     readings=np.array([[0.25], [0.5]]),
+        ...     solver=Collocation(),
+        ... )
+        >>> np.asarray(model.solve(np.array([2.0])).states).round(4).ravel().tolist()
+        [0.0358, 0.0507]
     """
 
     residual: Residual

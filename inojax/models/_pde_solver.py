@@ -35,6 +35,10 @@ class AbstractPDESolver(eqx.Module):
     differentiable by reverse mode; `check` or `check_parameters`, which refuse what it cannot
     solve; `edges`, if it takes initial or boundary values from the ansatz; and `tightened`.
     Solvers that are pure functions subclass `AbstractDirectSolver`.
+
+    Example:
+        >>> isinstance(ij.problems.fisher_kpp().model.solver, ij.models.AbstractPDESolver)
+        True
     """
 
     @property

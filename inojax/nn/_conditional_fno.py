@@ -65,6 +65,11 @@ class FNOSettings(eqx.Module):
         heads: Attention heads.
         film: FiLM modulation by the parameters; switched off, they are appended to the input.
         attention: Cross-attention to the readings.
+
+    Example:
+        >>> small = ij.methods.SurrogateSettings(network=ij.nn.FNOSettings(width=16, modes=8))
+        >>> ij.methods.INO(surrogate=small).surrogate.network.width
+        16
     """
 
     width: int = 16

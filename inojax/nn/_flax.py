@@ -25,6 +25,12 @@ class FlaxNetwork(eqx.Module):
         parameters: Trained arrays.
         constants: What else the module keeps, as NumPy arrays.
         structure: The module without its arrays.
+
+    Example:
+        >>> from flax import linen
+        >>> network = ij.nn.FlaxNetwork(linen.Dense(2), (3,), key=jr.key(0))
+        >>> network(jnp.zeros(3)).shape
+        (2,)
     """
 
     parameters: Any

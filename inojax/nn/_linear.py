@@ -70,6 +70,10 @@ class MLP(eqx.Module):
 
     Attributes:
         layers: The layers; the last one starts out small.
+
+    Example:
+        >>> ij.nn.MLP((3, 8, 2), key=jr.key(0))(jnp.zeros(3)).shape
+        (2,)
     """
 
     layers: tuple[Linear, ...]

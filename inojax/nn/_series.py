@@ -17,7 +17,12 @@ Network = Callable[[Float[Array, "row feature"]], Float[Array, " output"]]
 
 @runtime_checkable
 class NetworkBuilder(Protocol):
-    """Makes a network for a given shape; `Dense` and `Convolutional` are two, a lambda will do."""
+    """Makes a network for a given shape; `Dense` and `Convolutional` are two, a lambda will do.
+
+    Example:
+        >>> isinstance(ij.nn.Dense((8,)), ij.nn.NetworkBuilder)
+        True
+    """
 
     def __call__(self, shape: tuple[int, int], outputs: int, /, *, key: Key[Array, ""]) -> Any:
         """Draw a network that takes arrays of this shape and returns so many outputs."""
@@ -36,6 +41,10 @@ class SeriesNetwork(eqx.Module):
         kernel: Rows under a convolution.
         stride: Rows from one place of it to the next.
         pool: Neighbours averaged between two convolutions.
+
+    Example:
+        >>> isinstance(ij.nn.Dense((8,))((20, 1), 2, key=jr.key(0)), ij.nn.SeriesNetwork)
+        True
     """
 
     convolutions: tuple[Linear, ...]
@@ -84,6 +93,11 @@ class Dense(eqx.Module):
     Attributes:
         widths: Units of each hidden layer.
         glorot: Whether weights start out uniform after Glorot and Bengio.
+
+    Example:
+        >>> network = ij.nn.Dense((16, 16))((100, 1), 2, key=jr.key(0))
+        >>> network(jnp.zeros((100, 1))).shape
+        (2,)
     """
 
     widths: tuple[int, ...] = (256, 256, 256, 256)
@@ -138,6 +152,11 @@ class Convolutional(eqx.Module):
         pool: Neighbours averaged between two convolutions.
         widths: Units of each hidden dense layer.
         glorot: Whether weights start out uniform after Glorot and Bengio.
+
+    Example:
+        >>> network = ij.nn.Convolutional()((100, 1), 2, key=jr.key(0))
+        >>> network(jnp.zeros((100, 1))).shape
+        (2,)
     """
 
     filters: tuple[int, ...] = (16, 32)
@@ -217,6 +236,11 @@ class ByLength(eqx.Module):
         long: For series of `rows` or more.
         short: For shorter ones.
         rows: Where a series begins to be long.
+
+    Example:
+        >>> build = ij.nn.ByLength(short=ij.nn.Dense((8,)), rows=64)
+        >>> build((20, 1), 2, key=jr.key(0))(jnp.zeros((20, 1))).shape
+        (2,)
     """
 
     long: NetworkBuilder = Convolutional()

@@ -51,6 +51,14 @@ class AR1(AbstractNoise):
         correlation: Correlation of readings one step apart, in [0, 1), or the name of a
             parameter if it is unknown.
         step: Time between two such readings, in the model's unit of time.
+
+    Example:
+        >>> noise = ij.noise.AR1(ij.noise.Gaussian(0.35), 0.8, step=0.2)
+        >>> readings = noise.sample(
+        ...     jnp.zeros((5, 1)), jnp.zeros(1), times=0.2 * jnp.arange(5.0), key=jr.key(0)
+        ... )
+        >>> readings.shape
+        (5, 1)
     """
 
     inner: AbstractIndependentNoise

@@ -15,7 +15,18 @@ _ROUNDINGS = 64.0
 
 
 class NoDensityError(ValueError):
-    """The noise has no density, so readings cannot be weighed against predictions."""
+    """The noise has no density, so readings cannot be weighed against predictions.
+
+    Example:
+        >>> problem = ij.problems.robertson(noise=0.0)
+        >>> theta = problem.parameters.from_unit(np.full(3, 0.5))
+        >>> observation = problem.simulate(theta, key=jr.key(0))
+        >>> try:
+        ...     problem.log_likelihood(theta, observation)
+        ... except ij.noise.NoDensityError:
+        ...     print("readings without noise have no density")
+        readings without noise have no density
+    """
 
 
 class AbstractNoise(eqx.Module):
@@ -46,6 +57,10 @@ class AbstractNoise(eqx.Module):
     `del theta, times`. A model that calls parameters by name finds them in `bound`.
     Then add a line to `noise/__init__.py`, to the table in `tests/helpers.py` (whose tests check
     `sample` against `log_prob`) and to the docs.
+
+    Example:
+        >>> issubclass(ij.noise.AR1, ij.noise.AbstractNoise)
+        True
     """
 
     @property

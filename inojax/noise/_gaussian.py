@@ -20,6 +20,15 @@ class Gaussian(AbstractIndependentNoise):
     Attributes:
         scale: Standard deviation in the unit of the readings, one number or one per channel.
             The name of a parameter stands for a standard deviation that is unknown.
+
+    Example:
+        >>> noise = ij.noise.Gaussian(0.1)
+        >>> readings = noise.sample(
+        ...     jnp.zeros((4, 2)), jnp.zeros(1), times=jnp.arange(4.0), key=jr.key(0)
+        ... )
+        >>> readings.shape
+        (4, 2)
+        >>> unknown = ij.noise.Gaussian("sigma")  # a parameter of that name is the level
     """
 
     scale: Scale = eqx.field(static=True, converter=as_scale)

@@ -25,6 +25,10 @@ class AbstractIndependentNoise(AbstractNoise):
 
     Attributes:
         scale: The level, a number or the name of a parameter, or one of either per channel.
+
+    Example:
+        >>> issubclass(ij.noise.Gaussian, ij.noise.AbstractIndependentNoise)
+        True
     """
 
     scale: AbstractVar[Scale]

@@ -19,6 +19,14 @@ class LogNormal(AbstractIndependentNoise):
     Attributes:
         scale: Standard deviation of the logarithm of a reading, about its relative error: one
             number or one per channel, or names of parameters where it is unknown.
+
+    Example:
+        >>> noise = ij.noise.LogNormal(0.25)
+        >>> readings = noise.sample(
+        ...     jnp.ones((100, 1)), jnp.zeros(1), times=jnp.arange(100.0), key=jr.key(0)
+        ... )
+        >>> bool((readings > 0.0).all())
+        True
     """
 
     scale: Scale = eqx.field(static=True, converter=as_scale)

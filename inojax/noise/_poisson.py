@@ -50,6 +50,14 @@ class Poisson(AbstractNoise):
 
     Source:
         McCullagh and Nelder, Generalized Linear Models (1989), section 2.4.
+
+    Example:
+        >>> noise = ij.noise.Poisson()
+        >>> counts = noise.sample(
+        ...     5.0 * jnp.ones((3, 1)), jnp.zeros(1), times=jnp.arange(3.0), key=jr.key(0)
+        ... )
+        >>> bool((counts == jnp.round(counts)).all())
+        True
     """
 
     exposure: float = eqx.field(static=True, default=1.0, converter=_as_exposure)

@@ -28,6 +28,15 @@ def calibration(curves: Mapping[str, CoverageCurve]) -> Figure:
 
     Raises:
         ValueError: If there is no curve.
+
+    Example:
+        >>> import inojax.plot
+        >>> rng = np.random.default_rng(0)
+        >>> center = rng.normal(size=(400, 1, 2))  # posteriors N(center, 1) of a flat prior
+        >>> samples = center + rng.normal(size=(400, 64, 2))
+        >>> truth = (center + rng.normal(size=(400, 1, 2)))[:, 0]
+        >>> curve = ij.metrics.coverage_curve(samples, truth)
+        >>> ij.plot.calibration({"exact": curve}).savefig("calibration.png")
     """
     if not curves:
         raise ValueError("`curves` must hold at least one coverage curve; got none.")

@@ -30,6 +30,15 @@ def parameter_errors(
 
     Raises:
         ValueError: If a length differs from the number of names.
+
+    Example:
+        >>> import inojax.plot
+
+        >>> errors = {"least squares": np.array([0.02, 0.05])}
+        >>> figure = ij.plot.parameter_errors(
+        ...     ("a", "b"), errors, np.array([0.01, 0.04])
+        ... )
+        >>> figure.savefig("errors.png")
     """
     with house_style():
         figure = new_figure(10.5, 4.2)

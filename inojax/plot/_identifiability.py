@@ -28,6 +28,12 @@ def identifiability(card: IdentifiabilityCard) -> Figure:
 
     Raises:
         TypeError: If `card` is no card.
+
+    Example:
+        >>> import inojax.plot
+
+        >>> card = ij.metrics.identifiability(ij.problems.robertson(), cases=16, key=jr.key(0))
+        >>> ij.plot.identifiability(card).savefig("identifiability.png")
     """
     if not isinstance(card, IdentifiabilityCard):
         raise TypeError(

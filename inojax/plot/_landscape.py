@@ -36,6 +36,13 @@ def landscape(
 
     Raises:
         ValueError: If shapes disagree, or no misfit is finite.
+
+    Example:
+        >>> import inojax.plot
+
+        >>> a, b = np.linspace(-1.0, 1.0, 20), np.linspace(-2.0, 2.0, 30)
+        >>> misfit = a[None, :] ** 2 + b[:, None] ** 2
+        >>> ij.plot.landscape(("a", "b"), (a, b), misfit).savefig("landscape.png")
     """
     shape = len(grid[1]), len(grid[0])
     if np.shape(misfit) != shape:

@@ -20,6 +20,15 @@ def losses(logs: Mapping[str, TrainLog]) -> Figure:
 
     Raises:
         ValueError: If there is no log.
+
+    Example:
+        >>> import inojax.plot
+        >>> problem = ij.problems.robertson()
+        >>> dataset = ij.simulate(problem, 64, key=jr.key(0), progress=False)
+        >>> inverter = ij.methods.Regression(steps=10).fit(
+        ...     problem, dataset, key=jr.key(1), progress=False
+        ... )
+        >>> ij.plot.losses({"regression": inverter.logs[0]}).savefig("losses.png")
     """
     if not logs:
         raise ValueError("`logs` must hold at least one training log; got none.")

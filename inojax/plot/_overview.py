@@ -39,6 +39,17 @@ def overview(
 
     Returns:
         The figure.
+
+    Example:
+        >>> import inojax.plot
+        >>> problem, observation = ij.problems.lotka_volterra(), ij.problems.lynx_hare()
+        >>> theta = problem.parameters.from_unit(np.full(6, 0.5))
+        >>> states = np.asarray(problem.model.solve(theta).states)
+        >>> figure = ij.plot.overview(
+        ...     problem, observation, states=states, cloud=None, truth=None, show=("hare", "lynx"),
+        ...     errors={"guess": np.full(6, 0.1)}, floor=np.full(6, 0.05),
+        ... )
+        >>> figure.savefig("overview.png")
     """
     with house_style():
         figure = new_figure(11.0, 6.4)

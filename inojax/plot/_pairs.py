@@ -45,6 +45,13 @@ def pairs(
 
     Raises:
         ValueError: If a shape disagrees with the parameters, or there are fewer than two samples.
+
+    Example:
+        >>> import inojax.plot
+
+        >>> problem = ij.problems.robertson()
+        >>> samples = np.asarray(problem.parameters.sample(200, key=jr.key(0)))
+        >>> ij.plot.pairs(problem, samples).savefig("pairs.png")
     """
     size, points = problem.parameters.size, {} if marks is None else dict(marks)
     if np.ndim(samples) != 2 or np.shape(samples)[1] != size or len(samples) < 2:

@@ -48,6 +48,15 @@ def predictive(
     Raises:
         ValueError: If a shape disagrees with `times` and the channels, or the observation is a
             batch.
+
+    Example:
+        >>> import inojax.plot
+
+        >>> problem, observation = ij.problems.lotka_volterra(), ij.problems.lynx_hare()
+        >>> times = np.linspace(0.0, 20.0, 41)
+        >>> readings = np.random.default_rng(0).lognormal(3.0, 0.5, size=(100, 41, 2))
+        >>> figure = ij.plot.predictive(problem, observation, times=times, samples=readings)
+        >>> figure.savefig("predictive.png")
     """
     curves = {} if curves is None else curves
     shape = (len(times), len(problem.channels))

@@ -35,6 +35,15 @@ def profiles(
 
     Raises:
         ValueError: If there is no panel, or a curve has another length than `x`.
+
+    Example:
+        >>> import inojax.plot
+
+        >>> x = np.linspace(0.0, 1.0, 50)
+        >>> figure = ij.plot.profiles(
+        ...     x, {"panel": {"sine": np.sin(x), "cosine": np.cos(x)}}
+        ... )
+        >>> figure.savefig("profiles.png")
     """
     if not panels:
         raise ValueError("`panels` must hold at least one; got none.")

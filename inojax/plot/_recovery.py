@@ -38,6 +38,16 @@ def recovery(
 
     Raises:
         ValueError: If the shapes disagree.
+
+    Example:
+        >>> import inojax.plot
+
+        >>> truth = np.random.default_rng(0).uniform(size=(50, 2))
+        >>> figure = ij.plot.recovery(
+        ...     ("a", "b"), truth, truth + 0.02, lower=truth - 0.1, upper=truth + 0.1,
+        ...     floor=np.full(2, 0.01)
+        ... )
+        >>> figure.savefig("recovery.png")
     """
     shapes = {np.shape(x) for x in (truth, estimate, lower, upper)}
     if len(shapes) > 1 or np.shape(floor) != np.shape(truth)[-1:] or len(names) != len(floor):

@@ -48,13 +48,29 @@ _STYLE: Any = {
 
 @contextlib.contextmanager
 def house_style() -> Iterator[None]:
-    """Draw in the house style, and leave the caller's own settings as they were."""
+    """Draw in the house style, and leave the caller's own settings as they were.
+
+    Example:
+        >>> import inojax.plot
+
+        >>> with ij.plot.house_style():
+        ...     figure = ij.plot.new_figure(4.0, 3.0)
+    """
     with mpl.rc_context(_STYLE):
         yield
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of a size in inches that belongs to no window and no global state."""
+    """A figure of a size in inches that belongs to no window and no global state.
+
+    Example:
+        >>> import inojax.plot
+
+        >>> with ij.plot.house_style():
+        ...     figure = ij.plot.new_figure(4.0, 3.0)
+        >>> figure.get_size_inches().tolist()
+        [4.0, 3.0]
+    """
     return Figure(figsize=(width, height), layout="constrained")
 
 

@@ -39,6 +39,13 @@ def trajectories(
 
     Raises:
         ValueError: If `show` names an unknown state, or the observation is a batch.
+
+    Example:
+        >>> import inojax.plot
+        >>> problem, observation = ij.problems.lotka_volterra(), ij.problems.lynx_hare()
+        >>> theta = problem.parameters.from_unit(np.full(6, 0.5))
+        >>> states = np.asarray(problem.model.solve(theta).states)
+        >>> ij.plot.trajectories(problem, observation, states=states).savefig("trajectories.png")
     """
     chosen = tuple(problem.model.states if show is None else show)
     unknown = [name for name in chosen if name not in problem.model.states]

@@ -20,6 +20,12 @@ def work_precision(points: Mapping[str, Mapping[str, Sequence[tuple[float, float
 
     Raises:
         ValueError: If there is no problem.
+
+    Example:
+        >>> import inojax.plot
+
+        >>> points = {"problem": {"solver": [(1e-3, 0.1), (1e-5, 0.4)]}}
+        >>> ij.plot.work_precision(points).savefig("work_precision.png")
     """
     if not points:
         raise ValueError("`points` must hold at least one problem; got none.")

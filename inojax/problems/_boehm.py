@@ -52,6 +52,11 @@ def boehm(*, readings: int | None = None, missing: float = 0.0) -> InverseProble
     Source:
         Boehm et al. (2014), J. Proteome Res. 13(12), doi 10.1021/pr5006923, as stated in the
         PEtab benchmark collection, Boehm_JProteomeRes2014.
+
+    Example:
+        >>> problem = ij.problems.boehm()
+        >>> problem.parameters.size, len(problem.channels)
+        (9, 3)
     """
     import numpyro.distributions as dist
 
@@ -88,6 +93,11 @@ def boehm_data() -> Observation:
 
     Source:
         As `boehm`: the collection's measurements of the same name.
+
+    Example:
+        >>> observation = ij.problems.boehm_data()
+        >>> int(observation.mask.sum())
+        48
     """
     data = importlib.resources.files("inojax.problems") / "_data" / "boehm.csv"
     with importlib.resources.as_file(data) as path:

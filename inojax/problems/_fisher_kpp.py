@@ -40,6 +40,11 @@ def fisher_kpp(*, noise: float = 1e-3, readings: int = 9) -> InverseProblem:
     Source:
         Zhang, Li and Lowengrub, arXiv 2404.17789, section 3.1. The noise levels and the priors
         are ours.
+
+    Example:
+        >>> problem = ij.problems.fisher_kpp()
+        >>> problem.parameters.size, len(problem.channels)
+        (2, 1)
     """
     import numpyro.distributions as dist
 

@@ -59,6 +59,11 @@ def fitzhugh_nagumo(
     Source:
         Rudi, Bessac and Lenzi, arXiv 2012.06691, section 2; γ, ζ and the start at the origin were
         fitted to its released series, the priors of the noise to its released parameters.
+
+    Example:
+        >>> problem = ij.problems.fitzhugh_nagumo()
+        >>> problem.parameters.size, len(problem.channels)
+        (2, 1)
     """
     check_noise(noise)
     check_count("readings", readings, most=_TIMES)

@@ -46,6 +46,11 @@ def grn(*, noise: float = 1e-3, readings: int = 3, missing: float = 0.0) -> Inve
     Source:
         arXiv 2603.11854 for the task (20 genes, 40 strengths); it does not state constants,
         ranges and start, which are ours.
+
+    Example:
+        >>> problem = ij.problems.grn()
+        >>> problem.parameters.size, len(problem.channels)
+        (40, 20)
     """
     import numpyro.distributions as dist
 

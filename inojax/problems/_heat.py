@@ -52,6 +52,11 @@ def heat(
     Source:
         Zhang, Li and Lowengrub, arXiv 2404.17789, Tables 4 and 5. The diffusivity is not printed
         there; with this one the regularized minimizer has the errors of Table 5.
+
+    Example:
+        >>> problem = ij.problems.heat()
+        >>> problem.parameters.size, len(problem.channels)
+        (49, 1)
     """
     check_count("nodes", nodes, least=3)
     field = Field(

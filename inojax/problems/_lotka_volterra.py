@@ -45,6 +45,11 @@ def lotka_volterra(
 
     Source:
         Carpenter (2018), Predator-Prey Population Dynamics: the Lotka-Volterra model in Stan.
+
+    Example:
+        >>> problem = ij.problems.lotka_volterra()
+        >>> problem.parameters.size, len(problem.channels)
+        (6, 2)
     """
     check_noise(noise)
     parameters = ParameterSpace(_dynamics())
@@ -73,6 +78,11 @@ def lotka_volterra_log_normal(
 
     Source:
         Carpenter (2018), Predator-Prey Population Dynamics: the Lotka-Volterra model in Stan.
+
+    Example:
+        >>> problem = ij.problems.lotka_volterra_log_normal()
+        >>> problem.parameters.size, len(problem.channels)
+        (8, 2)
     """
     import numpyro.distributions as dist
 
@@ -118,6 +128,11 @@ def lynx_hare() -> Observation:
     Source:
         Hewitt (1921), The Conservation of the Wild Life of Canada, by way of Howard (2009),
         Modeling Basics (lecture notes, Texas A&M), and Carpenter (2018).
+
+    Example:
+        >>> observation = ij.problems.lynx_hare()
+        >>> observation.values.shape
+        (21, 2)
     """
     data = importlib.resources.files("inojax.problems") / "_data" / "lynx_hare.csv"
     with importlib.resources.as_file(data) as path:

@@ -48,6 +48,11 @@ def nonlinear_ode(
     Source:
         The code of Zhang, Li and Lowengrub, arXiv 2404.17789, with a21 unknown and noise of
         variance 0.05. Priors and horizon are ours.
+
+    Example:
+        >>> problem = ij.problems.nonlinear_ode()
+        >>> problem.parameters.size, len(problem.channels)
+        (1, 2)
     """
     import numpyro.distributions as dist
 

@@ -44,6 +44,11 @@ def particles(*, snapshots: int = 100, cells: int = 100) -> InverseProblem:
 
     Source:
         Zhang, Li and Lowengrub, arXiv 2404.17789, section 3.2. The priors are ours.
+
+    Example:
+        >>> problem = ij.problems.particles()
+        >>> problem.parameters.size, len(problem.channels)
+        (2, 1)
     """
     import numpyro.distributions as dist
 

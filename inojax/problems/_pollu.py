@@ -61,6 +61,11 @@ def pollu(*, noise: float = 1e-3, readings: int = 3, missing: float = 0.0) -> In
     Source:
         Verwer (1994), SIAM J. Sci. Comput. 15(5), 1243-1250; problem `pollu` of the Test Set for
         IVP Solvers (Bari).
+
+    Example:
+        >>> problem = ij.problems.pollu()
+        >>> problem.parameters.size, len(problem.channels)
+        (25, 20)
     """
     check_noise(noise)
     check_count("readings", readings, most=_TIMES)

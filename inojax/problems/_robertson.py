@@ -44,6 +44,11 @@ def robertson(*, noise: float = 1e-2, readings: int = 10, missing: float = 0.0) 
     Source:
         Robertson (1966) in Walsh (ed.), Numerical Analysis: An Introduction, 178-182; Hairer and
         Wanner, Solving Ordinary Differential Equations II, equation (IV.1.4).
+
+    Example:
+        >>> problem = ij.problems.robertson()
+        >>> problem.parameters.size, len(problem.channels)
+        (3, 3)
     """
     import numpyro.distributions as dist
 

@@ -34,6 +34,11 @@ def scalar_poisson(*, noise: float = 0.1, readings: int = 11) -> InverseProblem:
 
     Source:
         The tutorial of Zhang, Li and Lowengrub, arXiv 2404.17789. The prior is ours.
+
+    Example:
+        >>> problem = ij.problems.scalar_poisson()
+        >>> problem.parameters.size, len(problem.channels)
+        (1, 1)
     """
     import numpyro.distributions as dist
 

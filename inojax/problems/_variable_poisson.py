@@ -50,6 +50,11 @@ def variable_poisson(
     Source:
         Zhang, Li and Lowengrub, arXiv 2404.17789, Table 2, from whose errors the height of the hat
         and the noise follow.
+
+    Example:
+        >>> problem = ij.problems.variable_poisson()
+        >>> problem.parameters.size, len(problem.channels)
+        (49, 1)
     """
     check_count("nodes", nodes, least=3)
     field = Field(

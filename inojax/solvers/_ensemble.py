@@ -228,6 +228,19 @@ def solve_ensemble(  # noqa: PLR0913 - flat keywords, as in ODEModel
     Source:
         G. Steinebach, BIT Numer. Math. 63:27 (2023) for Rodas5P; E. Hairer and G. Wanner,
         Solving Ordinary Differential Equations I (II.4) and II (IV.2) for the step sizes.
+
+    Example:
+        >>> with jax.enable_x64(True):
+        ...     found = ij.solvers.solve_ensemble(
+        ...         lambda t, y, k: -k * y,
+        ...         jnp.ones((2, 1)),
+        ...         jnp.array([[1.0], [1000.0]]),
+        ...         jnp.array([[0.5, 1.0]] * 2),
+        ...         rtol=1e-8,
+        ...         atol=jnp.array(1e-12),
+        ...     )
+        ...     print(np.asarray(found.states[0, :, 0]).round(6).tolist())
+        [0.606531, 0.367879]
     """
     require_x64("`solve_ensemble`")
     initial_states, thetas, times = (jnp.asarray(x) for x in (initial_states, thetas, times))

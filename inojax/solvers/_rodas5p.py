@@ -72,6 +72,17 @@ class Rodas5P(diffrax.AbstractAdaptiveSolver[_SolverState]):
         G. Steinebach, "Construction of Rosenbrock-Wanner method Rodas5P and numerical
         benchmarks within the Julia Differential Equations package", BIT Numer. Math. 63:27
         (2023); the transformed variables are those of Hairer & Wanner II, section IV.7.
+
+    Example:
+        >>> import diffrax
+        >>> with jax.enable_x64(True):
+        ...     solution = diffrax.diffeqsolve(
+        ...         diffrax.ODETerm(lambda t, y, args: -50.0 * y),
+        ...         ij.solvers.Rodas5P(), 0.0, 1.0, 0.01, jnp.ones(1),
+        ...         stepsize_controller=diffrax.PIDController(rtol=1e-6, atol=1e-12),
+        ...     )
+        ...     print(bool(abs(solution.ys[-1, 0]) < 1e-10))
+        True
     """
 
     term_structure: ClassVar = AbstractTerm

@@ -7,6 +7,10 @@ class SolveStatus(enum.IntEnum):
     """How the solve of one trajectory ended; stored as an integer in arrays of statuses.
 
     `SolveStatus(int(solution.status[i])).message` is a sentence for the reader.
+
+    Example:
+        >>> ij.solvers.SolveStatus.SUCCESS.value
+        0
     """
 
     SUCCESS = 0

@@ -45,6 +45,16 @@ class TrainLog(eqx.Module):
         held_out: Held-out loss after each chunk; NaN where none was asked for.
         seconds: Time spent in steps and evaluations, without compilation, this run only.
         compile_seconds: Time spent compiling.
+
+    Example:
+        >>> problem = ij.problems.robertson()
+        >>> inverter = ij.methods.Regression(steps=10).fit(
+        ...     problem, ij.simulate(problem, 64, key=jr.key(0), progress=False), key=jr.key(1),
+        ...     progress=False
+        ... )
+        >>> (log,) = inverter.logs
+        >>> int(log.steps[-1])
+        10
     """
 
     steps: Int[np.ndarray, " chunk"]
@@ -96,6 +106,12 @@ class Trainer(eqx.Module):
         mesh: Devices to spread batches over, see `shard_batch`.
         identity: What else the result depends on (data, settings), as text or digest; a
             checkpoint of another identity is refused.
+
+    Example:
+        >>> import optax
+        >>> trainer = ij.train.Trainer(optax.adam(1e-2), 50, 10, progress=False)
+        >>> trainer.steps
+        50
     """
 
     optimizer: optax.GradientTransformation

@@ -241,7 +241,7 @@ def test_a_hardly_trained_regression_becomes_calibrated(
     corrected = conformal(trained, held_out, key=KEY)
     estimate = inverted(corrected, observations)
     assert (np.abs(covered(estimate, fresh) - 0.9) < 0.022).all()
-    methods.save(corrected, tmp_path)
+    ij.save(corrected, tmp_path)
     loaded = ij.load(tmp_path, problem)
     assert isinstance(loaded, methods.ConformalInverter)
     assert loaded.problem is problem
@@ -250,7 +250,7 @@ def test_a_hardly_trained_regression_becomes_calibrated(
     for one, other in zip(jax.tree.leaves(without_logs), jax.tree.leaves(loaded), strict=True):
         np.testing.assert_array_equal(one, other)
     assert jax.tree.structure(without_logs) == jax.tree.structure(loaded)
-    methods.save(loaded, tmp_path / "again")
+    ij.save(loaded, tmp_path / "again")
     with refuses(ValueError, "other settings.*draws=64.*draws=8"):
         ij.load(tmp_path, problem, method=UNTRAINED["Regression"])
     with refuses(ValueError, "`problem` is not the one"):

@@ -302,7 +302,7 @@ def with_nnx(shape, outputs, *, key):
 def test_every_kind_is_trained_saved_and_compiled(problem, data, cases, method, tmp_path):
     small = data.split(64)[1]
     inverter = method.fit(problem, small, progress=False, key=KEY)
-    methods.save(inverter, tmp_path)
+    ij.save(inverter, tmp_path)
     own_code = method.network in (with_linen, with_nnx)
     if own_code:
         with refuses(ValueError, "code of your own .*`load\\(folder, problem, method=...\\)`"):

@@ -6,11 +6,11 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-import inojax as ij
 from inojax.methods import PINN, BiLO, GaussNewtonWeightOptimizer, LeastSquares, Penalty
 from inojax.methods.pde._equation import equation_of
 from inojax.methods.pde._network_states import input_size
 from inojax.methods.pde._unknowns import Functions, Unknowns
+from inojax.nn._local_operator import LocalOperator
 from inojax.problems import particles
 
 KEY = jr.key(6)
@@ -42,7 +42,7 @@ def most_likely(problem, observation):
 
 def test_local_jumps_hold_their_derivatives_by_the_parameters(problem):
     equation = equation_of(problem, None)
-    network = ij.nn.LocalOperator(input_size(problem.model), 2, width=8, key=KEY)
+    network = LocalOperator(input_size(problem.model), 2, width=8, key=KEY)
     functions = Functions.draw(problem.model, 4, 1, key=KEY)
 
     def jump(theta):

@@ -247,7 +247,7 @@ def test_noise_free_problems_have_no_verdict(linear):
 
 @pytest.fixture
 def folder(quick, tmp_path):
-    methods.save(quick, tmp_path / "inverter")
+    ij.save(quick, tmp_path / "inverter")
     return tmp_path / "inverter"
 
 
@@ -257,7 +257,7 @@ def test_a_loaded_inverter_gives_the_same_bits(method, quick, folder, linear, ob
     same_bits(loaded(observation, key=KEY), quick(observation, key=KEY))
     batch = jax.tree.map(lambda x: x[None], observation)
     same_bits(invert_batch(loaded, batch, key=KEY), invert_batch(quick, batch, key=KEY))
-    methods.save(loaded, folder.with_name("again"))
+    ij.save(loaded, folder.with_name("again"))
     for file in folder.iterdir():
         assert (folder.with_name("again") / file.name).read_bytes() == file.read_bytes()
 
@@ -501,7 +501,7 @@ def test_variants_train_and_come_back_from_disk(variant, linear, small_data, obs
         inverter = variant.fit(linear, small_data, progress=False, key=jr.key(2))
         estimate = inverter(observation, key=KEY)
         assert np.isfinite(estimate.samples).all()
-        methods.save(inverter, tmp_path)
+        ij.save(inverter, tmp_path)
         same_bits(ij.load(tmp_path, linear)(observation, key=KEY), estimate)
 
 

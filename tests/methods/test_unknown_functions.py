@@ -16,6 +16,7 @@ from inojax.methods.pde._equation import equation_of
 from inojax.methods.pde._unknowns import Functions, Unknowns, diagonal, fitted
 from inojax.methods.pde._weight_optimizers import Weights
 from inojax.models import Field, FiniteElements, gradient, partial
+from inojax.nn._local_operator import LocalOperator
 from inojax.problems import heat, variable_poisson
 
 KEY = jr.key(5)
@@ -131,7 +132,7 @@ def test_residual_gradients_are_those_of_a_shifted_function(make):
     problem = make(nodes=5)
     equation = equation_of(problem, None)
     functions = wavy(problem.model)
-    weights = Weights.of(ij.nn.LocalOperator(len(problem.model.coordinates), 1, width=8, key=KEY))
+    weights = Weights.of(LocalOperator(len(problem.model.coordinates), 1, width=8, key=KEY))
     network = weights.build(2.0 * weights.vector)
     points = jr.uniform(KEY, (6, len(problem.model.coordinates)), minval=0.1, maxval=0.9)
     unknowns, weight = Unknowns(jnp.zeros(0), functions), 0.25

@@ -93,6 +93,10 @@ class AbstractAmortizedMethod(AbstractMethod[_Inverter]):
     `_untrained`, which builds the same inverter with arbitrary weights. One that measures scales of
     its own sets `_scales` to False and does without those of the session; one that can do without
     held-out simulations says so by `_holds_out`.
+
+    Example:
+        >>> isinstance(ij.methods.INO(), ij.methods.AbstractAmortizedMethod)
+        True
     """
 
     _trains: ClassVar[bool] = True

@@ -40,6 +40,17 @@ class Regression(AbstractAmortizedMethod["RegressionInverter"]):
         learning_rate: Peak of the one-cycle schedule.
         mask_rate: Share of training observations that lose readings.
         draws: Draws from the predicted spread.
+
+    Example:
+        >>> problem = ij.problems.robertson()
+        >>> dataset = ij.simulate(problem, 64, key=jr.key(0), progress=False)
+
+        >>> inverter = ij.methods.Regression(steps=10).fit(
+        ...     problem, dataset, key=jr.key(1), progress=False
+        ... )
+        >>> observation = problem.simulate(dataset.thetas[0], key=jr.key(2))
+        >>> inverter(observation, key=jr.key(3)).value.shape
+        (3,)
     """
 
     width: int = 512

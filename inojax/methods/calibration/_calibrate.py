@@ -41,6 +41,11 @@ class CalibratedInverter(AbstractWrapper):
         misspecifications: Misfit plus penalty left by a fit on the real solver, in order.
         gaps: Distance of the surrogate from the solver, in order; empty without a surrogate.
         coverage: Share of truths within the 90 % interval of each parameter.
+
+    Example:
+        >>> # what `calibrate(inverter, held_out, key=key)` gives
+        >>> issubclass(ij.methods.CalibratedInverter, ij.methods.AbstractInverter)
+        True
     """
 
     inner: AbstractInverter
@@ -106,6 +111,19 @@ def calibrate(
     Raises:
         ValueError: If the data set is of another problem or too small, if the inverter gives no
             samples, or if the noise is zero.
+
+    Example:
+        >>> problem = ij.problems.robertson()
+        >>> training, held_out = (
+        ...     ij.simulate(problem, 128, key=jr.key(seed), progress=False) for seed in (0, 1)
+        ... )
+        >>> inverter = ij.methods.Regression(steps=10, draws=32).fit(
+        ...     problem, training, key=jr.key(2), progress=False
+        ... )
+
+        >>> calibrated = ij.methods.calibrate(inverter, held_out, key=jr.key(3))
+        >>> calibrated.coverage.shape
+        (3,)
     """
     usable = usable_cases(inverter, dataset, accept=accept)
     found, inside = [], []

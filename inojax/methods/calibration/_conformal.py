@@ -37,6 +37,11 @@ class ConformalInverter(AbstractWrapper):
     Attributes:
         inner: The inverter that is corrected.
         quantiles: Standardized residual that stands for each sample, in order of size.
+
+    Example:
+        >>> # what `conformal(inverter, held_out, key=key)` gives
+        >>> issubclass(ij.methods.ConformalInverter, ij.methods.AbstractInverter)
+        True
     """
 
     inner: AbstractInverter
@@ -133,6 +138,20 @@ def conformal(
     Source:
         Vovk, Gammerman and Shafer 2005, Algorithmic learning in a random world; Lei et al.
         2018, section 5.2 (residuals scaled by a local spread), arXiv 1604.04173.
+
+    Example:
+        >>> problem = ij.problems.robertson()
+        >>> training, held_out = (
+        ...     ij.simulate(problem, 128, key=jr.key(seed), progress=False) for seed in (0, 1)
+        ... )
+        >>> inverter = ij.methods.Regression(steps=10, draws=32).fit(
+        ...     problem, training, key=jr.key(2), progress=False
+        ... )
+
+        >>> corrected = ij.methods.conformal(inverter, held_out, key=jr.key(3))
+        >>> observation = problem.simulate(held_out.thetas[0], key=jr.key(4))
+        >>> corrected(observation, key=jr.key(5)).ticket.corrected
+        True
     """
     usable = usable_cases(inverter, dataset, accept=accept)
     residuals, particles = _held_out_residuals(inverter, usable, key)

@@ -36,7 +36,12 @@ _EVEN = 0.1
 
 
 class Point(enum.Enum):
-    """Which point of the posterior is the estimate: its mode or the mean of its samples."""
+    """Which point of the posterior is the estimate: its mode or the mean of its samples.
+
+    Example:
+        >>> ij.methods.LeastSquares(point=ij.methods.Point.MEAN).point.value
+        'mean'
+    """
 
     MODE = "mode"
     MEAN = "mean"
@@ -84,6 +89,14 @@ class LeastSquares(AbstractMethod["LeastSquaresInverter"]):
         Nocedal and Wright, Numerical Optimization, chapter 10; Kass and Raftery, Bayes factors,
         J. Am. Stat. Assoc. 90 (1995), for Laplace's approximation; Boender and Rinnooy Kan, Math.
         Program. 37 (1987), for how many starts are enough.
+
+    Example:
+        >>> problem = ij.problems.lotka_volterra()
+        >>> inverter = ij.methods.LeastSquares(draws=64, candidates=0).fit(problem)
+        >>> estimate = inverter(ij.problems.lynx_hare(), key=jr.key(0))
+
+        >>> bool(abs(estimate["beta"] - 0.03) < 0.01)
+        True
     """
 
     _trains: ClassVar[bool] = False

@@ -31,6 +31,11 @@ class Coordinates(enum.Enum):
     `UNIT` (prior CDF) suits parameters known to lie within their priors; it keeps bounds exactly.
     `UNCONSTRAINED` suits wide priors and fits without one, which may end far out in a tail; an
     optimum at an end of a prior lies at infinity there, and is missed.
+
+    Example:
+        >>> wide = ij.methods.LeastSquares(coordinates=ij.methods.Coordinates.UNCONSTRAINED)
+        >>> wide.coordinates.value
+        'unconstrained'
     """
 
     UNIT = "unit"
@@ -45,6 +50,10 @@ class Penalty(enum.Enum):
     density of the prior in physical values; its minimum is the maximum a posteriori estimate.
     `NONE` gives the maximum likelihood estimate; samples are those of a prior that is flat in the
     coordinates, which in unit coordinates is the prior itself, but for a total variation.
+
+    Example:
+        >>> ij.methods.LeastSquares(penalty=ij.methods.Penalty.DENSITY).penalty.value
+        'density'
     """
 
     SPREAD = "spread"

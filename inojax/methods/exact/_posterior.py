@@ -54,6 +54,13 @@ class Posterior(AbstractMethod["PosteriorInverter"]):
     Source:
         Hoffman and Gelman, arXiv 1111.4246 (in NumPyro); Vehtari et al., arXiv 1903.08008, for
         when chains have mixed.
+
+    Example:
+        >>> problem = ij.problems.lotka_volterra()
+        >>> start = ij.methods.LeastSquares(draws=64, candidates=0).fit(problem)
+        >>> sampler = ij.methods.Posterior(chains=4, warmup=500, draws=500).refine(start)
+        >>> sampler.problem is problem  # to sample: `sampler(observation, key=key)`
+        True
     """
 
     _trains: ClassVar[bool] = False

@@ -66,6 +66,12 @@ class SequentialMonteCarlo(AbstractMethod["SequentialMonteCarloInverter"]):
     Source:
         Del Moral, Doucet and Jasra, J. R. Stat. Soc. B 68 (2006); Dau and Chopin, arXiv
         2011.02328 (waste-free); ter Braak, Stat. Comput. 16 (2006), for the moves.
+
+    Example:
+        >>> method = ij.methods.SequentialMonteCarlo(populations=2, particles=64, draws=64)
+        >>> inverter = method.fit(ij.problems.robertson())
+        >>> inverter.method.particles
+        64
     """
 
     _trains: ClassVar[bool] = False

@@ -76,6 +76,21 @@ class BiLO(AbstractEquationMethod["BiLOInverter"]):
 
     Source:
         Zhang, Li and Lowengrub, arXiv 2404.17789 (J. Comput. Phys. 551, 114679).
+
+    Example:
+        >>> problem = ij.problems.scalar_poisson()
+        >>> method = ij.methods.BiLO(
+        ...     width=8, pretraining=20, steps=20,
+        ...     weight_optimizer=ij.methods.AdamWeightOptimizer(),
+        ...     parameter_optimizer=ij.methods.AdamParameterOptimizer(),
+        ... )
+        >>> inverter = method.fit(problem, key=jr.key(0))
+
+        >>> observation = problem.simulate(
+        ...     problem.parameters.from_unit(np.full(1, 0.4)), key=jr.key(1)
+        ... )
+        >>> inverter(observation, key=jr.key(2)).value.shape
+        (1,)
     """
 
     width: int = 64
@@ -208,6 +223,19 @@ class BiLOInverter(AbstractEquationInverter[LocalSolution]):
         functions: The unknown functions of the guess.
         losses: Loss of each step of the pretraining.
         logs: Empty.
+
+    Example:
+        >>> problem = ij.problems.scalar_poisson()
+        >>> method = ij.methods.BiLO(
+        ...     width=8, pretraining=20, steps=20,
+        ...     weight_optimizer=ij.methods.AdamWeightOptimizer(),
+        ...     parameter_optimizer=ij.methods.AdamParameterOptimizer(),
+        ... )
+        >>> inverter = method.fit(problem, key=jr.key(0))
+
+        >>> theta = problem.parameters.from_unit(np.full(1, 0.5))
+        >>> inverter.predict(np.array([[0.25], [0.5]]), theta).shape
+        (2, 1)
     """
 
     problem: InverseProblem

@@ -58,6 +58,11 @@ class AdamParameterOptimizer(AbstractParameterOptimizer):
     Attributes:
         learning_rate: Its learning rate, constant.
         amsgrad: Whether the second moment keeps its maximum.
+
+    Example:
+        >>> method = ij.methods.BiLO(parameter_optimizer=ij.methods.AdamParameterOptimizer())
+        >>> method.parameter_optimizer == ij.methods.AdamParameterOptimizer()
+        True
     """
 
     learning_rate: float = 1e-3
@@ -113,6 +118,11 @@ class GaussNewtonParameterOptimizer(AbstractParameterOptimizer):
             parameters do not follow what the operator's own descent shakes.
         reach: Most that a coordinate changes in one step.
         damping: What is added to the curvature, as a share of its diagonal.
+
+    Example:
+        >>> method = ij.methods.BiLO(parameter_optimizer=ij.methods.GaussNewtonParameterOptimizer())
+        >>> method.parameter_optimizer == ij.methods.GaussNewtonParameterOptimizer()
+        True
     """
 
     learning_rate: float = 0.1

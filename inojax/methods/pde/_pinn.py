@@ -52,6 +52,21 @@ class PINN(AbstractEquationMethod["PINNInverter"]):
     Source:
         Raissi, Perdikaris and Karniadakis, J. Comput. Phys. 378 (2019); as a baseline in Zhang, Li
         and Lowengrub, arXiv 2404.17789.
+
+    Example:
+        >>> problem = ij.problems.scalar_poisson()
+        >>> method = ij.methods.PINN(
+        ...     width=8, pretraining=20, steps=20,
+        ...     weight_optimizer=ij.methods.AdamWeightOptimizer(),
+        ...     parameter_optimizer=ij.methods.AdamParameterOptimizer(),
+        ... )
+        >>> inverter = method.fit(problem, key=jr.key(0))
+
+        >>> observation = problem.simulate(
+        ...     problem.parameters.from_unit(np.full(1, 0.4)), key=jr.key(1)
+        ... )
+        >>> inverter(observation, key=jr.key(2)).value.shape
+        (1,)
     """
 
     width: int = 64
@@ -149,6 +164,11 @@ class PINNInverter(AbstractEquationInverter[PINNSolution]):
         functions: The unknown functions of the guess.
         losses: Loss of each step of the pretraining.
         logs: Empty.
+
+    Example:
+        >>> # what `PINN().fit(problem, key=key)` gives
+        >>> issubclass(ij.methods.PINNInverter, ij.methods.AbstractInverter)
+        True
     """
 
     problem: InverseProblem

@@ -87,6 +87,11 @@ class AdamWeightOptimizer(AbstractWeightOptimizer):
     Attributes:
         learning_rate: Its learning rate, constant.
         amsgrad: Whether the second moment keeps its maximum.
+
+    Example:
+        >>> method = ij.methods.BiLO(weight_optimizer=ij.methods.AdamWeightOptimizer())
+        >>> method.weight_optimizer == ij.methods.AdamWeightOptimizer()
+        True
     """
 
     learning_rate: float = 1e-3
@@ -147,6 +152,11 @@ class GaussNewtonWeightOptimizer(AbstractWeightOptimizer):
         Müller and Zeinhofer, Achieving high accuracy with PINNs via energy natural gradient
         descent, ICML 2023 (arXiv 2302.13163); the linear system in the space of points is that
         of arXiv 2401.10190.
+
+    Example:
+        >>> method = ij.methods.BiLO(weight_optimizer=ij.methods.GaussNewtonWeightOptimizer())
+        >>> method.weight_optimizer == ij.methods.GaussNewtonWeightOptimizer()
+        True
     """
 
     points: int | None = 128

@@ -39,6 +39,10 @@ class DriftSettings(eqx.Module):
         pool: Particles kept on their way between steps, a multiple of `batch`.
         restart: Chance, after each move, that a group starts anew with another observation.
         mask_rate: Share of training observations that lose readings.
+
+    Example:
+        >>> ij.methods.INO(drift=ij.methods.DriftSettings(steps=2000)).drift.steps
+        2000
     """
 
     width: int = 512

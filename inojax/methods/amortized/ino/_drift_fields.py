@@ -51,6 +51,10 @@ class ResidualDrift(AbstractDriftField):
 
     Source:
         Ours; the antisymmetric form is of Deng et al. (arXiv 2602.04770), section 3.
+
+    Example:
+        >>> ij.methods.DriftSettings(field=ij.methods.ResidualDrift()).field
+        ResidualDrift()
     """
 
     temperature: float = 1e-4
@@ -105,6 +109,10 @@ class ReportedDrift(AbstractDriftField):
 
     Source:
         arXiv 2603.11854, as far as it is known; normalization and bandwidth rule are ours.
+
+    Example:
+        >>> ij.methods.DriftSettings(field=ij.methods.ReportedDrift()).field
+        ReportedDrift()
     """
 
     bandwidth: float = 1.0

@@ -57,6 +57,22 @@ class INO(AbstractAmortizedMethod["INOInverter"]):
 
     Source:
         arXiv 2603.11854. Where it is silent the choices are ours; `docs` says which and why.
+
+    Example:
+        >>> problem = ij.problems.robertson()
+        >>> dataset = ij.simulate(problem, 64, key=jr.key(0), progress=False)
+
+        >>> method = ij.methods.INO(
+        ...     surrogate=ij.methods.SurrogateSettings(
+        ...         network=ij.nn.FNOSettings(width=8, modes=4), steps=4
+        ...     ),
+        ...     drift=ij.methods.DriftSettings(steps=4),
+        ... )
+
+        >>> inverter = method.fit(problem, dataset, key=jr.key(1), progress=False)
+        >>> observation = problem.simulate(dataset.thetas[0], key=jr.key(2))
+        >>> inverter(observation, key=jr.key(3)).value.shape
+        (3,)
     """
 
     surrogate: SurrogateSettings = SurrogateSettings()
@@ -173,6 +189,11 @@ class INOInverter(AbstractAmortizedInverter):
         surrogate: The C-FNO.
         drift: The drifting model.
         logs: Training logs of the two stages, empty after loading.
+
+    Example:
+        >>> # what `INO().fit(problem, dataset, key=key)` gives
+        >>> issubclass(ij.methods.INOInverter, ij.methods.AbstractInverter)
+        True
     """
 
     problem: InverseProblem

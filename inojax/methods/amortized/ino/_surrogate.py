@@ -44,6 +44,10 @@ class SurrogateSettings(eqx.Module):
         reading_dropout: Share of examples in which the network sees no readings and must
             predict from the parameters alone. A network that always sees readings learns to
             copy them, and then no hypothesis ever contradicts them.
+
+    Example:
+        >>> ij.methods.INO(surrogate=ij.methods.SurrogateSettings(steps=2000)).surrogate.steps
+        2000
     """
 
     network: FNOSettings = FNOSettings()

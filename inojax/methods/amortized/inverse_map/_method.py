@@ -55,6 +55,10 @@ class Spread(enum.Enum):
     as its errors are; `LAPLACE` the covariance of the Laplace approximation at the true
     parameters, which is learned as a second answer. It leaves the network's own errors out, so its
     intervals are too narrow by as much as these count.
+
+    Example:
+        >>> ij.methods.InverseMap(spread=ij.methods.Spread.NONE).spread.value
+        'none'
     """
 
     NONE = "none"
@@ -98,6 +102,15 @@ class InverseMap(AbstractAmortizedMethod["InverseMapInverter"]):
 
     Source:
         Rudi, Bessac and Lenzi, arXiv 2012.06691.
+
+    Example:
+        >>> problem = ij.problems.lotka_volterra()
+        >>> dataset = ij.simulate(problem, 64, key=jr.key(0), progress=False)
+        >>> method = ij.methods.InverseMap(network=ij.nn.Dense((8,)), steps=4)
+        >>> inverter = method.fit(problem, dataset, key=jr.key(1), progress=False)
+
+        >>> inverter(ij.problems.lynx_hare(), key=jr.key(3)).value.shape
+        (6,)
     """
 
     _scales: ClassVar[bool] = False
@@ -381,6 +394,11 @@ class InverseMapInverter(AbstractAmortizedInverter):
         probe: What it says about a certain series; a network that says something else on loading
             is another one.
         logs: Log of the training, empty after loading.
+
+    Example:
+        >>> # what `InverseMap().fit(problem, dataset, key=key)` gives
+        >>> issubclass(ij.methods.InverseMapInverter, ij.methods.AbstractInverter)
+        True
     """
 
     problem: InverseProblem

@@ -35,6 +35,10 @@ class Inputs(enum.Enum):
 
     `SERIES` are its readings, `SPECTRUM` the logarithm of its power at each frequency, which
     does not say when something happens, `BOTH` one below the other.
+
+    Example:
+        >>> ij.methods.InverseMap(inputs=ij.methods.Inputs.BOTH).inputs.value
+        'both'
     """
 
     SERIES = "series"
@@ -47,6 +51,10 @@ class Labels(enum.Enum):
 
     `UNIT` is the prior's distribution function; `RANGE` runs from the smallest to the largest
     physical value among the training simulations, as published.
+
+    Example:
+        >>> ij.methods.InverseMap(labels=ij.methods.Labels.RANGE).labels.value
+        'range'
     """
 
     UNIT = "unit"
