@@ -52,6 +52,9 @@ LONGEST_FUNCTION = 80  # lines of code
 FOLDERS = ("exact", "amortized", "pde", "calibration")
 HEAVY = ("matplotlib", "numpyro", "zarr", "orbax", "flax", "tyro")
 
+# Modules, by their paths, with those that each imports.
+Graph = dict[tuple[str, ...], set[tuple[str, ...]]]
+
 
 class Import(NamedTuple):
     """One imported module, as absolute path, and the place of the import."""
@@ -120,6 +123,33 @@ def order_violations(path: Path, root: Path = PACKAGE) -> list[str]:
         elif RANK[other] >= RANK[unit] or (unit, other) == ("problems", "methods"):
             problems.append(f"{where}: {unit} must not import {other}")
     return problems
+
+
+def import_graph(paths: list[Path], root: Path = PACKAGE) -> Graph:
+    """Which modules each of these files imports; a folder stands for its `__init__`."""
+
+    def module(target: tuple[str, ...]) -> tuple[str, ...]:
+        is_folder = root.parent.joinpath(*target).is_dir()
+        return (*target, "__init__") if is_folder else target
+
+    return {
+        dotted(path, root): {module(target) for target, _ in imports(path, root)} for path in paths
+    }
+
+
+def in_cycles(graph: Graph) -> set[tuple[str, ...]]:
+    """Modules that import themselves, directly or through others."""
+
+    def reached(module: tuple[str, ...]) -> set[tuple[str, ...]]:
+        found, waiting = set(), [*graph[module]]
+        while waiting:
+            other = waiting.pop()
+            if other not in found:
+                found.add(other)
+                waiting += graph.get(other, ())
+        return found
+
+    return {module for module in graph if module in reached(module)}
 
 
 def code_lines(source: str) -> dict[str, int]:
@@ -199,6 +229,34 @@ def test_the_order_check_itself(tmp_path: Path, file: str, statement: str, compl
     found = order_violations(root / file, root)
     assert len(found) == (complaint is not None)
     assert all(complaint in line for line in found)
+
+
+def test_no_modules_import_each_other():
+    assert in_cycles(import_graph(sources(PACKAGE))) == set()
+
+
+@pytest.mark.parametrize(
+    ("contents", "cycle"),
+    [
+        ({"_a": "from ._b import x", "_b": "import numpy", "_c": "from ._a import x"}, set()),
+        ({"_a": "from ._b import x", "_b": "def f():\n    from ._a import x"}, {"_a", "_b"}),
+        (
+            {"_a": "from . import _b", "_b": "from ._c import x", "_c": "import inojax._a"},
+            {"_a", "_b", "_c"},
+        ),
+        (
+            {"_a": "from . import x", "__init__": "from ._a import x", "_c": "from ._a import x"},
+            {"_a", "__init__"},
+        ),
+    ],
+)
+def test_the_cycle_check_itself(tmp_path: Path, contents: dict[str, str], cycle: set[str]):
+    root = tmp_path / "inojax"
+    root.mkdir()
+    for name, source in contents.items():
+        (root / f"{name}.py").write_text(source)
+    found = in_cycles(import_graph(sources(root), root))
+    assert {module[-1] for module in found} == cycle
 
 
 @pytest.mark.parametrize("path", sources(PACKAGE), ids=lambda path: "/".join(dotted(path)[1:]))

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import DTypeLike
 
 from ..solvers import SolveStatus
+from ._store import Finished, Store
 
 _BLOCK = 1024
 
@@ -126,10 +127,8 @@ class Dataset:
             FileNotFoundError: If there is nothing at `path`.
             ValueError: If `path` is no dataset, or a damaged one.
         """
-        from ._store import Store
-
         store = Store.open(Path(path))
-        dataset = store.dataset()
+        dataset = dataset_of(store.simulations())
         total = store.manifest["n"]
         if len(dataset) < total:
             warnings.warn(
@@ -276,3 +275,8 @@ class Dataset:
             return source(slice(int(some[0]), int(some[-1]) + 1))[some - some[0]]
 
         return read
+
+
+def dataset_of(found: Finished) -> Dataset:
+    """What is finished in a store; trajectories are read when they are first used."""
+    return Dataset(**found._asdict())

@@ -24,10 +24,10 @@ from ..models._ode import ODEModel
 from ..models._pde import PDEModel
 from ..solvers import SolveStatus
 from ._compare import Comparison
-from ._dataset import Dataset, SimulationTiming
+from ._dataset import Dataset, SimulationTiming, dataset_of
 from ._manifest import manifest_of
 from ._second_look import settle, some_of
-from ._store import Store
+from ._store import Finished, Store
 
 _WARN_ABOVE = 0.01
 
@@ -114,7 +114,7 @@ def simulate(  # noqa: PLR0913 - flat keywords, as in ODEModel
         solver = _Solver(problem.model, mesh)
         make_bar = functools.partial(tqdm, desc=problem.name, disable=not progress)
         _run(solver, sink, range(sink.chunks)[share[0] :: share[1]], make_bar)
-        dataset = sink.dataset()
+        dataset = sink.whole if isinstance(sink, _Memory) else dataset_of(sink.simulations())
     dataset.timing = SimulationTiming(
         total_seconds=time.perf_counter() - began,
         compile_seconds=solver.compile_seconds,
@@ -164,9 +164,6 @@ class _Memory:
         self.whole.trajectories[rows] = states
         self.whole.status[rows] = status
 
-    def dataset(self) -> Dataset:
-        return self.whole
-
 
 _Sink = Store | _Memory
 
@@ -178,7 +175,7 @@ def _open_sink(
     arrays: dict[str, np.ndarray],
     *,
     shared: bool,
-    settle: Callable[[Comparison, Dataset], None],
+    settle: Callable[[Comparison, Finished], None],
 ) -> Iterator[_Sink]:
     if store is not None:
         with Store.resume(Path(store), manifest, arrays, shared=shared, settle=settle) as sink:
@@ -197,11 +194,11 @@ def _open_sink(
 
 
 def _settle(
-    problem: InverseProblem, store: Any, accept: bool, comparison: Comparison, found: Dataset
+    problem: InverseProblem, store: Any, accept: bool, comparison: Comparison, found: Finished
 ) -> None:
     settle(
         comparison,
-        lambda: some_of(found) if len(found) else None,
+        lambda: some_of(dataset_of(found)) if len(found.thetas) else None,
         problem,
         accept=accept,
         beginning=f"The `store` at {store} was made by another call",

@@ -16,19 +16,38 @@ import time
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from ._compare import Comparison, compare
-from ._dataset import Dataset
 from ._manifest import FORMAT, VERSION, Manifest
 from ._parts import array_digest
 
 _ARRAYS = ("thetas", "unit", "times", "trajectories", "status", "complete")
 # Present while a store is being laid out: what stands beside it may be thrown away.
 _LAYING_OUT = "inojax-creating"
+
+
+class Finished(NamedTuple):
+    """The finished simulations of a store, whose trajectories are read when they are needed.
+
+    Attributes:
+        thetas: Parameters in physical units.
+        unit: The same in unit coordinates.
+        times: Output times.
+        status: A `SolveStatus` for each.
+        trajectories: Reads the states of a slice of them.
+        manifest: What they were made from.
+    """
+
+    thetas: Float[np.ndarray, "n parameter"]
+    unit: Float[np.ndarray, "n parameter"]
+    times: Float[np.ndarray, " time"]
+    status: Int[np.ndarray, " n"]
+    trajectories: Callable[[slice], np.ndarray]
+    manifest: Manifest
 
 
 class Store:
@@ -95,7 +114,7 @@ class Store:
         arrays: dict[str, np.ndarray],
         *,
         shared: bool = False,
-        settle: Callable[[Comparison, Dataset], None] | None = None,
+        settle: Callable[[Comparison, Finished], None] | None = None,
     ) -> Iterator["Store"]:
         """Open a store for writing, laying it out first where there is none.
 
@@ -127,7 +146,7 @@ class Store:
             store = cls.open(path, mode="r+")
             comparison = compare(store.manifest, manifest)
             if any(comparison):
-                (settle or _refuse)(comparison, store.dataset())
+                (settle or _refuse)(comparison, store.simulations())
                 # What was accepted is of the problem at hand, as far as anybody can tell.
                 store.manifest = manifest | {"thetas": store.manifest["thetas"]}
             if lock.exclusive:
@@ -186,8 +205,8 @@ class Store:
             os.replace(partial, marker)
             _flush(marker.parent)
 
-    def dataset(self) -> Dataset:
-        """The finished simulations; trajectories are read when they are first used."""
+    def simulations(self) -> Finished:
+        """What is complete on disk."""
         finished = self.finished()
         size, total = self.chunk_size, len(self.thetas)
         spans = [np.arange(c * size, min(c * size + size, total)) for c in finished]
@@ -203,14 +222,8 @@ class Store:
                     return array[int(index[0]) : int(index[-1]) + 1]
                 return array.oindex[index]
 
-        return Dataset(
-            self.thetas[rows],
-            self.unit[rows],
-            times=self.times,
-            trajectories=read,
-            status=status,
-            manifest=self.manifest,
-        )
+        thetas, unit = self.thetas[rows], self.unit[rows]
+        return Finished(thetas, unit, self.times, status, read, self.manifest)
 
     def _files(self, chunk: int) -> tuple[Path, Path]:
         root = self.path
@@ -227,8 +240,8 @@ class Store:
             raise ValueError(_damaged(self.path, f"{what} cannot be read ({error})")) from error
 
 
-def _refuse(comparison: Comparison, dataset: Dataset) -> None:
-    del dataset
+def _refuse(comparison: Comparison, found: Finished) -> None:
+    del found
     raise ValueError(f"The store differs in: {'; '.join(itertools.chain(*comparison))}.")
 
 

@@ -7,6 +7,7 @@ from ._inverter import (
     invert_batch as invert_batch,
 )
 from ._method import AbstractMethod as AbstractMethod
+from ._penalty import Penalty as Penalty
 from ._resimulate import resimulate as resimulate
 from .amortized._method import AbstractAmortizedMethod as AbstractAmortizedMethod
 from .amortized._regression import Regression as Regression
@@ -32,7 +33,7 @@ from .calibration._conformal import (
     conformal as conformal,
 )
 from .exact._least_squares import LeastSquares as LeastSquares, Point as Point
-from .exact._objective import Coordinates as Coordinates, Penalty as Penalty
+from .exact._objective import Coordinates as Coordinates
 from .exact._posterior import Posterior as Posterior
 from .exact._sequential_monte_carlo import SequentialMonteCarlo as SequentialMonteCarlo
 from .pde._bilo import BiLO as BiLO, BiLOInverter as BiLOInverter

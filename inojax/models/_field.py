@@ -266,6 +266,23 @@ class Field(eqx.Module):
             back, values.dtype
         )
 
+    def slope_rows(self, slopes: Float[Array, " point"]) -> list[Float[Array, " point"]]:
+        """What its prior says of slopes, for a function that is a network, as least squares.
+
+        Args:
+            slopes: At points that are spread evenly from end to end.
+
+        Returns:
+            Numbers whose mean square is ∫ f'² / r²; then, with a total variation, such whose mean
+            square has twice its derivative.
+        """
+        length = self.nodes[-1] - self.nodes[0]
+        found = [slopes * np.float32(length**0.5 / self.roughness)]
+        if self.total_variation is not None:
+            weights = jax.lax.stop_gradient(self.total_variation.weights(slopes))
+            found.append(slopes * jnp.sqrt(np.float32(length) * weights))
+        return found
+
     def variation(self, coefficients: Float[ArrayLike, " size"]) -> Variation:
         """The penalty of its total variation; zero if it has none.
 

@@ -17,9 +17,10 @@ from ...data._dataset import Dataset
 from ...models._calls import compiled, in_calls
 from .._batches import in_precision
 from .._inverter import AbstractInverter
+from .._penalty import Penalty
 from .._resimulate import Misfit, misfit, squared_residuals
 from ..exact._levenberg_marquardt import Local, minimize
-from ..exact._objective import Coordinates, Objective, Penalty
+from ..exact._objective import Coordinates, Objective
 from ._held_out import invert_held_out, usable_cases
 from ._wrapper import AbstractWrapper
 

@@ -23,11 +23,12 @@ from .._batches import split_each
 from .._checks import check_choices, check_counts
 from .._inverter import AbstractExactInverter, AbstractInverter
 from .._method import AbstractMethod, FitArguments
+from .._penalty import Penalty
 from .._resimulate import estimates_noise
 from ._importance import resample, temper
 from ._laplace_mixture import draw, find_peaks, how_it_ended, log_densities
 from ._levenberg_marquardt import Local, Minimum, minimize
-from ._objective import Coordinates, Objective, Penalty
+from ._objective import Coordinates, Objective
 from ._rounds import Ended, Limits, Rounds, all_rounds, with_search
 from ._start import starting_from
 

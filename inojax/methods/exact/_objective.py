@@ -1,7 +1,7 @@
 """What least squares minimizes: the misfit of the real solver plus a prior, in some coordinates."""
 
 import enum
-from typing import Any, cast
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,10 +13,10 @@ from ..._blocks import in_blocks
 from ..._inverse_problem import InverseProblem
 from ..._linearization import linearize
 from ..._observation import Observation
-from ..._parameters import UNIT_PRECISION
 from ..._x64 import is_traced
 from ...models._calls import compiled, in_calls
 from ...models._field import Variation
+from .._penalty import Penalty, penalties
 from ._levenberg_marquardt import Local
 
 # Unit coordinates nearest to an end of a prior that goes on for ever.
@@ -40,25 +40,6 @@ class Coordinates(enum.Enum):
 
     UNIT = "unit"
     UNCONSTRAINED = "unconstrained"
-
-
-class Penalty(enum.Enum):
-    """What least squares adds to the misfit.
-
-    `SPREAD` is a parabola with the prior's mean and variance in unit coordinates; its minimum is
-    near the posterior mean, which has the smallest expected error. `DENSITY` is minus the log
-    density of the prior in physical values; its minimum is the maximum a posteriori estimate.
-    `NONE` gives the maximum likelihood estimate; samples are those of a prior that is flat in the
-    coordinates, which in unit coordinates is the prior itself, but for a total variation.
-
-    Example:
-        >>> ij.methods.LeastSquares(penalty=ij.methods.Penalty.DENSITY).penalty.value
-        'density'
-    """
-
-    SPREAD = "spread"
-    DENSITY = "density"
-    NONE = "none"
 
 
 class Objective(eqx.Module):
@@ -218,27 +199,16 @@ class Objective(eqx.Module):
 
     def prior(self, x: Float[Array, "row parameter"]) -> Local:
         """The penalty alone."""
-        ones = jnp.ones_like(x)
-
-        def slope(y: Array) -> Array:
-            return jax.jvp(self._penalties, (y,), (ones,))[1]
-
-        curvature = jnp.maximum(jax.jvp(slope, (x,), (ones,))[1], 0.0)
-        diagonal = jax.vmap(jnp.diag)(curvature)
-        return Local(jnp.sum(self._penalties(x), axis=1), slope(x), diagonal)
+        space = self.problem.parameters
+        found = penalties(self.penalty, space, self.theta, x, unit=self.to_unit)
+        diagonal = jax.vmap(jnp.diag)(found.curvature)
+        return Local(jnp.sum(found.value, axis=1), found.slope, diagonal)
 
     def __call__(
         self, x: Float[Array, "row parameter"], observations: Observation, count: Array
     ) -> Local:
         """Both together."""
         return jax.tree.map(jnp.add, self.misfit(x, observations, count), self.prior(x))
-
-    def _penalties(self, x: Array) -> Array:
-        if self.penalty is Penalty.NONE:
-            return jnp.zeros_like(x)
-        if self.penalty is Penalty.SPREAD:
-            return 0.5 * UNIT_PRECISION * jnp.square(self.to_unit(x) - 0.5)
-        return -cast(Array, self.problem.parameters.log_densities(self.theta(x)))
 
 
 @compiled

@@ -24,8 +24,9 @@ from .._checks import check_counts
 from .._estimates import estimate_from_cloud
 from .._inverter import AbstractExactInverter, AbstractInverter
 from .._method import AbstractMethod, FitArguments
+from .._penalty import Penalty
 from ._diagnostics import mixing
-from ._objective import Coordinates, Objective, Penalty, logit
+from ._objective import Coordinates, Objective, logit
 from ._start import starting_from
 
 # Draws from the prior that give the first mass matrix.

@@ -23,9 +23,10 @@ from .._checks import check_counts
 from .._estimates import estimate_from_cloud
 from .._inverter import AbstractExactInverter
 from .._method import AbstractMethod, FitArguments
+from .._penalty import Penalty
 from ._diagnostics import mixing
 from ._importance import resample, temper
-from ._objective import Coordinates, Objective, Penalty
+from ._objective import Coordinates, Objective
 
 # From one temperature to the next half of the particles stay worth something.
 _EFFECTIVE = 0.5

@@ -17,7 +17,7 @@ from ...nn._local_operator import LocalOperator
 from ...train import TrainLog
 from .._checks import check_choices, check_counts, check_parts
 from .._estimates import estimate_from_cloud, estimate_from_point
-from ..exact._objective import Penalty
+from .._penalty import Penalty
 from ._equation import Equation, equation_of
 from ._equation_inverter import AbstractEquationInverter, AbstractEquationMethod
 from ._network_states import input_size

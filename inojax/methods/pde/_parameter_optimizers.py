@@ -5,15 +5,14 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
 from ..._linearization import Linearization
-from ..._parameters import UNIT_PRECISION, ParameterSpace
+from ..._parameters import ParameterSpace
 from .._checks import check_positive
-from ..exact._objective import Penalty
+from .._penalty import Penalty, penalties
 from ._unknowns import Unknowns
 from ._weight_optimizers import last_third
 
@@ -170,17 +169,6 @@ class GaussNewtonParameterOptimizer(AbstractParameterOptimizer):
         return x + change * jnp.minimum(1.0, self.reach / jnp.max(jnp.abs(change))), state
 
 
-def penalty_of(
-    space: ParameterSpace, penalty: Penalty, theta: Float[Array, " parameter"]
-) -> Float[Array, " parameter"]:
-    """What is added to the misfit for each parameter, at physical values."""
-    if penalty is Penalty.NONE:
-        return jnp.zeros_like(theta)
-    if penalty is Penalty.SPREAD:
-        return 0.5 * UNIT_PRECISION * jnp.square(jnp.asarray(space.to_unit(theta)) - 0.5)
-    return -cast(Array, space.log_densities(theta))
-
-
 def penalized(
     line: Linearization,
     space: ParameterSpace,
@@ -197,12 +185,5 @@ def penalized(
         unknowns_of: Unknowns at coordinates, each scalar of its own coordinate.
         x: Where.
     """
-
-    def slope(x: Array) -> Array:
-        def total(x: Array) -> Array:
-            return jnp.sum(penalty_of(space, penalty, unknowns_of(x).scalars))
-
-        return jax.grad(total)(x)
-
-    bend = jnp.maximum(jax.jvp(slope, (x,), (jnp.ones_like(x),))[1], 0.0)
-    return line.gradient + slope(x), line.fisher + jnp.diag(bend)
+    found = penalties(penalty, space, lambda x: unknowns_of(x).scalars, x)
+    return line.gradient + found.slope, line.fisher + jnp.diag(found.curvature)

@@ -125,12 +125,9 @@ class Functions(eqx.Module):
         """
         columns = [jnp.zeros((len(points), 0), points.dtype)]
         for field, axis, network in self._each():
-            slope = _along(field, network, points[:, axis])[1]
-            length = field.nodes[-1] - field.nodes[0]
-            columns.append(slope[:, None] * np.float32(length**0.5 / field.roughness))
-            if field.total_variation is not None:
-                weights = jax.lax.stop_gradient(field.total_variation.weights(slope))
-                columns.append((slope * jnp.sqrt(np.float32(length) * weights))[:, None])
+            columns += [
+                x[:, None] for x in field.slope_rows(_along(field, network, points[:, axis])[1])
+            ]
         return jnp.concatenate(columns, axis=1)
 
     def _each(self) -> Any:

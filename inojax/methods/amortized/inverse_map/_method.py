@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Key
 from ...._estimate import Estimate
 from ...._inverse_problem import InverseProblem, measure
 from ...._observation import Observation
+from ...._parameters import UNIT_PRECISION
 from ...._x64 import is_traced
 from ....nn import NetworkBuilder
 from ....nn._normal import Normal
@@ -339,8 +340,8 @@ class InverseMap(AbstractAmortizedMethod["InverseMapInverter"]):
                 return squares
             raw = (model(x)[len(wanted) :] * encoder.number_spread) + encoder.number_center
             gap = (raw - numbers) / encoder.number_spread
-            # A label that is uniform has variance 1/12: both terms begin near one.
-            return 12.0 * squares + jnp.mean(jnp.square(gap))
+            # Both terms begin near one.
+            return UNIT_PRECISION * squares + jnp.mean(jnp.square(gap))
 
         return error
 

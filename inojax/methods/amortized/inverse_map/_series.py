@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from ...._blocks import in_blocks
 from ...._inverse_problem import InverseProblem, measure
+from ...._parameters import UNIT_PRECISION
 from ...._x64 import is_traced
 from ....nn._normal import Normal
 from .._masking import mask_readings
@@ -115,8 +116,8 @@ class SeriesEncoder(eqx.Module):
         slots, channels = series_slots(problem), len(problem.channels)
         frequencies, size = slots.count // 2 + 1, problem.parameters.size
         numbers = Normal.size(size)
-        # Outputs of zero mean a variance of 1/12, that of the prior.
-        center = np.where(np.arange(numbers) < size, -np.log(12.0), 0.0)
+        # Outputs of zero mean the prior's variance.
+        center = np.where(np.arange(numbers) < size, -np.log(UNIT_PRECISION), 0.0)
         arrays = (
             np.zeros(channels), np.ones(channels), np.full(channels, _SMALLEST),
             np.zeros((frequencies, channels)), np.ones((frequencies, channels)),
