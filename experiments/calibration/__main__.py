@@ -38,9 +38,9 @@ from jaxtyping import Array, Bool, Float, Key
 import inojax as ij
 from experiments.calibration._several_optima import Ambiguous, optima_table, weigh_optima
 from experiments.common.clocks import Clocks, compiling
+from experiments.common.evaluation import Row, observe, take
 from experiments.common.files import kept
 from experiments.common.runner import Arguments, Preset, main, run_once, stage
-from experiments.common.scoring import Row, observe, take
 from experiments.common.tables import number, table
 from inojax import plot
 from inojax.methods import (

@@ -60,8 +60,8 @@ import numpy as np
 
 import inojax as ij
 from experiments.common.clocks import Clocks, compiled_once
+from experiments.common.evaluation import Row, seconds_single, take
 from experiments.common.runner import Arguments, Preset, main, run_once, stage
-from experiments.common.scoring import Row, seconds_single, take
 from experiments.fitzhugh_nagumo._cells import Size, all_cells, needed
 from experiments.fitzhugh_nagumo._figures import draw_tables
 from experiments.fitzhugh_nagumo._landscape import Starts, starts_rows

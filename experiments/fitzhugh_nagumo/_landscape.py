@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 import inojax as ij
+from experiments.common.evaluation import Row, take
 from experiments.common.files import kept
 from experiments.common.runner import stage
-from experiments.common.scoring import Row, take
 from experiments.fitzhugh_nagumo._many_starts import Descents, Posterior, descend, distinct
 from experiments.fitzhugh_nagumo._maps import NOISY, Trials
 from experiments.fitzhugh_nagumo._tables import median_ape, median_ape_norm, r2

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 import inojax as ij
+from experiments.common.evaluation import invert_all, observe
 from experiments.common.runner import stage
-from experiments.common.scoring import invert_all, observe
 from inojax.methods import InverseMap, InverseMapInverter, Spread
 
 CLEAN, NOISY = "clean", "noisy"

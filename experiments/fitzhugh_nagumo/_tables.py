@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from experiments.common.scoring import Row
+from experiments.common.evaluation import Row
 from experiments.common.tables import number, table
 from experiments.fitzhugh_nagumo._maps import CLEAN, NOISY, Answers, Cell, Trials
 

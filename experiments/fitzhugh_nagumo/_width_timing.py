@@ -14,9 +14,9 @@ import optax
 from jaxtyping import Array, Float, Key
 
 import inojax as ij
+from experiments.common.evaluation import Row
 from experiments.common.files import kept
 from experiments.common.runner import stage
-from experiments.common.scoring import Row
 
 # A thousand epochs of a thousand simulations, as published.
 SAMPLES = 1_000_000

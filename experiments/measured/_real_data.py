@@ -14,9 +14,9 @@ from jaxtyping import Array, Float, Key
 
 import inojax as ij
 from experiments.common.clocks import Stopwatch
+from experiments.common.evaluation import Row
 from experiments.common.files import write_json
 from experiments.common.runner import stage
-from experiments.common.scoring import Row
 from experiments.common.tables import number, table
 from inojax import plot
 from inojax.methods import AbstractInverter

@@ -22,8 +22,8 @@ import jax.random as jr
 import numpy as np
 
 import inojax as ij
+from experiments.common.evaluation import Row
 from experiments.common.runner import Arguments, Preset, main, run_once, stage
-from experiments.common.scoring import Row
 from experiments.measured._real_data import (
     Found,
     Prediction,

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Key
 
 import inojax as ij
+from experiments.common.evaluation import Row
 from experiments.common.runner import stage
-from experiments.common.scoring import Row
 from inojax.methods import PINN, BiLO, BiLOInverter, PINNInverter
 
 

@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 import inojax as ij
+from experiments.common.evaluation import Row
 from experiments.common.files import file_name, kept
 from experiments.common.provenance import stamp
 from experiments.common.runner import Arguments, stage
-from experiments.common.scoring import Row
 from experiments.common.tables import number, table
 from experiments.pde._parameter_paths import followed
 from inojax import plot

@@ -35,8 +35,8 @@ from jaxtyping import Float
 
 import inojax as ij
 from experiments.common.clocks import Clocks
+from experiments.common.evaluation import Row
 from experiments.common.runner import Arguments, Preset, main, run_once
-from experiments.common.scoring import Row
 from experiments.common.tables import number
 from experiments.pde._unknown_scalars import (
     Answers,
