@@ -34,7 +34,7 @@ def table(
     printed = Table(box=SIMPLE_HEAD if fancy else _PLAIN, pad_edge=False, show_edge=False)
     for index, name in enumerate(header):
         side = "right" if index else "left"
-        printed.add_column(Text(name), justify=side, no_wrap=True, overflow="ignore")
+        printed.add_column(Text(name), justify=side, no_wrap=True)
     for row in rows:
         printed.add_row(*map(Text, row))
     file = io.StringIO()
