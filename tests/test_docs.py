@@ -14,6 +14,8 @@ import inojax as ij
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "pages"
 README = (ROOT / "README.md").read_text()
+EXPERIMENTS = ROOT / "experiments"
+EXPERIMENTS_README = (EXPERIMENTS / "README.md").read_text()
 COMMANDS = [
     'pip install -e ".[experiments]" && python experiments/pollu',
     'pip install -e ".[test]" && pytest',
@@ -71,13 +73,44 @@ def test_readme_commands_exist():
     assert (ROOT / "experiments" / "pollu" / "__main__.py").is_file()
 
 
+def scripts() -> set[str]:
+    """Every experiment as it is started: a script, or a folder with a single one."""
+    found = set()
+    for path in EXPERIMENTS.glob("*/*.py"):
+        if path.name == "__main__.py":
+            found.add(path.parent.relative_to(ROOT).as_posix())
+        elif "__main__" in path.read_text():
+            found.add(path.relative_to(ROOT).as_posix())
+    return {name for name in found if not name.startswith("experiments/data/")}
+
+
+def test_experiments_are_listed_with_their_commands():
+    table = [line for line in EXPERIMENTS_README.splitlines() if "`python experiments/" in line]
+    listed = set()
+    for line in table:
+        (command,) = re.findall(r"`python (\S+)[^`]*`", line)
+        ((shown, link),) = re.findall(r"\[([^\]]+)\]\(([^)]+)\)", line)
+        assert shown == link == command.removeprefix("experiments/")
+        listed.add(command)
+    assert listed == scripts()
+
+
+def test_experiments_say_how_they_are_started():
+    for name in scripts():
+        path = ROOT / name
+        script = path / "__main__.py" if path.is_dir() else path
+        assert f"\nCommand:  python {name} --preset " in script.read_text()
+
+
 def test_ci_runs_the_test_command():
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
     assert "stage tests pytest" in lines
 
 
 @pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted(PAGES.glob("*.md"))], ids=lambda page: page.stem
+    "page",
+    [ROOT / "README.md", EXPERIMENTS / "README.md", *sorted(PAGES.glob("*.md"))],
+    ids=lambda page: f"{page.parent.name}/{page.stem}",
 )
 def test_links_and_figures_exist(page: Path):
     assert [link for link in local_links(page) if not (page.parent / link).exists()] == []

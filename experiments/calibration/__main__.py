@@ -38,9 +38,9 @@ from jaxtyping import Array, Bool, Float, Key
 import inojax as ij
 from experiments.calibration._several_optima import Ambiguous, optima_table, weigh_optima
 from experiments.common.clocks import Clocks, compiling
-from experiments.common.files import kept
+from experiments.common.evaluation import Row, observe, take
+from experiments.common.files import load_or_make
 from experiments.common.runner import Arguments, Preset, main, run_once, stage
-from experiments.common.scoring import Row, observe, take
 from experiments.common.tables import number, table
 from inojax import plot
 from inojax.methods import (
@@ -61,7 +61,7 @@ class Calibration(Arguments):
     """Folder of all results. Started again with the same one, a run continues."""
 
 
-class Subject(NamedTuple):
+class CaseCounts(NamedTuple):
     """How much is computed for one problem.
 
     Attributes:
@@ -83,7 +83,7 @@ class Subject(NamedTuple):
 class Size:
     """How much a preset computes."""
 
-    subjects: dict[str, Subject]
+    problems: dict[str, CaseCounts]
     draws: int  # of least squares
     posterior: Posterior
     tempering: SequentialMonteCarlo
@@ -93,7 +93,7 @@ class Size:
 # The likelihood of predator and prey has many local optima.
 SIZES = {
     Preset.SMOKE: Size(
-        {"lotka_volterra": Subject(32, 4, 16, 16, 0)},
+        {"lotka_volterra": CaseCounts(32, 4, 16, 16, 0)},
         64,
         Posterior(chains=2, warmup=10, draws=20, depth=3),
         SequentialMonteCarlo(populations=2, particles=64, moves=4, draws=64),
@@ -101,8 +101,8 @@ SIZES = {
     ),
     Preset.QUICK: Size(
         {
-            "robertson": Subject(1024, 4, 64, 64, 256),
-            "lotka_volterra": Subject(256, 16, 64, 64, 256),
+            "robertson": CaseCounts(1024, 4, 64, 64, 256),
+            "lotka_volterra": CaseCounts(256, 16, 64, 64, 256),
         },
         128,
         Posterior(chains=4, warmup=150, draws=250, depth=4),
@@ -111,8 +111,8 @@ SIZES = {
     ),
     Preset.PAPER: Size(
         {
-            "robertson": Subject(4096, 16, 1024, 256, 1024),
-            "lotka_volterra": Subject(4096, 64, 1024, 256, 1024),
+            "robertson": CaseCounts(4096, 16, 1024, 256, 1024),
+            "lotka_volterra": CaseCounts(4096, 64, 1024, 256, 1024),
         },
         512,
         Posterior(chains=4, warmup=500, draws=500, depth=8),
@@ -143,14 +143,14 @@ def experiment(arguments: Calibration, size: Size, clocks: Clocks) -> dict[str, 
     """Invert the cases of every problem by all methods, then the ambiguous readings."""
     out, key = arguments.out, jr.key(arguments.seed)
     rows: list[Row] = []
-    for index, (name, subject) in enumerate(size.subjects.items()):
-        trial = draw_trial(name, subject, clocks, key=jr.fold_in(key, index))
-        methods = [method for method in LABELS if subject.held_out or method != "conformal"]
-        found = [trial.row(out, method, size) for method in methods]
+    for index, (name, counts) in enumerate(size.problems.items()):
+        cases = measured_cases(name, counts, clocks, key=jr.fold_in(key, index))
+        methods = [method for method in LABELS if counts.held_out or method != "conformal"]
+        found = [cases.row(out, method, size) for method in methods]
         curves = {LABELS[row["method"]]: curve_of(row) for row in found}
         plot.calibration(curves).savefig(out / f"calibration_{name}.png")
         rows += found
-    several = kept(
+    several = load_or_make(
         out / "several_optima.json",
         lambda: weigh_optima(size.ambiguous, out, key=jr.fold_in(key, len(PROBLEMS))),
     )
@@ -177,11 +177,11 @@ class Answers(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Trial:
+class ProblemCases:
     """Cases of one problem that all methods invert.
 
     Attributes:
-        subject: How much is computed.
+        counts: How much is computed.
         problem: The problem.
         truth: True parameters in unit coordinates.
         observations: Readings of each case.
@@ -189,7 +189,7 @@ class Trial:
         key: Randomness of the methods.
     """
 
-    subject: Subject
+    counts: CaseCounts
     problem: ij.InverseProblem
     truth: Float[np.ndarray, "case parameter"]
     observations: ij.Observation
@@ -198,28 +198,28 @@ class Trial:
 
     def row(self, out: Path, method: str, size: Size) -> Row:
         """Score one method on as many cases as the preset gives it."""
-        cases = batch = self.subject.cases
+        cases = batch = self.counts.cases
         if method in SAMPLERS:
-            cases, batch = self.subject.sampled, self.subject.batch
+            cases, batch = self.counts.sampled, self.counts.batch
         path = out / f"{self.problem.name}_{method}.json"
 
         def make() -> Row:
             inverter = self._inverter(method, size)
             return self._row(path.with_suffix(""), inverter, method, cases, batch)
 
-        return kept(path, make)
+        return load_or_make(path, make)
 
     def _inverter(self, method: str, size: Size) -> AbstractInverter:
         if method == "tempering":
             return size.tempering.fit(self.problem, key=self.key)
-        least_squares = LeastSquares(starts=self.subject.starts, draws=size.draws)
+        least_squares = LeastSquares(starts=self.counts.starts, draws=size.draws)
         first = least_squares.fit(self.problem, key=self.key)
         if method == "posterior":
             return size.posterior.refine(first)
         if method == "conformal":
-            draw_key, key = jr.split(jr.fold_in(self.key, self.subject.held_out))
-            stage(f"{self.problem.name}: correct on {self.subject.held_out} other cases")
-            others = draw_cases(self.problem, self.subject.held_out, key=draw_key)
+            draw_key, key = jr.split(jr.fold_in(self.key, self.counts.held_out))
+            stage(f"{self.problem.name}: correct on {self.counts.held_out} other cases")
+            others = draw_cases(self.problem, self.counts.held_out, key=draw_key)
             return conformal(first, others, key=key)
         return first
 
@@ -282,16 +282,18 @@ def draw_cases(problem: ij.InverseProblem, count: int, *, key: Key[Array, ""]) -
     return ij.simulate(problem, count, design=ij.Design.RANDOM, key=key).usable()
 
 
-def draw_trial(name: str, subject: Subject, clocks: Clocks, *, key: Key[Array, ""]) -> Trial:
+def measured_cases(
+    name: str, counts: CaseCounts, clocks: Clocks, *, key: Key[Array, ""]
+) -> ProblemCases:
     """Draw true parameters from the prior, measure them, and compute the limit."""
     problem = PROBLEMS[name]()
     case_key, observe_key, floor_key, key = jr.split(key, 4)
-    stage(f"{name}: draw and measure {subject.cases} cases")
+    stage(f"{name}: draw and measure {counts.cases} cases")
     with clocks.simulating:
-        dataset = draw_cases(problem, subject.cases, key=case_key)
+        dataset = draw_cases(problem, counts.cases, key=case_key)
         observations = observe(problem, dataset, key=observe_key)
-        floor = ij.metrics.bayes_floor(problem, min(subject.cases, 512), key=floor_key)
-    return Trial(subject, problem, np.asarray(dataset.unit), observations, floor, key)
+        floor = ij.metrics.bayes_floor(problem, min(counts.cases, 512), key=floor_key)
+    return ProblemCases(counts, problem, np.asarray(dataset.unit), observations, floor, key)
 
 
 def calibration_of(

@@ -23,7 +23,7 @@ def file_name(*words: str) -> str:
     return "_".join("".join(c if c.isalnum() or c in "-." else "_" for c in w) for w in words)
 
 
-def kept(path: Path, make: Callable[[], Any]) -> Any:
+def load_or_make(path: Path, make: Callable[[], Any]) -> Any:
     """What a file holds, made first if it is not there."""
     if not path.exists():
         write_json(path, make())

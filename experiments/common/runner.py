@@ -63,7 +63,7 @@ def run_once(
         The content of `metrics.json`.
     """
     with input_errors():
-        claim(arguments, size)
+        claim_folder(arguments, size)
     metrics = arguments.out / "metrics.json"
     if not metrics.exists():
         clocks = Clocks.in_folder(arguments.out)
@@ -136,7 +136,7 @@ def _refuse(message: str) -> None:
     raise SystemExit(2) from None
 
 
-def claim(arguments: Arguments, settings: Any) -> None:
+def claim_folder(arguments: Arguments, settings: Any) -> None:
     """Create the folder of a run, or make sure that it holds the same run.
 
     Args:

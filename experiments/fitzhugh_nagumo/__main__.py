@@ -60,19 +60,19 @@ import numpy as np
 
 import inojax as ij
 from experiments.common.clocks import Clocks, compiled_once
+from experiments.common.evaluation import Row, seconds_single, take
 from experiments.common.runner import Arguments, Preset, main, run_once, stage
-from experiments.common.scoring import Row, seconds_single, take
 from experiments.fitzhugh_nagumo._cells import Size, all_cells, needed
 from experiments.fitzhugh_nagumo._figures import draw_tables
 from experiments.fitzhugh_nagumo._landscape import Starts, starts_rows
 from experiments.fitzhugh_nagumo._many_starts import Posterior
 from experiments.fitzhugh_nagumo._maps import (
     MapStudy,
-    Trials,
+    TestSeries,
     first,
     keep_arrays,
+    measured_series,
     simulated,
-    trials,
     with_noise_unknowns,
 )
 from experiments.fitzhugh_nagumo._report import claims, report
@@ -266,7 +266,11 @@ def open_study(arguments: FitzHughNagumo, size: Size) -> MapStudy:
     keys = jr.split(jr.fold_in(jr.key(seed), 77), 3)
     both = with_noise_unknowns(joint, cases, key=keys[2])
     return MapStudy(
-        out, trials(neuron, cases, key=keys[0]), trials(joint, both, key=keys[1]), training, seed
+        out,
+        measured_series(neuron, cases, key=keys[0]),
+        measured_series(joint, both, key=keys[1]),
+        training,
+        seed,
     )
 
 
@@ -302,7 +306,7 @@ def limits(study: MapStudy, size: Size) -> tuple[dict[str, Row], np.ndarray]:
     return floors, found["strong"]
 
 
-def network_seconds(inverter: Any, cases: Trials, key: Any) -> float:
+def network_seconds(inverter: Any, cases: TestSeries, key: Any) -> float:
     """Time of one warm pass of the network on one series, its samples included, under `jit`."""
     one = jax.tree.map(
         lambda x: np.asarray(x, np.float32 if x.dtype == np.float64 else x.dtype),

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.common.scoring import Row
+from experiments.common.evaluation import Row
 from experiments.fitzhugh_nagumo._tables import kind_of
 from inojax.plot import house_style, new_figure
 

@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 import inojax as ij
-from experiments.common.files import kept
+from experiments.common.evaluation import Row, take
+from experiments.common.files import load_or_make
 from experiments.common.runner import stage
-from experiments.common.scoring import Row, take
 from experiments.fitzhugh_nagumo._many_starts import Descents, Posterior, descend, distinct
-from experiments.fitzhugh_nagumo._maps import NOISY, Trials
+from experiments.fitzhugh_nagumo._maps import NOISY, TestSeries
 from experiments.fitzhugh_nagumo._tables import median_ape, median_ape_norm, r2
 from inojax import plot
 from inojax.methods import AbstractInverter, LeastSquares, invert_batch
@@ -42,7 +42,7 @@ class Starts:
 def starts_rows(
     out: Path,
     starts: Starts,
-    trials: Trials,
+    tests: TestSeries,
     posterior: Posterior,
     inverter: AbstractInverter,
     *,
@@ -53,7 +53,7 @@ def starts_rows(
     Args:
         out: Folder of the results.
         starts: How much is computed.
-        trials: Test cases; the first are used.
+        tests: Test cases; the first are used.
         posterior: What is minimized.
         inverter: The network.
         key: Source of the starts.
@@ -62,26 +62,26 @@ def starts_rows(
         A row for each kind of estimate.
     """
     stem = f"starts_{starts.cases}_{starts.starts}_{starts.grid}"
-    return kept(
+    return load_or_make(
         out / "parts" / f"{stem}.json",
-        lambda: _compare(out, starts, trials, posterior, inverter, key),
+        lambda: _compare(out, starts, tests, posterior, inverter, key),
     )
 
 
 def _compare(
     out: Path,
     starts: Starts,
-    trials: Trials,
+    tests: TestSeries,
     posterior: Posterior,
     inverter: AbstractInverter,
     key: Key[Array, ""],
 ) -> list[Row]:
     cases, many = starts.cases, starts.starts
     stage(f"{cases} series: BFGS from {many} starts each")
-    truth = trials.truth.thetas[:cases]
-    some = take(trials.noisy, slice(cases))
+    truth = tests.truth.thetas[:cases]
+    some = take(tests.noisy, slice(cases))
     series = np.asarray(some.values[:, :, 0])
-    drawn = trials.problem.parameters.design(cases * many, kind=ij.Design.RANDOM, key=key)
+    drawn = tests.problem.parameters.design(cases * many, kind=ij.Design.RANDOM, key=key)
     begin = posterior.coordinates(np.asarray(drawn))
     found = descend(posterior, begin, np.repeat(series, many, axis=0))
     ends = found.x.reshape(cases, many, -1)

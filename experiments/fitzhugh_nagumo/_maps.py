@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 import inojax as ij
+from experiments.common.evaluation import invert_all, observe
 from experiments.common.runner import stage
-from experiments.common.scoring import invert_all, observe
 from inojax.methods import InverseMap, InverseMapInverter, Spread
 
 CLEAN, NOISY = "clean", "noisy"
@@ -82,7 +82,7 @@ class Answers(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Trials:
+class TestSeries:
     """One problem with its test cases, measured with and without noise.
 
     Attributes:
@@ -102,12 +102,14 @@ class Trials:
         return self.clean if test_noise == CLEAN else self.noisy
 
 
-def trials(problem: ij.InverseProblem, truth: ij.Dataset, *, key: Key[Array, ""]) -> Trials:
+def measured_series(
+    problem: ij.InverseProblem, truth: ij.Dataset, *, key: Key[Array, ""]
+) -> TestSeries:
     """Measure test cases once with noise and once without."""
     noisy = observe(problem, truth, key=key)
     (channel,) = problem.channel_index
     values = np.asarray(truth.trajectories[:, :, channel, None])
-    return Trials(problem, truth, dataclasses.replace(noisy, values=values), noisy)
+    return TestSeries(problem, truth, dataclasses.replace(noisy, values=values), noisy)
 
 
 def with_noise_unknowns(
@@ -164,8 +166,8 @@ class MapStudy:
     """
 
     out: Path
-    neuron: Trials
-    joint: Trials
+    neuron: TestSeries
+    joint: TestSeries
     training: tuple[ij.Dataset, ...]
     seed: int
 
@@ -212,9 +214,9 @@ class MapStudy:
 
     def inverter(self, cell: Cell, seed: int) -> InverseMapInverter:
         """A trained map."""
-        return ij.load(self._folder(cell, seed), self._trials(cell).problem)
+        return ij.load(self._folder(cell, seed), self._tests(cell).problem)
 
-    def _trials(self, cell: Cell) -> Trials:
+    def _tests(self, cell: Cell) -> TestSeries:
         return self.joint if cell.joint else self.neuron
 
     def _folder(self, cell: Cell, seed: int) -> Path:
@@ -222,7 +224,7 @@ class MapStudy:
 
     def _train(self, cell: Cell, seed: int, factoring: threading.Lock) -> None:
         stage(f"train {cell.stem}, seed {seed}: {cell.settings.steps} steps")
-        cases, spread = self._trials(cell), cell.settings.spread
+        cases, spread = self._tests(cell), cell.settings.spread
         data = first(self.training[seed], cell.simulations)
         key = jr.fold_in(jr.key(self.seed), 1000 + seed)
         if cell.joint:
@@ -248,7 +250,7 @@ def keep_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _ask(
-    inverter: InverseMapInverter, cases: Trials, seconds: float, *, key: Key[Array, ""]
+    inverter: InverseMapInverter, cases: TestSeries, seconds: float, *, key: Key[Array, ""]
 ) -> Answers:
     size = cases.problem.parameters.size
     values, covariances = {}, {}

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common.scoring import Row
+from experiments.common.evaluation import Row
 from experiments.common.tables import number, table
 from experiments.fitzhugh_nagumo._landscape import minima_sentence
 from experiments.fitzhugh_nagumo._tables import (

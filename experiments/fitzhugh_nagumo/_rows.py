@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from experiments.common.scoring import Row
+from experiments.common.evaluation import Row
 from experiments.fitzhugh_nagumo._maps import NOISY, Cell, MapStudy
 from experiments.fitzhugh_nagumo._tables import (
     PAIRS,

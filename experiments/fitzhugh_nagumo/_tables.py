@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from experiments.common.scoring import Row
+from experiments.common.evaluation import Row
 from experiments.common.tables import number, table
-from experiments.fitzhugh_nagumo._maps import CLEAN, NOISY, Answers, Cell, Trials
+from experiments.fitzhugh_nagumo._maps import CLEAN, NOISY, Answers, Cell, TestSeries
 
 # Rudi, Bessac and Lenzi, arXiv 2012.06691, and its slides. By simulations and by training and
 # test noise: Median-APE and R2 of the convolutional network.
@@ -68,7 +68,7 @@ def map_row(
     letter: str,
     cell: Cell,
     answers: Sequence[Answers],
-    trials: Trials,
+    tests: TestSeries,
     test_noise: str,
     floor: Row | None,
 ) -> Row:
@@ -78,14 +78,14 @@ def map_row(
         letter: The table.
         cell: The map.
         answers: Of each seed.
-        trials: The test cases.
+        tests: The test cases.
         test_noise: Which series were inverted.
         floor: The limit, where there is one.
 
     Returns:
         Medians over seeds, their smallest and largest value, and what limits them.
     """
-    truth = trials.truth.thetas
+    truth = tests.truth.thetas
     values = [a.values(test_noise) for a in answers]
     determined = np.stack([r2(v, truth) for v in values])
     apes = np.array([median_ape(v, truth) for v in values])
@@ -154,16 +154,16 @@ def laplace_guess(
     return truth + np.einsum("cpq,cq->cp", np.linalg.cholesky(covariance), random)
 
 
-def prior_guess(trials: Trials) -> Float[np.ndarray, "case parameter"]:
+def prior_guess(tests: TestSeries) -> Float[np.ndarray, "case parameter"]:
     """The mean of the prior for every case."""
-    truth, space = trials.truth.thetas, trials.problem.parameters
+    truth, space = tests.truth.thetas, tests.problem.parameters
     levels = (np.arange(4096)[:, None] + 0.5) / 4096 * np.ones((1, space.size))
     return np.broadcast_to(np.asarray(space.from_unit(levels)).mean(axis=0), truth.shape)
 
 
-def prior_row(letter: str, trials: Trials) -> Row:
+def prior_row(letter: str, tests: TestSeries) -> Row:
     """Always guessing the mean of the prior."""
-    truth, guess = trials.truth.thetas, prior_guess(trials)
+    truth, guess = tests.truth.thetas, prior_guess(tests)
     return {
         "table": letter,
         "method": "prior_mean",
@@ -182,7 +182,7 @@ SERIES_ERRORS = "squared_bias", "centered_mse", "squared_bias_median", "centered
 
 
 def series_errors(
-    trials: Trials, values: Float[np.ndarray, "case parameter"], among: Any = slice(None)
+    tests: TestSeries, values: Float[np.ndarray, "case parameter"], among: Any = slice(None)
 ) -> tuple[float, float, float, float]:
     """Squared bias and centered mean squared error of the potential simulated at estimates.
 
@@ -191,17 +191,17 @@ def series_errors(
     time or at all times, agree with all that is published.
 
     Args:
-        trials: The test cases.
+        tests: The test cases.
         values: Estimates of each.
         among: Which of the test cases they belong to.
 
     Returns:
         `SERIES_ERRORS`: means over cases, then medians.
     """
-    problem = trials.problem
+    problem = tests.problem
     (channel,) = problem.channel_index
     states = np.asarray(problem.model.solve_ensemble(values[:, :2]).states)
-    error = states[:, :, channel] - trials.clean.values[among, :, 0]
+    error = states[:, :, channel] - tests.clean.values[among, :, 0]
     error = error[np.isfinite(error).all(axis=1)]
     bias = error.mean(axis=1)
     each = np.square(bias), np.square(error - bias[:, None]).mean(axis=1)

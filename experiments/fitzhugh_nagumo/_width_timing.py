@@ -14,9 +14,9 @@ import optax
 from jaxtyping import Array, Float, Key
 
 import inojax as ij
-from experiments.common.files import kept
+from experiments.common.evaluation import Row
+from experiments.common.files import load_or_make
 from experiments.common.runner import stage
-from experiments.common.scoring import Row
 
 # A thousand epochs of a thousand simulations, as published.
 SAMPLES = 1_000_000
@@ -58,7 +58,7 @@ def width_rows(out: Path, widths: Widths, *, key: Key[Array, ""]) -> list[Row]:
     """
     parts, device = out / "parts", jax.devices()[0].platform
     return [
-        kept(
+        load_or_make(
             parts / f"width_{device}_{width}_{samples}.json",
             lambda width=width, samples=samples: _row(width, samples, widths.matrix, key),
         )

@@ -14,9 +14,9 @@ from jaxtyping import Array, Float, Key
 
 import inojax as ij
 from experiments.common.clocks import Stopwatch
+from experiments.common.evaluation import Row
 from experiments.common.files import write_json
 from experiments.common.runner import stage
-from experiments.common.scoring import Row
 from experiments.common.tables import number, table
 from inojax import plot
 from inojax.methods import AbstractInverter
@@ -27,7 +27,7 @@ _GRID = 121
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Found:
+class Fit:
     """An estimate and what it took.
 
     Attributes:
@@ -43,34 +43,34 @@ class Found:
     seconds: float
 
 
-def found(
+def fit_or_load(
     out: Path,
     name: str,
     inverter: AbstractInverter,
     observation: ij.Observation,
     *,
     key: Key[Array, ""],
-) -> Found:
+) -> Fit:
     """Invert the readings, or load what an earlier run of the same folder has found."""
     path, clock = out / f"{name}.safetensors", Stopwatch(out / f"{name}_seconds.json")
     problem = inverter.problem
     if path.exists():
         stage(f"load {_words(name)}, found before")
-        return Found(name, problem, ij.Estimate.load(path), clock.stored)
+        return Fit(name, problem, ij.Estimate.load(path), clock.stored)
     stage(_words(name))
     with clock:
         estimate = inverter(observation, key=key)
     estimate.save(path)
-    return Found(name, problem, estimate, clock.stored)
+    return Fit(name, problem, estimate, clock.stored)
 
 
-def guess(name: str, problem: ij.InverseProblem, theta: Float[np.ndarray, " parameter"]) -> Found:
+def at_values(name: str, problem: ij.InverseProblem, theta: Float[np.ndarray, " parameter"]) -> Fit:
     """Values that no method has found: the center of the prior, or published ones."""
     space = problem.parameters
     unknown = np.full(space.size, np.nan)
     unit = np.asarray(space.to_unit(theta))
     estimate = ij.Estimate(space.names, space.units, theta, unit, unknown)
-    return Found(name, problem, estimate, 0.0)
+    return Fit(name, problem, estimate, 0.0)
 
 
 def center(problem: ij.InverseProblem) -> Float[np.ndarray, " parameter"]:
@@ -104,13 +104,13 @@ def ticket_text(row: Row) -> str:
     )
 
 
-def row_of(found: Found, observation: ij.Observation, published: Row | None = None) -> Row:
+def row_of(fit: Fit, observation: ij.Observation, published: Row | None = None) -> Row:
     """The row of an estimate.
 
     `negative_log_likelihood` is minus the natural logarithm of the density of the readings in
     their own unit, with all constants, so that rows of different noise models compare.
     """
-    estimate, problem = found.estimate, found.problem
+    estimate, problem = fit.estimate, fit.problem
     theta = np.asarray(estimate.value, np.float64)
     chi2 = np.square(problem.whitened_residual(theta, observation)).sum()
     told = estimate.as_dict()
@@ -120,11 +120,11 @@ def row_of(found: Found, observation: ij.Observation, published: Row | None = No
     }
     checked = estimate.status != ij.EstimateStatus.NOT_CHECKED
     return {
-        "method": found.name,
+        "method": fit.name,
         "estimates": columns["estimates"],
         "negative_log_likelihood": -float(problem.log_likelihood(theta, observation)),
         "chi2_per_reading": float(chi2) / int(observation.mask.sum()),
-        "seconds": found.seconds,
+        "seconds": fit.seconds,
         "status": told["status"] if checked else None,
         "message": told["message"] if checked else None,
         "ticket": told.get("ticket"),
@@ -194,17 +194,17 @@ class Prediction:
 
 
 def predict(
-    found: Found, observation: ij.Observation, count: int, *, key: Key[Array, ""]
+    fit: Fit, observation: ij.Observation, count: int, *, key: Key[Array, ""]
 ) -> Prediction:
     """Predict new readings at so many samples of an estimate, noise included."""
-    assert found.estimate.samples is not None
-    samples = np.asarray(found.estimate.samples, np.float64)
+    assert fit.estimate.samples is not None
+    samples = np.asarray(fit.estimate.samples, np.float64)
     thetas = np.resize(samples[:: max(1, len(samples) // count)], (count, samples.shape[1]))
     measured = np.asarray(observation.times, np.float64)
     grid = np.linspace(measured.min(), measured.max(), _GRID)
     times = np.union1d(grid, measured)
-    clean = read_at(found.problem, thetas, times)
-    noise = found.problem.noise
+    clean = read_at(fit.problem, thetas, times)
+    noise = fit.problem.noise
     clean, thetas = (np.repeat(x, _REPEATS, axis=0) for x in (clean, thetas))
     with jax.enable_x64(True):
         keys = jr.split(key, len(thetas))

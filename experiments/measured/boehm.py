@@ -22,16 +22,16 @@ import jax.random as jr
 import numpy as np
 
 import inojax as ij
+from experiments.common.evaluation import Row
 from experiments.common.runner import Arguments, Preset, main, run_once, stage
-from experiments.common.scoring import Row
 from experiments.measured._real_data import (
-    Found,
+    Fit,
     Prediction,
+    at_values,
     center,
     constant_row,
+    fit_or_load,
     fits_table,
-    found,
-    guess,
     identifiability,
     predict,
     read_at,
@@ -106,9 +106,9 @@ def experiment(arguments: Boehm, size: Size) -> Row:
     card_key = jr.key(arguments.seed + 1)
     card = identifiability(out, problem, size.cases, key=card_key)
     fit_key, laplace_key, sample_key, predict_key = jr.split(jr.key(arguments.seed), 4)
-    fits = {"nominal": guess("nominal", problem, problem.parameters.from_dict(NOMINAL))}
+    fits = {"nominal": at_values("nominal", problem, problem.parameters.from_dict(NOMINAL))}
     many = LeastSquares(size.starts, size.max_steps, penalty=Penalty.NONE, draws=size.draws)
-    fits["least_squares"] = found(
+    fits["least_squares"] = fit_or_load(
         out, "least_squares", many.fit(problem, key=fit_key), observation, key=fit_key
     )
     first = fits["least_squares"].estimate
@@ -116,10 +116,10 @@ def experiment(arguments: Boehm, size: Size) -> Row:
         # The likelihood is flat in some directions: the prior's spread pulls to its middle there.
         near = LeastSquares(1, size.max_steps, draws=size.draws)
         refined = near.refine(first, problem)
-        fits["laplace"] = found(out, "laplace", refined, observation, key=laplace_key)
+        fits["laplace"] = fit_or_load(out, "laplace", refined, observation, key=laplace_key)
         first = fits["laplace"].estimate
     sampler = size.posterior.refine(first, with_tolerance(problem, size.sampler_rtol))
-    sampled = found(out, "posterior", sampler, observation, key=sample_key)
+    sampled = fit_or_load(out, "posterior", sampler, observation, key=sample_key)
     fits["posterior"] = dataclasses.replace(sampled, problem=problem)
     stage("predict new readings and draw figures")
     prediction = predict(fits["posterior"], observation, size.predicted, key=predict_key)
@@ -135,11 +135,11 @@ def with_tolerance(problem: ij.InverseProblem, rtol: float) -> ij.InverseProblem
     return ij.InverseProblem(problem.name, *parts)
 
 
-def results(observation: ij.Observation, fits: dict[str, Found], prediction: Prediction) -> Row:
+def results(observation: ij.Observation, fits: dict[str, Fit], prediction: Prediction) -> Row:
     """Limits and rows of `metrics.json`."""
     problem = fits["nominal"].problem
     rows = {
-        "prior_center": row_of(guess("prior_center", problem, center(problem)), observation),
+        "prior_center": row_of(at_values("prior_center", problem, center(problem)), observation),
         "constant": constant_row(observation, in_logs=False),
     }
     for name, fit in fits.items():
@@ -157,7 +157,7 @@ def results(observation: ij.Observation, fits: dict[str, Found], prediction: Pre
 
 
 def draw(
-    out: Path, observation: ij.Observation, fits: dict[str, Found], prediction: Prediction
+    out: Path, observation: ij.Observation, fits: dict[str, Fit], prediction: Prediction
 ) -> None:
     """Save the bands through the readings and the pairs of parameters."""
     problem, best = fits["nominal"].problem, np.asarray(fits["least_squares"].estimate.value)

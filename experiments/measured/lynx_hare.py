@@ -24,16 +24,16 @@ import jax.random as jr
 import numpy as np
 
 import inojax as ij
+from experiments.common.evaluation import Row
 from experiments.common.runner import Arguments, Preset, main, run_once, stage
-from experiments.common.scoring import Row
 from experiments.measured._real_data import (
-    Found,
+    Fit,
     Prediction,
+    at_values,
     center,
     constant_row,
+    fit_or_load,
     fits_table,
-    found,
-    guess,
     identifiability,
     predict,
     read_at,
@@ -135,10 +135,14 @@ def experiment(arguments: LynxHare, size: Size) -> Row:
             penalty=penalty,
             draws=size.draws,
         )
-        fits[name] = found(arguments.out, name, method.fit(problem, key=key), observation, key=key)
+        fits[name] = fit_or_load(
+            arguments.out, name, method.fit(problem, key=key), observation, key=key
+        )
     best = fits.get(_DENSITY, fits[_LIKELIHOOD])
     sampler = size.posterior.refine(best.estimate, best.problem)
-    fits["posterior"] = found(arguments.out, "posterior", sampler, observation, key=sample_key)
+    fits["posterior"] = fit_or_load(
+        arguments.out, "posterior", sampler, observation, key=sample_key
+    )
     stage("predict new readings and draw figures")
     prediction = predict(fits["posterior"], observation, size.predicted, key=predict_key)
     draw(arguments.out, observation, fits, prediction)
@@ -164,10 +168,10 @@ def problems() -> dict[str, tuple[ij.InverseProblem, Penalty]]:
     }
 
 
-def results(observation: ij.Observation, fits: dict[str, Found], prediction: Prediction) -> Row:
+def results(observation: ij.Observation, fits: dict[str, Fit], prediction: Prediction) -> Row:
     """Limits and rows of `metrics.json`."""
     with_levels = fits["posterior"].problem
-    blind = guess("prior_center", with_levels, center(with_levels))
+    blind = at_values("prior_center", with_levels, center(with_levels))
     rows = {
         "prior_center": row_of(blind, observation),
         "constant": constant_row(observation, in_logs=True),
@@ -205,7 +209,7 @@ def constants(observation: ij.Observation) -> float:
 
 
 def draw(
-    out: Path, observation: ij.Observation, fits: dict[str, Found], prediction: Prediction
+    out: Path, observation: ij.Observation, fits: dict[str, Fit], prediction: Prediction
 ) -> None:
     """Save the bands through the readings and the pairs of parameters."""
     fit = fits["posterior"]

@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Array, Key
 
 import inojax as ij
+from experiments.common.evaluation import Row
 from experiments.common.runner import stage
-from experiments.common.scoring import Row
 from inojax.methods import PINN, BiLO, BiLOInverter, PINNInverter
 
 
-class Followed(NamedTuple):
+class ParameterPaths(NamedTuple):
     """What became of some networks.
 
     Attributes:
@@ -30,14 +30,14 @@ class Followed(NamedTuple):
     row: Row
 
 
-def followed(
+def parameter_paths(
     label: str,
     method: BiLO | PINN,
     problem: ij.InverseProblem,
     readings: ij.Observation,
     *,
     key: Key[Array, ""],
-) -> Followed:
+) -> ParameterPaths:
     """Train a network for each set of readings and let all of them follow theirs.
 
     Args:
@@ -84,7 +84,7 @@ def followed(
         "settings": inverter.settings,
         "residual_loss": float(np.mean(np.asarray(losses)[:, -1])),
     }
-    return Followed(inverter, solutions, row)
+    return ParameterPaths(inverter, solutions, row)
 
 
 def _timed(function: Any, *arguments: Any) -> tuple[Any, float]:

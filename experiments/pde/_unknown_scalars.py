@@ -13,13 +13,14 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 import inojax as ij
-from experiments.common.files import file_name, kept
+from experiments.common.evaluation import Row
+from experiments.common.files import file_name, load_or_make
 from experiments.common.provenance import stamp
 from experiments.common.runner import Arguments, stage
-from experiments.common.scoring import Row
 from experiments.common.tables import number, table
-from experiments.pde._parameter_paths import followed
-from inojax import plot
+from experiments.common.trial import Trial, stacked
+from experiments.pde._parameter_paths import parameter_paths
+from experiments.pde._scalar_figures import draw_estimates
 from inojax.methods import (
     PINN,
     BiLO,
@@ -51,51 +52,8 @@ class Answers:
     seconds: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """Sets of readings, and what inverts them.
-
-    Attributes:
-        label: What is special about them.
-        noise: Standard deviation of the readings; 0 for exact ones, None for counts.
-        problem: What they are inverted as.
-        truth: The true parameters.
-        guess: Where methods begin.
-        readings: The sets, as a batch.
-        methods: Networks by the name of their row.
-        others: Further ways to the parameters by the name of their row.
-    """
-
-    label: str
-    noise: float | None
-    problem: ij.InverseProblem
-    truth: Float[np.ndarray, " parameter"]
-    guess: tuple[float, ...]
-    readings: ij.Observation
-    methods: dict[str, BiLO | PINN]
-    others: dict[str, Callable[["Trial"], Answers]] = dataclasses.field(default_factory=dict)
-
-    @property
-    def seeds(self) -> int:
-        """Number of sets."""
-        return len(self.readings.times)
-
-    def loss(
-        self, predicted: Float[np.ndarray, "seed reading channel"]
-    ) -> Float[np.ndarray, " seed"]:
-        """Mean square of readings minus predictions, see `Answers`."""
-        values = np.asarray(self.readings.values)
-        if self.noise is None:
-            blank = np.zeros(self.problem.parameters.size)
-            with jax.enable_x64(True):
-                away = np.asarray(self.problem.noise.whiten(values, predicted, blank))
-        else:
-            away = values - predicted
-        return np.square(away).mean(axis=(1, 2))
-
-
 # Draws what is worth a picture: file to begin with, the trial, the least-squares estimates.
-Picture = Callable[[Path, Trial, Answers, BiLOInverter, Any], None]
+Picture = Callable[[Path, Trial[Answers], Answers, BiLOInverter, Any], None]
 
 
 def simulated(
@@ -113,11 +71,12 @@ def simulated(
         A set for each seed.
     """
     values = np.asarray(truth, np.float64)
-    seen = [measured.simulate(values, key=jr.fold_in(key, seed)) for seed in range(seeds)]
-    return jax.tree.map(lambda *xs: np.stack(xs), *seen)
+    return stacked([measured.simulate(values, key=jr.fold_in(key, s)) for s in range(seeds)])
 
 
-def experiment(arguments: Arguments, trials: Sequence[Trial], picture: Picture) -> dict[str, Any]:
+def experiment(
+    arguments: Arguments, trials: Sequence[Trial[Answers]], picture: Picture
+) -> dict[str, Any]:
     """Invert the readings of all trials by all methods, and draw.
 
     Args:
@@ -132,7 +91,7 @@ def experiment(arguments: Arguments, trials: Sequence[Trial], picture: Picture) 
     parts.mkdir(exist_ok=True)
     rows: list[Row] = []
     for trial in trials:
-        stage(f"{trial.label}: least squares for {trial.seeds} sets of readings")
+        stage(f"{trial.label}: least squares for {trial.sets} sets of readings")
         exact = least_squares(trial, key=key)
         rows += [guess_row(trial, exact), row_of("least squares", trial, exact, exact)]
         for method_name, find in trial.others.items():
@@ -142,8 +101,8 @@ def experiment(arguments: Arguments, trials: Sequence[Trial], picture: Picture) 
             make = functools.partial(
                 network_row, method_name, method, trial, exact, arguments.out / file, key, picture
             )
-            rows.append(kept(parts / f"{file}.json", make))
-    draw(arguments.out, trials, rows)
+            rows.append(load_or_make(parts / f"{file}.json", make))
+    draw_estimates(arguments.out, trials, rows)
     return {
         "limits": {
             row["trial"]: {name: row[name] for name in ("estimates", "data_loss")}
@@ -154,7 +113,7 @@ def experiment(arguments: Arguments, trials: Sequence[Trial], picture: Picture) 
     }
 
 
-def least_squares(trial: Trial, *, key: Key[Array, ""]) -> Answers:
+def least_squares(trial: Trial[Answers], *, key: Key[Array, ""]) -> Answers:
     """The most likely parameters by the classical solver, from several starts."""
     settings = LeastSquares(
         starts=4, penalty=Penalty.NONE, coordinates=Coordinates.UNCONSTRAINED, candidates=0
@@ -163,28 +122,28 @@ def least_squares(trial: Trial, *, key: Key[Array, ""]) -> Answers:
     thetas = np.asarray(invert_batch(exact, trial.readings, key=key).value)
     began = time.perf_counter()
     invert_batch(exact, trial.readings, key=key)
-    seconds = (time.perf_counter() - began) / trial.seeds
+    seconds = (time.perf_counter() - began) / trial.sets
     return of_the_solver(trial, thetas, seconds)
 
 
-def of_the_solver(trial: Trial, thetas: np.ndarray, seconds: float = np.nan) -> Answers:
+def of_the_solver(trial: Trial[Answers], thetas: np.ndarray, seconds: float = np.nan) -> Answers:
     """Parameters whose solution is the classical one."""
     times = np.asarray(trial.readings.times)
     states = np.asarray(trial.problem.model.solve_ensemble(thetas, times).states)
-    return Answers(thetas, trial.loss(states), np.zeros(trial.seeds), seconds)
+    return Answers(thetas, trial.data_loss(states), np.zeros(trial.sets), seconds)
 
 
 def network_row(
     name: str,
     method: BiLO | PINN,
-    trial: Trial,
+    trial: Trial[Answers],
     exact: Answers,
     stem: Path,
     key: Key[Array, ""],
     picture: Picture,
 ) -> Row:
     """Train a method, let it follow every set of readings, and score it."""
-    inverter, found, times = followed(
+    inverter, found, times = parameter_paths(
         f"{trial.label}: {name}",
         dataclasses.replace(method, guess=trial.guess),
         trial.problem,
@@ -198,7 +157,7 @@ def network_row(
 
 
 def score(
-    trial: Trial, inverter: BiLOInverter | PINNInverter, found: Any, seconds: float
+    trial: Trial[Answers], inverter: BiLOInverter | PINNInverter, found: Any, seconds: float
 ) -> Answers:
     """Compare networks with the readings and with the classical solver."""
     model: Any = trial.problem.model
@@ -212,10 +171,10 @@ def score(
         predicted.append(np.asarray(inverter.predict(places, theta, network)))
         away = np.asarray(inverter.predict(everywhere, theta, network)) - exact[seed]
         error.append(np.linalg.norm(away) / np.linalg.norm(exact[seed]))
-    return Answers(thetas, trial.loss(np.stack(predicted)), np.array(error), seconds)
+    return Answers(thetas, trial.data_loss(np.stack(predicted)), np.array(error), seconds)
 
 
-def row_of(name: str, trial: Trial, exact: Answers, answers: Answers) -> Row:
+def row_of(name: str, trial: Trial[Answers], exact: Answers, answers: Answers) -> Row:
     """One line of the table: means over seeds, and standard deviations beside them."""
     names = trial.problem.parameters.names
     away = np.abs(answers.thetas / exact.thetas - 1.0)
@@ -224,7 +183,7 @@ def row_of(name: str, trial: Trial, exact: Answers, answers: Answers) -> Row:
         "method": name,
         "trial": trial.label,
         "noise": trial.noise,
-        "seeds": trial.seeds,
+        "seeds": trial.sets,
         "estimates": dict(zip(names, answers.thetas.mean(axis=0), strict=True)),
         "estimates_std": dict(zip(names, answers.thetas.std(axis=0), strict=True)),
         "each_estimate": answers.thetas,
@@ -246,82 +205,10 @@ def row_of(name: str, trial: Trial, exact: Answers, answers: Answers) -> Row:
     return row
 
 
-def guess_row(trial: Trial, exact: Answers) -> Row:
+def guess_row(trial: Trial[Answers], exact: Answers) -> Row:
     """What is lost by not moving from the guess."""
-    thetas = np.tile(np.asarray(trial.guess, np.float64), (trial.seeds, 1))
+    thetas = np.tile(np.asarray(trial.guess, np.float64), (trial.sets, 1))
     return row_of("guess", trial, exact, of_the_solver(trial, thetas))
-
-
-def draw_path(
-    stem: Path,
-    trial: Trial,
-    exact: Answers,
-    paths: Float[np.ndarray, "seed step two"],
-    *,
-    floor: float = 0.0,
-) -> None:
-    """How two parameters went, over the misfit of the first set of readings.
-
-    Args:
-        stem: Name of the file after `path_`.
-        trial: The readings.
-        exact: Least squares.
-        paths: Parameters before each step.
-        floor: What they may not be below.
-    """
-    reach = np.concatenate([paths.reshape(-1, 2), exact.thetas, trial.truth[None]])
-    low, high = reach.min(axis=0), reach.max(axis=0)
-    margin = 0.15 * (high - low)
-    ends = np.maximum(low - margin, floor), high + margin
-    axes = [np.linspace(a, b, 41) for a, b in zip(*ends, strict=True)]
-    first, second = np.meshgrid(*axes)
-    thetas = np.stack([first.ravel(), second.ravel()], axis=1)
-    observation = jax.tree.map(lambda x: x[0], trial.readings)
-    states = np.asarray(trial.problem.model.solve_ensemble(thetas, observation.times).states)
-    blank = np.zeros(2)
-    with jax.enable_x64(True):
-        away = trial.problem.noise.whiten(observation.values[None], states, blank)
-        misfit = 0.5 * np.square(np.asarray(away)).sum(axis=(1, 2)).reshape(first.shape)
-    horizontal, vertical = trial.problem.parameters.names
-    figure = plot.landscape(
-        (horizontal, vertical),
-        (axes[0], axes[1]),
-        misfit,
-        points={
-            "least squares": exact.thetas,
-            "BiLO": paths[:, -1],
-            "truth": trial.truth[None],
-        },
-        paths=paths,
-    )
-    figure.savefig(stem.with_name(f"path_{stem.name}.png"))
-
-
-def draw(out: Path, trials: Sequence[Trial], rows: Sequence[Row]) -> None:
-    """Estimates of every method beside least squares, for each trial."""
-    first, *others = trials[0].problem.parameters.names
-    with plot.house_style():
-        figure = plot.new_figure(4.2 * len(trials) + 0.4, 4.2)
-        panels = figure.subplots(1, len(trials), squeeze=False)[0]
-        for panel, trial in zip(panels, trials, strict=True):
-            truth: list[float] = trial.truth.tolist()
-            shown = [r for r in rows if r["trial"] == trial.label and r["method"] != "guess"]
-            for row in shown:
-                thetas = np.asarray(row["each_estimate"])
-                y = thetas[:, 1] if others else np.arange(len(thetas)) + 1.0
-                panel.plot(thetas[:, 0], y, "o", label=row["method"], alpha=0.7)
-            if others:
-                panel.plot(truth[0], truth[1], "k+", markersize=12, label="truth")
-            else:
-                panel.axvline(truth[0], color="black", linestyle=":", label="truth")
-            panel.set_title(trial.label)
-            panel.set_xlabel(first)
-        panels[0].set_ylabel(others[0] if others else "set of readings")
-        lines = {line.get_label(): line for panel in panels for line in panel.lines}
-        figure.legend(
-            list(lines.values()), list(lines), loc="outside upper center", ncols=min(4, len(lines))
-        )
-    figure.savefig(out / "estimates.png")
 
 
 def report(metrics: dict[str, Any], title: str, source: str) -> str:

@@ -31,14 +31,9 @@ import numpy as np
 import inojax as ij
 from experiments.common.clocks import Clocks
 from experiments.common.runner import Arguments, Preset, main, run_once
-from experiments.pde._unknown_scalars import (
-    Answers,
-    Trial,
-    draw_path,
-    experiment,
-    report,
-    simulated,
-)
+from experiments.common.trial import Trial
+from experiments.pde._scalar_figures import draw_path
+from experiments.pde._unknown_scalars import Answers, experiment, report, simulated
 from inojax import plot
 from inojax.methods import (
     PINN,
@@ -140,7 +135,7 @@ def run(arguments: FisherKPP) -> None:
     run_once("fisher_kpp", arguments, size, make, lambda found: report(found, "Fisher-KPP", source))
 
 
-def trials(arguments: FisherKPP, size: Size) -> list[Trial]:
+def trials(arguments: FisherKPP, size: Size) -> list[Trial[Answers]]:
     """Readings of every level of noise."""
     made = []
     for level, noise in enumerate(size.noises):
@@ -158,10 +153,12 @@ def trials(arguments: FisherKPP, size: Size) -> list[Trial]:
     return made
 
 
-def picture(stem: Path, trial: Trial, exact: Answers, inverter: BiLOInverter, found: Any) -> None:
+def picture(
+    stem: Path, trial: Trial[Answers], exact: Answers, inverter: BiLOInverter, found: Any
+) -> None:
     """The pretrained operator beside the guess, and how its parameters went from there."""
     draw_operator(stem, inverter)
-    draw_path(stem, trial, exact, np.asarray(found.path), floor=0.2)
+    draw_path(stem, trial, exact.thetas, np.asarray(found.path), floor=0.2)
 
 
 def draw_operator(stem: Path, inverter: BiLOInverter) -> None:

@@ -25,6 +25,7 @@ they are. Each part is kept in `--out`; started again with the same folder, a ru
 
 import dataclasses
 import functools
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,25 @@ import numpy as np
 
 from experiments.common.clocks import Clocks
 from experiments.common.runner import Arguments, Preset, main, run_once
-from experiments.pde._pinn_limit import PINNLimit, pinn_limit
-from experiments.pde._unknown_function import FINE, Subject, Trial, experiment, report
+from experiments.common.trial import Trial
+from experiments.pde._pinn_limit import pinn_limit
+from experiments.pde._unknown_function import (
+    FINE,
+    Answers,
+    UnknownFunction,
+    experiment,
+    limits,
+    measured,
+    report,
+    solutions,
+)
 from inojax.methods import PINN, BiLO, GaussNewtonWeightOptimizer, Penalty
 from inojax.problems import heat
 
 NOISE, PENALTY = 0.001**0.5, 1e-2
 # Of exact readings: known to this, with as many of them and this slope expected.
 UNIT, EXACT_READINGS, SLOPE = 1e-4, 51, 2.0
-SUBJECT = Subject(
-    "heat",
+START = UnknownFunction(
     truth=lambda x: 1.0 - 2.0 * np.abs(x - 0.5),
     guess=lambda x: np.sin(np.pi * x),
     changes={
@@ -133,38 +143,53 @@ def run(arguments: Heat) -> None:
     size = SIZES[arguments.preset]
 
     def make(_: Clocks) -> dict[str, Any]:
-        return experiment(arguments, SUBJECT, trials(size), size.seeds)
+        return experiment(arguments, START, trials(size, arguments.seed))
 
-    run_once("heat", arguments, size, make, lambda found: report(found, "Heat", SUBJECT.square))
+    run_once("heat", arguments, size, make, lambda found: report(found, "Heat", START.square))
 
 
-def trials(size: Size) -> list[Trial]:
+def trials(size: Size, seed: int) -> list[Trial[Answers]]:
     """Noisy readings, then exact ones."""
-    noisy = heat(noise=NOISE, penalty=PENALTY)
     # The penalty whose prior expects that slope.
     penalty = UNIT**2 / (EXACT_READINGS * SLOPE**2)
     exact = heat(noise=UNIT, readings=EXACT_READINGS, penalty=penalty)
+    noisy = heat(noise=NOISE, penalty=PENALTY)
+    of_noisy = measured(START, noisy, NOISE, size.seeds, seed)
+    of_exact = measured(START, exact, 0.0, size.seeds, seed)
     made = [
-        Trial("noisy", noisy, NOISE, _named(size.noisy, "noisy"), "noisy"),
-        Trial("exact", exact, 0.0, _named(size.exact, "exact"), "exact" if size.exact else None),
+        Trial("noisy", **of_noisy, methods=_named(size.noisy, "noisy"), others=limits("noisy")),
+        Trial(
+            "exact",
+            **of_exact,
+            methods=_named(size.exact, "exact"),
+            others=limits("exact") if size.exact else {},
+        ),
     ]
     for weight in size.weights[0]:
-        problem = heat(noise=UNIT, readings=EXACT_READINGS, penalty=penalty)
         method = dataclasses.replace(size.pinn, data_weight=weight * UNIT**2)
-        named: dict[str, BiLO | PINN] = {f"PINN({weight:g}), exact": method}
-        made.append(Trial("exact", problem, 0.0, named, None))
+        made.append(Trial("exact", **of_exact, methods={f"PINN({weight:g}), exact": method}))
     for weight in size.weights[1]:
         # The source weighs the penalty by 1e-2 beside the residual, whatever the readings weigh.
         problem = heat(noise=NOISE, penalty=PENALTY / weight)
         method = dataclasses.replace(size.noisy_pinn, data_weight=weight * NOISE**2)
-        named = {f"PINN({weight:g}), noisy": method}
-        others = {f"PINN limit({weight:g}), noisy": functools.partial(_pinn_limit, weight)}
-        made.append(Trial("noisy", problem, NOISE, named, None, others))
+        made.append(
+            Trial(
+                "noisy",
+                **measured(START, problem, NOISE, size.seeds, seed),
+                methods={f"PINN({weight:g}), noisy": method},
+                others={f"PINN limit({weight:g}), noisy": functools.partial(limit_of_pinn, weight)},
+            )
+        )
     return made
 
 
-def _pinn_limit(weight: float, readings: np.ndarray) -> PINNLimit:
-    return pinn_limit(readings, FINE, weight, PENALTY)
+def limit_of_pinn(weight: float, trial: Trial[Answers]) -> Answers:
+    """What the PINN's own objective allows; its solution need not be that of its function."""
+    readings = np.asarray(trial.readings.values)[:, :, 0]
+    began = time.perf_counter()
+    curves, predicted = pinn_limit(readings, FINE, weight, PENALTY)
+    seconds = (time.perf_counter() - began) / len(readings)
+    return Answers(curves, predicted, solutions(trial.problem.model, curves), seconds)
 
 
 def _named(methods: dict[str, BiLO], kind: str) -> dict[str, BiLO | PINN]:

@@ -23,7 +23,8 @@ import numpy as np
 
 from experiments.common.clocks import Clocks
 from experiments.common.runner import Arguments, Preset, main, run_once
-from experiments.pde._unknown_scalars import Answers, Trial, experiment, report, simulated
+from experiments.common.trial import Trial
+from experiments.pde._unknown_scalars import Answers, experiment, report, simulated
 from inojax import plot
 from inojax.methods import (
     PINN,
@@ -105,7 +106,7 @@ def run(arguments: NonlinearODE) -> None:
     )
 
 
-def trial(size: Size, seed: int) -> Trial:
+def trial(size: Size, seed: int) -> Trial[Answers]:
     """Readings and methods."""
     problem = nonlinear_ode(noise=NOISE)
     methods: dict[str, BiLO | PINN] = dict(size.bilo)
@@ -116,7 +117,9 @@ def trial(size: Size, seed: int) -> Trial:
     return Trial("a21 unknown", NOISE, problem, TRUTH, GUESS, readings, methods)
 
 
-def picture(stem: Path, trial: Trial, exact: Answers, inverter: BiLOInverter, found: Any) -> None:
+def picture(
+    stem: Path, trial: Trial[Answers], exact: Answers, inverter: BiLOInverter, found: Any
+) -> None:
     """The pretrained operator beside the guess, and how the coefficient went from there."""
     model: Any = inverter.problem.model
     t = np.linspace(0.0, 1.0, 101)
@@ -139,7 +142,7 @@ def picture(stem: Path, trial: Trial, exact: Answers, inverter: BiLOInverter, fo
     figure.savefig(stem.with_name(f"path_{stem.name}.png"))
 
 
-def draw_states(out: Path, trial: Trial, content: dict[str, Any]) -> None:
+def draw_states(out: Path, trial: Trial[Answers], content: dict[str, Any]) -> None:
     """The solution at each method's estimate from the first set of readings."""
     model: Any = trial.problem.model
     t = np.linspace(0.0, 1.0, 101)

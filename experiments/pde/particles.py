@@ -27,7 +27,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import scipy.integrate
 import scipy.optimize
@@ -35,17 +34,12 @@ from jaxtyping import Float
 
 import inojax as ij
 from experiments.common.clocks import Clocks
+from experiments.common.evaluation import Row
 from experiments.common.runner import Arguments, Preset, main, run_once
-from experiments.common.scoring import Row
 from experiments.common.tables import number
-from experiments.pde._unknown_scalars import (
-    Answers,
-    Trial,
-    draw_path,
-    experiment,
-    of_the_solver,
-    report,
-)
+from experiments.common.trial import Trial, stacked
+from experiments.pde._scalar_figures import draw_path
+from experiments.pde._unknown_scalars import Answers, experiment, of_the_solver, report
 from inojax import plot
 from inojax.methods import (
     PINN,
@@ -161,7 +155,7 @@ def cramer_rao(problem: ij.InverseProblem) -> dict[str, float]:
     return dict(zip(problem.parameters.names, least.tolist(), strict=True))
 
 
-def trial(size: Size, seed: int) -> Trial:
+def trial(size: Size, seed: int) -> Trial[Answers]:
     """Positions of every set, counted in cells."""
     problem = particles(snapshots=SNAPSHOTS, cells=CELLS)
     rngs = [np.random.default_rng([seed, s]) for s in range(size.seeds)]
@@ -169,12 +163,12 @@ def trial(size: Size, seed: int) -> Trial:
     model: Any = problem.model
     counts = [np.histogram(q, bins=CELLS, range=(0.0, 1.0))[0] for q in positions]
     seen = [ij.Observation.from_arrays(model.times, c[:, None], problem=problem) for c in counts]
-    readings = jax.tree.map(lambda *xs: np.stack(xs), *seen)
+    readings = stacked(seen)
     methods: dict[str, BiLO | PINN] = dict(size.bilo)
     for weight in size.weights:
         methods[f"PINN({weight:g})"] = dataclasses.replace(size.pinn, data_weight=weight)
 
-    def of_positions(made: Trial) -> Answers:
+    def of_positions(made: Trial[Answers]) -> Answers:
         began = time.perf_counter()
         thetas = np.stack([most_likely(q, SNAPSHOTS) for q in positions])
         return of_the_solver(made, thetas, (time.perf_counter() - began) / len(positions))
@@ -226,7 +220,9 @@ def most_likely(
     return np.exp(found.x)
 
 
-def picture(stem: Path, trial: Trial, exact: Answers, inverter: BiLOInverter, found: Any) -> None:
+def picture(
+    stem: Path, trial: Trial[Answers], exact: Answers, inverter: BiLOInverter, found: Any
+) -> None:
     """The pretrained operator beside the guess, and how its parameters went from there."""
     x = np.linspace(0.0, 1.0, 201)
     model: Any = inverter.problem.model
@@ -241,10 +237,10 @@ def picture(stem: Path, trial: Trial, exact: Answers, inverter: BiLOInverter, fo
         }
     figure = plot.profiles(x, panels, quantity="intensity")
     figure.savefig(stem.with_name(f"operator_{stem.name}.png"))
-    draw_path(stem, trial, exact, np.asarray(found.path), floor=0.5)
+    draw_path(stem, trial, exact.thetas, np.asarray(found.path), floor=0.5)
 
 
-def draw_counts(out: Path, trial: Trial, content: dict[str, Any]) -> None:
+def draw_counts(out: Path, trial: Trial[Answers], content: dict[str, Any]) -> None:
     """Counts of the first set beside what each method expects."""
     model: Any = trial.problem.model
     x, noise = model.times, trial.problem.noise

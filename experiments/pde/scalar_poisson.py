@@ -29,9 +29,9 @@ import numpy as np
 from experiments.common.clocks import Clocks
 from experiments.common.runner import Arguments, Preset, main, run_once, stage
 from experiments.common.tables import number, table
+from experiments.common.trial import Trial
 from experiments.pde._unknown_scalars import (
     Answers,
-    Trial,
     experiment,
     of_the_solver,
     report,
@@ -149,7 +149,7 @@ def describe(metrics: dict[str, Any]) -> str:
     return f"{table}\n{report_operators(metrics['operators'])}"
 
 
-def trial(size: Size, seed: int) -> Trial:
+def trial(size: Size, seed: int) -> Trial[Answers]:
     """Readings and methods."""
     problem = scalar_poisson(noise=NOISE)
     methods: dict[str, BiLO | PINN] = dict(size.bilo)
@@ -161,14 +161,16 @@ def trial(size: Size, seed: int) -> Trial:
     return Trial("noise 0.1", NOISE, problem, TRUTH, GUESS, readings, methods, others)
 
 
-def closed_form(trial: Trial) -> Answers:
+def closed_form(trial: Trial[Answers]) -> Answers:
     """The most likely D: readings are linear in 1 / D."""
     wave = np.sin(np.pi * np.asarray(trial.readings.times[0]))
     values = np.asarray(trial.readings.values)[:, :, 0]
     return of_the_solver(trial, ((wave @ wave) / (values @ wave))[:, None])
 
 
-def picture(stem: Path, trial: Trial, exact: Answers, inverter: BiLOInverter, found: Any) -> None:
+def picture(
+    stem: Path, trial: Trial[Answers], exact: Answers, inverter: BiLOInverter, found: Any
+) -> None:
     """The pretrained operator beside the guess, and how D went from there."""
     del trial
     x, wave = FINE[:, None], np.sin(np.pi * FINE)
@@ -190,7 +192,7 @@ def picture(stem: Path, trial: Trial, exact: Answers, inverter: BiLOInverter, fo
 
 
 def operators(
-    trial: Trial, methods: dict[str, BiLO], arguments: ScalarPoisson
+    trial: Trial[Answers], methods: dict[str, BiLO], arguments: ScalarPoisson
 ) -> list[dict[str, Any]]:
     """What each local operator knows at its guess: solution, its derivative by D, and the gradient.
 

@@ -30,14 +30,21 @@ import numpy as np
 
 from experiments.common.clocks import Clocks
 from experiments.common.runner import Arguments, Preset, main, run_once
-from experiments.pde._unknown_function import Subject, Trial, experiment, report
+from experiments.common.trial import Trial
+from experiments.pde._unknown_function import (
+    Answers,
+    UnknownFunction,
+    experiment,
+    limits,
+    measured,
+    report,
+)
 from inojax.methods import PINN, BiLO, GaussNewtonWeightOptimizer, Penalty
 from inojax.problems import variable_poisson
 
 NOISE = 0.01
 PENALTIES = (1e-2, 1e-3, 1e-4)
-SUBJECT = Subject(
-    "variable_poisson",
+DIFFUSIVITY = UnknownFunction(
     truth=lambda x: 1.25 - 0.5 * np.abs(x - 0.5),
     guess=np.ones_like,
     changes={
@@ -120,35 +127,38 @@ def run(arguments: VariablePoisson) -> None:
     size = SIZES[arguments.preset]
 
     def make(_: Clocks) -> dict[str, Any]:
-        return experiment(arguments, SUBJECT, trials(size), size.seeds)
+        return experiment(arguments, DIFFUSIVITY, trials(size, arguments.seed))
 
     run_once(
         "variable_poisson",
         arguments,
         size,
         make,
-        lambda found: report(found, "Variable Poisson", SUBJECT.square),
+        lambda found: report(found, "Variable Poisson", DIFFUSIVITY.square),
     )
 
 
-def trials(size: Size) -> list[Trial]:
+def trials(size: Size, seed: int) -> list[Trial[Answers]]:
     """BiLO for each penalty beside its limits, then the PINNs."""
+
+    def readings(penalty: float) -> dict[str, Any]:
+        problem = variable_poisson(noise=NOISE, penalty=penalty)
+        return measured(DIFFUSIVITY, problem, NOISE, size.seeds, seed)
+
     made = [
         Trial(
             "BiLO",
-            variable_poisson(noise=NOISE, penalty=penalty),
-            NOISE,
-            {f"{name}({penalty:g})": method for name, method in size.bilo.items()},
-            f"{penalty:g}",
+            **readings(penalty),
+            methods={f"{name}({penalty:g})": method for name, method in size.bilo.items()},
+            others=limits(f"{penalty:g}"),
         )
         for penalty in (PENALTIES if size.seeds > 2 else PENALTIES[1:2])
     ]
     for penalty, weight in size.weights:
         # Published for plain squares; ours are in standard deviations.
         method = dataclasses.replace(size.pinn, data_weight=weight * NOISE**2)
-        problem = variable_poisson(noise=NOISE, penalty=penalty / weight)
         name = f"PINN({penalty:g}/{weight:g})"
-        made.append(Trial("PINN", problem, NOISE, {name: method}, None))
+        made.append(Trial("PINN", **readings(penalty / weight), methods={name: method}))
     return made
 
 

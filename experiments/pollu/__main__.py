@@ -30,25 +30,24 @@ from jaxtyping import Array, Key
 
 import inojax as ij
 from experiments.common.clocks import Clocks
+from experiments.common.evaluation import Row, invert_all, observe
 from experiments.common.files import write_json
 from experiments.common.runner import Arguments, Preset, input_errors, main, run_once, stage
-from experiments.common.scoring import (
+from experiments.common.tables import number, table
+from experiments.pollu._alarms import alarms, describe
+from experiments.pollu._figures import cloud, draw
+from experiments.pollu._scoring import (
     Cases,
-    Row,
     Scored,
     floor_row,
-    invert_all,
-    observe,
     score_exact,
     score_inverter,
     score_prior_mean,
     surrogate_mse,
     unit_interval,
 )
-from experiments.common.tables import HEADER, cells, number, table, where_ino_loses
-from experiments.pollu._alarms import alarms, describe
-from experiments.pollu._figures import cloud, draw
 from experiments.pollu._stages import Fit, calibrated, held_out, simulations, trained
+from experiments.pollu._tables import HEADER, cells, where_ino_loses
 from inojax import plot
 from inojax.methods import (
     INO,

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 import inojax as ij
-from experiments.common.scoring import observe
+from experiments.common.evaluation import observe
 from inojax.methods import CalibratedInverter, invert_batch
 from inojax.noise import Gaussian
 

@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Array, Key
 
 import inojax as ij
-from experiments.common.scoring import Cases, Scored, take
+from experiments.common.evaluation import take
+from experiments.pollu._scoring import Cases, Scored
 from experiments.pollu._stages import Fit
 from inojax import plot
 
