@@ -88,7 +88,7 @@ class Calibration(eqx.Module):
     @property
     def misspecified(self) -> Bool[np.ndarray, "*batch"]:
         """Whether the readings do not look like simulations of the problem."""
-        return np.asarray(self.misspecification_p_value) < RARE
+        return np.asarray(np.asarray(self.misspecification_p_value) < RARE)
 
 
 class TrustTicket(eqx.Module):
