@@ -26,7 +26,7 @@ PUBLIC = {
         "AR1 AbstractIndependentNoise AbstractNoise Gaussian LogNormal NoDensityError Poisson "
     ),
     "inojax.models": (
-        "AbstractPDESolver Collocation Field FiniteElements Interface MethodOfLines "
+        "AbstractDirectSolver AbstractPDESolver Collocation Field FiniteElements Interface MethodOfLines "
         "ODESolution TotalVariation compile_seconds divergence gradient laplacian partial "
     ),
     "inojax.solvers": ("Rodas5P SolveStatus solve_ensemble "),

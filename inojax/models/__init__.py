@@ -13,4 +13,7 @@ from ._finite_elements import FiniteElements as FiniteElements
 from ._interface import Interface as Interface
 from ._method_of_lines import MethodOfLines as MethodOfLines
 from ._ode_solution import ODESolution as ODESolution
-from ._pde_solver import AbstractPDESolver as AbstractPDESolver
+from ._pde_solver import (
+    AbstractDirectSolver as AbstractDirectSolver,
+    AbstractPDESolver as AbstractPDESolver,
+)

@@ -99,6 +99,17 @@ class AbstractDirectSolver(AbstractPDESolver):
     """A solver that is a pure function of the parameters and the points.
 
     Subclasses write `values` and `tightened`.
+
+    Example:
+        >>> class Known(ij.models.AbstractDirectSolver):
+        ...     def values(self, equation, theta, points):
+        ...         return jnp.sin(jnp.pi * points) / (jnp.pi**2 * theta[0])
+        ...
+        ...     def tightened(self):
+        ...         return self
+        >>> model = ij.problems.scalar_poisson().model.replace(solver=Known())
+        >>> model.solve(np.array([2.0])).states.shape[1]
+        1
     """
 
     @abc.abstractmethod

@@ -78,3 +78,20 @@ def test_chains_that_stand_still_have_not_mixed():
     r_hat, _, _, mixed = one(np.tile(np.arange(CHAINS, dtype=float)[:, None], (1, DRAWS)))
     assert not r_hat < 1.01
     assert not mixed
+
+
+def test_numbers_are_those_of_arviz(rng):
+    from arviz_stats.base import array_stats
+
+    chains = np.cumsum(rng.normal(size=(3, CHAINS, DRAWS, 2)), axis=2)
+    chains = 0.05 * chains + rng.normal(size=chains.shape)
+    found, _ = mixing(chains)
+    for case in range(len(chains)):
+        axes = {"chain_axis": 0, "draw_axis": 1}
+        r_hat = array_stats.rhat(chains[case], method="rank", **axes)
+        np.testing.assert_allclose(found.r_hat[case], r_hat, rtol=1e-12)
+        bulk = array_stats.ess(chains[case], method="bulk", **axes)
+        tail = array_stats.ess(chains[case], method="tail", prob=(0.05, 0.95), **axes)
+        # Sums of autocorrelations are cut off by a slightly different rule.
+        np.testing.assert_allclose(found.effective_samples[case], bulk, rtol=0.03)
+        np.testing.assert_allclose(found.tail_samples[case], tail, rtol=0.03)
