@@ -33,4 +33,4 @@ from .methods._storage import load as load, save as save
 from .models._ode import ODEModel as ODEModel
 from .models._pde import PDEModel as PDEModel
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

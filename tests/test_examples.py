@@ -26,8 +26,9 @@ PUBLIC = {
         "AR1 AbstractIndependentNoise AbstractNoise Gaussian LogNormal NoDensityError Poisson "
     ),
     "inojax.models": (
-        "AbstractDirectSolver AbstractPDESolver Collocation Field FiniteElements Interface MethodOfLines "
-        "ODESolution TotalVariation compile_seconds divergence gradient laplacian partial "
+        "AbstractDirectSolver AbstractPDESolver Collocation Field FiniteElements Interface "
+        "MethodOfLines ODESolution TotalVariation compile_seconds divergence gradient laplacian "
+        "partial "
     ),
     "inojax.solvers": ("Rodas5P SolveStatus solve_ensemble "),
     "inojax.nn": (
