@@ -62,10 +62,10 @@ import inojax as ij
 from experiments.common.clocks import Clocks, compiled_once
 from experiments.common.evaluation import Row, seconds_single, take
 from experiments.common.runner import Arguments, Preset, main, run_once, stage
-from experiments.fitzhugh_nagumo._cells import Size, all_cells, needed
 from experiments.fitzhugh_nagumo._figures import draw_tables
 from experiments.fitzhugh_nagumo._landscape import Starts, starts_rows
 from experiments.fitzhugh_nagumo._many_starts import Posterior
+from experiments.fitzhugh_nagumo._map_specs import Size, all_specs, needed
 from experiments.fitzhugh_nagumo._maps import (
     MapStudy,
     TestSeries,
@@ -200,21 +200,21 @@ def tables(
     letters: frozenset[str],
 ) -> tuple[list[Row], Row]:
     """Train the maps that tables need; their rows, and the seconds of one inversion."""
-    cells, key = all_cells(size), jr.key(study.seed)
-    trained = needed(cells, letters)
+    specs, key = all_specs(size), jr.key(study.seed)
+    trained = needed(specs, letters)
     study.train(trained)
     stage("score")
     rows = [prior_row("a", study.neuron)] if "a" in letters else []
-    rows += accuracy_rows(study, cells, floors, letters)
+    rows += accuracy_rows(study, specs, floors, letters)
     if "c" in letters:
-        rows += series_rows(study, cells, laplace, floors)
+        rows += series_rows(study, specs, laplace, floors)
     if "d" in letters:
-        rows += joint_rows(study, cells, floors)
+        rows += joint_rows(study, specs, floors)
     if "e" in letters:
-        rows += covariance_rows(study, cells, laplace, floors)
+        rows += covariance_rows(study, specs, laplace, floors)
     if "f" in letters:
         rows += width_rows(study.out, size.widths, key=key)
-    default, neuron = cells["ours"][0], study.neuron
+    default, neuron = specs["ours"][0], study.neuron
     if default not in trained:
         return [*rows, *floors.values()], {}
     inverter = study.inverter(default, 0)

@@ -107,7 +107,12 @@ def descend(
     starts: Float[np.ndarray, "row parameter"],
     series: Float[np.ndarray, "row time"],
 ) -> Descents:
-    """Run BFGS with backtracking from every start, all of them side by side.
+    """Run BFGS with backtracking within the prior's bounds from every start, all side by side.
+
+    Not by `scipy.optimize.minimize`, with which table g would be another (preset quick, 32 searches
+    on four series). Its "BFGS" knows no bounds: 9 searches converge, here 24 to 26, and 1 or 2
+    minima of a series are found instead of 3 to 6. Its "L-BFGS-B" keeps them and calls all 32 ends
+    converged, without a look at their curvature; 41 % reach the global minimum, here 25 %.
 
     Args:
         posterior: What is minimized.

@@ -24,7 +24,7 @@ CLEAN, NOISY = "clean", "noisy"
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class MapSpec:
     """A map to train, once for each seed.
 
     Attributes:
@@ -176,22 +176,22 @@ class MapStudy:
         """How often each map is trained."""
         return len(self.training)
 
-    def path(self, cell: Cell, seed: int) -> Path:
+    def path(self, spec: MapSpec, seed: int) -> Path:
         """Where a map's answers are kept."""
-        return self.out / "parts" / f"{cell.stem}_{seed}.npz"
+        return self.out / "parts" / f"{spec.stem}_{seed}.npz"
 
-    def train(self, cells: Sequence[Cell]) -> None:
+    def train(self, specs: Sequence[MapSpec]) -> None:
         """Train what is not there yet, two at a time: such small networks keep one core busy."""
         (self.out / "parts").mkdir(exist_ok=True)
-        longest_first = sorted(cells, key=lambda cell: -cell.settings.steps * cell.settings.batch)
-        half = -(-len(cells) // 2)
+        longest_first = sorted(specs, key=lambda spec: -spec.settings.steps * spec.settings.batch)
+        half = -(-len(specs) // 2)
         # Neighbours may be the same program: apart, one finds what the other has compiled.
-        mixed_cells = list(itertools.zip_longest(longest_first[:half], longest_first[half:]))
+        mixed_specs = list(itertools.zip_longest(longest_first[:half], longest_first[half:]))
         tasks = [
-            (cell, seed)
+            (spec, seed)
             for seed in range(self.seeds)
-            for cell in itertools.chain.from_iterable(mixed_cells)
-            if cell is not None and not self.path(cell, seed).exists()
+            for spec in itertools.chain.from_iterable(mixed_specs)
+            if spec is not None and not self.path(spec, seed).exists()
         ]
         # Factorizations of two calls at a time may wait for each other for ever.
         factoring = threading.Lock()
@@ -204,41 +204,41 @@ class MapStudy:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def answers(self, cell: Cell) -> list[Answers]:
+    def answers(self, spec: MapSpec) -> list[Answers]:
         """What the maps of all seeds say; they must have been trained."""
         found = []
         for seed in range(self.seeds):
-            with np.load(self.path(cell, seed)) as stored:
+            with np.load(self.path(spec, seed)) as stored:
                 found.append(Answers(*(stored[name] for name in Answers._fields)))
         return found
 
-    def inverter(self, cell: Cell, seed: int) -> InverseMapInverter:
+    def inverter(self, spec: MapSpec, seed: int) -> InverseMapInverter:
         """A trained map."""
-        return ij.load(self._folder(cell, seed), self._tests(cell).problem)
+        return ij.load(self._folder(spec, seed), self._tests(spec).problem)
 
-    def _tests(self, cell: Cell) -> TestSeries:
-        return self.joint if cell.joint else self.neuron
+    def _tests(self, spec: MapSpec) -> TestSeries:
+        return self.joint if spec.joint else self.neuron
 
-    def _folder(self, cell: Cell, seed: int) -> Path:
-        return self.out / "maps" / f"{cell.stem}_{seed}"
+    def _folder(self, spec: MapSpec, seed: int) -> Path:
+        return self.out / "maps" / f"{spec.stem}_{seed}"
 
-    def _train(self, cell: Cell, seed: int, factoring: threading.Lock) -> None:
-        stage(f"train {cell.stem}, seed {seed}: {cell.settings.steps} steps")
-        cases, spread = self._tests(cell), cell.settings.spread
-        data = first(self.training[seed], cell.simulations)
+    def _train(self, spec: MapSpec, seed: int, factoring: threading.Lock) -> None:
+        stage(f"train {spec.stem}, seed {seed}: {spec.settings.steps} steps")
+        cases, spread = self._tests(spec), spec.settings.spread
+        data = first(self.training[seed], spec.simulations)
         key = jr.fold_in(jr.key(self.seed), 1000 + seed)
-        if cell.joint:
+        if spec.joint:
             data = with_noise_unknowns(cases.problem, data, key=key)
         free = contextlib.nullcontext()
         with factoring if spread is Spread.LAPLACE else free:
             began = time.perf_counter()
-            inverter = cell.settings.fit(cases.problem, data, progress=False, key=key)
+            inverter = spec.settings.fit(cases.problem, data, progress=False, key=key)
             seconds = time.perf_counter() - began
         with free if spread is Spread.NONE else factoring:
             answers = _ask(inverter, cases, seconds, key=key)
         if spread is not Spread.NONE:
-            ij.save(inverter, self._folder(cell, seed))
-        keep_arrays(self.path(cell, seed), answers._asdict())
+            ij.save(inverter, self._folder(spec, seed))
+        keep_arrays(self.path(spec, seed), answers._asdict())
 
 
 def keep_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

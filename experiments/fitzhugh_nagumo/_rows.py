@@ -5,7 +5,7 @@ from collections.abc import Collection
 import numpy as np
 
 from experiments.common.evaluation import Row
-from experiments.fitzhugh_nagumo._maps import NOISY, Cell, MapStudy
+from experiments.fitzhugh_nagumo._maps import NOISY, MapSpec, MapStudy
 from experiments.fitzhugh_nagumo._tables import (
     PAIRS,
     PUBLISHED_COVARIANCES,
@@ -25,28 +25,28 @@ from experiments.fitzhugh_nagumo._tables import (
 
 def accuracy_rows(
     study: MapStudy,
-    cells: dict[str, list[Cell]],
+    specs: dict[str, list[MapSpec]],
     floors: dict[str, Row],
     letters: Collection[str],
 ) -> list[Row]:
     """Those of the tables a and b that are wanted."""
-    most, rows = cells["ours"][0].simulations, []
+    most, rows = specs["ours"][0].simulations, []
     for letter, some in (
-        ("a", [*cells["dense"], *(c for c in cells["cnn"] if c.simulations == most)]),
-        ("b", cells["cnn"]),
-        ("b", cells["ours"]),
+        ("a", [*specs["dense"], *(c for c in specs["cnn"] if c.simulations == most)]),
+        ("b", specs["cnn"]),
+        ("b", specs["ours"]),
     ):
         if letter not in letters:
             continue
         for trained, tested in PAIRS:
-            for cell in some:
-                if cell.train_noise != trained or (letter == "a" and trained != tested):
+            for spec in some:
+                if spec.train_noise != trained or (letter == "a" and trained != tested):
                     continue
                 floor = floors["strong"] if tested == NOISY else None
-                answers = study.answers(cell)
-                row = map_row(letter, cell, answers, study.neuron, tested, floor)
-                theirs = PUBLISHED_MAPS.get(cell.simulations, {}).get(kind_of(row))
-                if cell.method == "cnn" and theirs is not None:
+                answers = study.answers(spec)
+                row = map_row(letter, spec, answers, study.neuron, tested, floor)
+                theirs = PUBLISHED_MAPS.get(spec.simulations, {}).get(kind_of(row))
+                if spec.method == "cnn" and theirs is not None:
                     row["published"] = dict(zip(("median_ape", "r2"), theirs, strict=True))
                 rows.append(row)
     return rows
@@ -54,7 +54,7 @@ def accuracy_rows(
 
 def series_rows(
     study: MapStudy,
-    cells: dict[str, list[Cell]],
+    specs: dict[str, list[MapSpec]],
     laplace: np.ndarray,
     floors: dict[str, Row],
 ) -> list[Row]:
@@ -66,12 +66,12 @@ def series_rows(
     blind = series_errors(neuron, prior_guess(neuron))
     rows = [prior_row("c", neuron) | dict(zip(SERIES_ERRORS, blind, strict=True))]
     for trained, tested in PAIRS:
-        for cell in (*cells["cnn"], cells["ours"][0]):
-            if cell.simulations != cells["ours"][0].simulations or cell.train_noise != trained:
+        for spec in (*specs["cnn"], specs["ours"][0]):
+            if spec.simulations != specs["ours"][0].simulations or spec.train_noise != trained:
                 continue
-            answers = study.answers(cell)
+            answers = study.answers(spec)
             floor = floors["strong"] if tested == NOISY else None
-            row = map_row("c", cell, answers, study.neuron, tested, floor)
+            row = map_row("c", spec, answers, study.neuron, tested, floor)
             errors = [series_errors(study.neuron, a.values(tested)) for a in answers]
             row |= over_seeds(SERIES_ERRORS, errors)
             row["published"] = dict(
@@ -82,15 +82,17 @@ def series_rows(
     return [*rows, floor | dict(zip(SERIES_ERRORS, limit, strict=True))]
 
 
-def joint_rows(study: MapStudy, cells: dict[str, list[Cell]], floors: dict[str, Row]) -> list[Row]:
+def joint_rows(
+    study: MapStudy, specs: dict[str, list[MapSpec]], floors: dict[str, Row]
+) -> list[Row]:
     """Table d."""
     floor = floors.get("joint")
     rows = [prior_row("d", study.joint) | {"inputs": "-"}]
-    for cell in (*cells["joint"], *cells["joint_ours"]):
-        answers = study.answers(cell)
-        row = map_row("d", cell, answers, study.joint, NOISY, floor)
-        theirs = PUBLISHED_JOINT.get(cell.simulations, {}).get(row["inputs"])
-        if cell.method != "ours" and theirs is not None:
+    for spec in (*specs["joint"], *specs["joint_ours"]):
+        answers = study.answers(spec)
+        row = map_row("d", spec, answers, study.joint, NOISY, floor)
+        theirs = PUBLISHED_JOINT.get(spec.simulations, {}).get(row["inputs"])
+        if spec.method != "ours" and theirs is not None:
             row["published"] = {"r2": theirs}
         rows.append(row)
     return rows
@@ -98,20 +100,20 @@ def joint_rows(study: MapStudy, cells: dict[str, list[Cell]], floors: dict[str, 
 
 def covariance_rows(
     study: MapStudy,
-    cells: dict[str, list[Cell]],
+    specs: dict[str, list[MapSpec]],
     laplace: np.ndarray,
     floors: dict[str, Row],
 ) -> list[Row]:
     """Table e."""
     names, rows = ("mean_error", "covariance_error"), []
     truth = study.neuron.truth.thetas
-    for cell in (*cells["covariance"], cells["ours"][0]):
+    for spec in (*specs["covariance"], specs["ours"][0]):
         for trained, tested in PAIRS:
-            if cell.train_noise != trained:
+            if spec.train_noise != trained:
                 continue
-            answers = study.answers(cell)
+            answers = study.answers(spec)
             floor = floors["strong"] if tested == NOISY else None
-            row = map_row("e", cell, answers, study.neuron, tested, floor)
+            row = map_row("e", spec, answers, study.neuron, tested, floor)
             errors = [covariance_errors(a, tested, truth, laplace) for a in answers]
             row |= over_seeds(names, errors)
             row["published"] = dict(zip(names, PUBLISHED_COVARIANCES[kind_of(row)], strict=True))

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from experiments.common.evaluation import Row
 from experiments.common.tables import number, table
-from experiments.fitzhugh_nagumo._maps import CLEAN, NOISY, Answers, Cell, TestSeries
+from experiments.fitzhugh_nagumo._maps import CLEAN, NOISY, Answers, MapSpec, TestSeries
 
 # Rudi, Bessac and Lenzi, arXiv 2012.06691, and its slides. By simulations and by training and
 # test noise: Median-APE and R2 of the convolutional network.
@@ -66,7 +66,7 @@ def median_ape_norm(
 
 def map_row(
     letter: str,
-    cell: Cell,
+    spec: MapSpec,
     answers: Sequence[Answers],
     tests: TestSeries,
     test_noise: str,
@@ -76,7 +76,7 @@ def map_row(
 
     Args:
         letter: The table.
-        cell: The map.
+        spec: The map.
         answers: Of each seed.
         tests: The test cases.
         test_noise: Which series were inverted.
@@ -91,15 +91,15 @@ def map_row(
     apes = np.array([median_ape(v, truth) for v in values])
     row = {
         "table": letter,
-        "method": cell.method,
-        "simulations": cell.simulations,
-        "fresh_simulations": cell.settings.online * cell.settings.steps,
-        "train_noise": cell.train_noise,
+        "method": spec.method,
+        "simulations": spec.simulations,
+        "fresh_simulations": spec.settings.online * spec.settings.steps,
+        "train_noise": spec.train_noise,
         "test_noise": test_noise,
-        "inputs": cell.settings.inputs.value,
+        "inputs": spec.settings.inputs.value,
         "seeds": len(answers),
         "cases": len(truth),
-        "steps": cell.settings.steps,
+        "steps": spec.settings.steps,
         "median_ape": float(np.median(apes)),
         "median_ape_range": [apes.min(), apes.max()],
         "median_ape_norm": float(np.median([median_ape_norm(v, truth) for v in values])),

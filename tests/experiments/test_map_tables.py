@@ -127,7 +127,7 @@ def test_claims_are_met_or_not():
 
 
 def test_chosen_tables_train_the_maps_that_they_need():
-    cells = script.all_cells(script.SIZES[script.Preset.PAPER])
+    cells = script.all_specs(script.SIZES[script.Preset.PAPER])
     every = [cell for some in cells.values() for cell in some]
 
     def names(letters):

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from typing import Any
 
 from experiments.fitzhugh_nagumo._landscape import Starts
-from experiments.fitzhugh_nagumo._maps import Cell
+from experiments.fitzhugh_nagumo._maps import MapSpec
 from experiments.fitzhugh_nagumo._width_timing import Widths
 from inojax import nn
 from inojax.methods import Inputs, InverseMap, Spread
@@ -52,16 +52,16 @@ class Size:
         return max(*self.epochs, *self.joint_epochs, self.covariance[0])
 
 
-def all_cells(size: Size) -> dict[str, list[Cell]]:
+def all_specs(size: Size) -> dict[str, list[MapSpec]]:
     """Every map there is to train, by what it is for."""
     networks = {"cnn": nn.Convolutional.published(), "dense": nn.Dense.published()}
 
-    def published(method: str, simulations: int, epochs: int, **changes: Any) -> Cell:
+    def published(method: str, simulations: int, epochs: int, **changes: Any) -> MapSpec:
         settings = InverseMap.published(networks[method], simulations=simulations, epochs=epochs)
         joint = changes.pop("joint", False)
         settings = dataclasses.replace(settings, **changes)
         name = f"{method}_{changes['inputs'].value}" if joint else method
-        return Cell(name, simulations, settings, joint)
+        return MapSpec(name, simulations, settings, joint)
 
     most = max(size.epochs)
     table_e, epochs_e = size.covariance
@@ -69,13 +69,13 @@ def all_cells(size: Size) -> dict[str, list[Cell]]:
     laplace = dataclasses.replace(laplace, method="cnn_covariance")
     clean = dataclasses.replace(laplace.settings, clean=True)
     ours = dataclasses.replace(size.ours, spread=Spread.LAPLACE)
-    fresh = [Cell("ours_fresh", most, size.fresh_ours)] if size.fresh_ours else []
+    fresh = [MapSpec("ours_fresh", most, size.fresh_ours)] if size.fresh_ours else []
     joint_most = max(size.joint_epochs)
     redrawn = []
     if size.redrawn_epochs:
         anew: dict[str, Any] = {"inputs": Inputs.BOTH, "joint": True, "fixed_noise": False}
-        cell = published("cnn", joint_most, size.redrawn_epochs, **anew)
-        redrawn = [dataclasses.replace(cell, method="cnn_redrawn")]
+        spec = published("cnn", joint_most, size.redrawn_epochs, **anew)
+        redrawn = [dataclasses.replace(spec, method="cnn_redrawn")]
     return {
         "dense": [
             published("dense", most, size.epochs[most], clean=noiseless)
@@ -95,25 +95,25 @@ def all_cells(size: Size) -> dict[str, list[Cell]]:
         "covariance": [
             dataclasses.replace(laplace, settings=clean),
             laplace,
-            Cell("ours_covariance", table_e, ours),
+            MapSpec("ours_covariance", table_e, ours),
         ],
-        "ours": [Cell("ours", most, size.ours), *fresh],
-        "joint_ours": [Cell("ours", joint_most, size.joint_ours, joint=True)],
+        "ours": [MapSpec("ours", most, size.ours), *fresh],
+        "joint_ours": [MapSpec("ours", joint_most, size.joint_ours, joint=True)],
     }
 
 
-def needed(cells: dict[str, list[Cell]], letters: Collection[str]) -> list[Cell]:
+def needed(specs: dict[str, list[MapSpec]], letters: Collection[str]) -> list[MapSpec]:
     """The maps that tables of these letters need, each once."""
-    default = cells["ours"][:1]
-    most = [cell for cell in cells["cnn"] if cell.simulations == default[0].simulations]
+    default = specs["ours"][:1]
+    most = [spec for spec in specs["cnn"] if spec.simulations == default[0].simulations]
     uses = {
-        "a": [*cells["dense"], *most],
-        "b": [*cells["cnn"], *cells["ours"]],
+        "a": [*specs["dense"], *most],
+        "b": [*specs["cnn"], *specs["ours"]],
         "c": [*most, *default],
-        "d": [*cells["joint"], *cells["joint_ours"]],
-        "e": [*cells["covariance"], *default],
+        "d": [*specs["joint"], *specs["joint_ours"]],
+        "e": [*specs["covariance"], *default],
         "g": default,
     }
-    wanted = [cell for letter, some in uses.items() if letter in letters for cell in some]
-    every = [cell for some in cells.values() for cell in some]
-    return [cell for cell in every if any(cell is one for one in wanted)]
+    wanted = [spec for letter, some in uses.items() if letter in letters for spec in some]
+    every = [spec for some in specs.values() for spec in some]
+    return [spec for spec in every if any(spec is one for one in wanted)]
