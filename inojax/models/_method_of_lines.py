@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from ..solvers._elimination import solve_general
 from ._collocation import Grid, check_nodes
 from ._derivatives import Function, expansion
-from ._equation import AbstractEquation
+from ._equation import AbstractEquation, Residual
 from ._ode import ODEModel
 from ._pde_solver import AbstractPDESolver, Solved
 
@@ -184,6 +184,11 @@ class _Lines(eqx.Module):
 
     equation: AbstractEquation
     solver: MethodOfLines
+
+    @property
+    def made_of(self) -> Residual:
+        """The function of the user's that it comes from."""
+        return self.equation.residual
 
     @property
     def clock(self) -> int:

@@ -215,7 +215,12 @@ def check_derivatives(
 
 
 def _seen(known: weakref.WeakSet[Any], function: Any) -> bool:
-    """Whether a function is in a set, into which it is put."""
+    """Whether a function is in a set, into which it is put.
+
+    Of a field that is made of a user's function, as the lines of a PDE are, it is that function:
+    the field itself is made anew for each solve.
+    """
+    function = getattr(function, "made_of", function)
     try:
         found = function in known
         known.add(function)

@@ -12,7 +12,15 @@ import pytest
 import inojax as ij
 from inojax import PDEModel
 from inojax.methods.pde._network_states import residuals_of, second_derivatives, states_of
-from inojax.models import Collocation, MethodOfLines, divergence, gradient, laplacian, partial
+from inojax.models import (
+    Collocation,
+    MethodOfLines,
+    _ode_checks,
+    divergence,
+    gradient,
+    laplacian,
+    partial,
+)
 from inojax.nn._jet import all_pairs
 from inojax.nn._local_operator import LocalOperator
 from inojax.plot import trajectories
@@ -403,3 +411,21 @@ def test_figures_say_along_what_a_solution_is_drawn():
     solution = problem.model.solve(np.array([0.01, 1.0])).states
     figure = trajectories(problem, observation, states=solution)
     assert any(axes.get_xlabel() == "x" for axes in figure.axes)
+
+
+def test_the_time_course_of_an_equation_is_looked_at_once(monkeypatch):
+    """The lines that are solved are made anew each time; what the user wrote is not."""
+    looked = []
+    traced = _ode_checks.trace_field
+    monkeypatch.setattr(
+        _ode_checks, "trace_field", lambda *all_of_it: looked.append(1) or traced(*all_of_it)
+    )
+    for slope in (1.0, 2.0):
+
+        def residual(u, x, theta, slope=slope):
+            return partial(u, 1)(x) - slope * theta[0] * partial(u, 0, 0)(x)
+
+        model = heat(residual)
+        for value in (0.01, 0.02):
+            model.solve(np.array([value, 1.0]))
+    assert len(looked) == 2
