@@ -95,6 +95,7 @@ def main(
         summary: What it does, for `--help`.
         optimized: Whether XLA optimizes in the smoke preset as well.
     """
+    _refuse_another_clone(Path(sys.argv[0]).resolve())
     arguments = tyro.cli(kind, description=summary, config=(tyro.conf.EnumChoicesFromValues,))
     if arguments.preset is Preset.SMOKE:
         # Nearly all of its time would be spent on compiling code that runs for a second.
@@ -112,6 +113,16 @@ def main(
         raise SystemExit(130) from None
     except OSError as error:
         _refuse(str(error))
+
+
+def _refuse_another_clone(script: Path) -> None:
+    """Refuse a script that would run with the modules of a clone that it is not part of."""
+    installed = Path(__file__).resolve().parents[2]
+    if installed not in script.parents:
+        _refuse(
+            f"{script} would run with the modules of {installed}. Install the clone that the "
+            "script is part of, `pip install -e .` there, or name it in PYTHONPATH."
+        )
 
 
 def _compile_quickly() -> None:
