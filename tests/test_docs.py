@@ -1,5 +1,6 @@
 """README and reference say what is there, and all that is there."""
 
+import ast
 import importlib
 import inspect
 import re
@@ -119,7 +120,12 @@ def test_links_and_figures_exist(page: Path):
 @pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(PAGES.glob("*.md"))])
 def test_python_in_the_pages_uses_names_that_exist(page: Path):
     for block in blocks(page.read_text(), "python"):
-        compile(block, f"<{page.name}>", "exec")
+        tree = ast.parse(block, page.name)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("inojax"):
+                found = vars(importlib.import_module(str(node.module)))
+                missing = [alias.name for alias in node.names if alias.name not in found]
+                assert missing == [], f"{page.name} imports {missing} from {node.module}"
         for chain in re.findall(r"\bij((?:\.\w+)+)", block):
             value: object = ij
             for name in chain.strip(".").split("."):
