@@ -182,8 +182,9 @@ def trial(size: Size, seed: int) -> Trial[Answers]:
 def intensity(
     theta: Float[np.ndarray, " two"], x: Float[np.ndarray, " place"]
 ) -> Float[np.ndarray, " place"]:
-    """The solution in closed form."""
-    birth, root = theta[0], np.sqrt(theta[1])
+    """The solution in closed form; NaN for a death rate below zero, where networks may end."""
+    with np.errstate(invalid="ignore"):
+        birth, root = theta[0], np.sqrt(theta[1])
     near, far = np.minimum(x, SOURCE), 1.0 - np.maximum(x, SOURCE)
     return birth / root * np.sinh(root * near) * np.sinh(root * far) / np.sinh(root)
 
